@@ -1,0 +1,21 @@
+"""A labelled text file to an autoscaling endpoint of LoRA adapters, on a laptop or a Ray cluster."""
+
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from raylora.model.predict import Predictor
+
+__version__ = "0.1.0"
+
+
+def load(path: str | PathLike[str]) -> "Predictor":
+    """The adapter in a folder (`runs/x/adapter`), ready to predict.
+
+    Raises:
+        raylora.errors.ModelError: the folder is not an adapter, or its base model cannot be found.
+    """
+    from raylora.model.predict import Predictor
+
+    return Predictor(Path(path))

@@ -1,0 +1,100 @@
+"""A first config for a data file: which column is the text and which the label, as far as the rows tell."""
+
+import json
+from collections.abc import Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from raylora import jobfile
+from raylora.cluster.data.files import csv_reader, decide_format, open_text, read_header
+from raylora.config import Job
+from raylora.errors import ConfigError, DataError
+
+LOOKED_AT = 1000
+TEXT_NAMES = ("text", "sentence", "review", "content", "body", "message", "comment", "tweet", "question", "utterance")
+LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "tag", "y")
+
+
+def write_config(data: str, output: str | None) -> Path:
+    """Write a commented config for a file, with its columns found out.
+
+    Raises:
+        DataError: the file cannot be read, or no column can be the text or the label.
+        ConfigError: the output is there already.
+    """
+    path = Path(output) if output else Path(f"{Path(data).stem}.yaml")
+    if path.exists():
+        raise ConfigError(f"{path} is there already. Remove it, or name another with --output.")
+    columns = read_columns(data)
+    text = guess_text(data, columns)
+    label = guess_label(data, columns, text)
+    job = Job().replace({"data.train": data, "data.text_column": text, "data.label_column": label})
+    path.write_text(_head(data, columns, text, label) + jobfile.commented(job), encoding="utf-8")
+    return path
+
+
+def read_columns(data: str) -> dict[str, list[Any]]:
+    """The first thousand rows, by column."""
+    if not Path(data).is_file():
+        raise DataError(f"{data} is not there (looked in {Path.cwd()}).")
+    kind = decide_format(data, "auto")
+    try:
+        if kind == "parquet":
+            batch = next(pyarrow.parquet.ParquetFile(data).iter_batches(LOOKED_AT), None)
+            return batch.to_pydict() if batch is not None else {}
+        with open_text(data) as text:
+            if kind in ("csv", "tsv"):
+                names = read_header(data, kind, text)
+                rows = [r for r in islice(csv_reader(kind, text), 1, LOOKED_AT) if len(r) == len(names)]
+                return {name: [row[i] for row in rows] for i, name in enumerate(names)}
+            lines = islice(text, LOOKED_AT)
+            records = (
+                json.load(text)[:LOOKED_AT] if kind == "json" else [json.loads(line) for line in lines if line.strip()]
+            )
+    except (ValueError, OSError, pa.ArrowInvalid) as error:
+        raise DataError(f"{data} cannot be read as {kind}: {error}") from None
+    names = list(dict.fromkeys(name for record in records for name in record))
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def guess_text(data: str, columns: dict[str, list[Any]]) -> str:
+    """By name, else the column of the longest strings."""
+    widths = {name: _mean_width(values) for name, values in columns.items()}
+    named = [name for wanted in TEXT_NAMES for name in columns if name.strip().lower() == wanted and widths[name] > 0]
+    if named:
+        return named[0]
+    longest = max(widths, key=lambda name: widths[name], default="")
+    if not longest or widths[longest] == 0:
+        raise DataError(f"{data} has no column of texts. Columns found: {', '.join(columns) or 'none'}.")
+    return longest
+
+
+def guess_label(data: str, columns: dict[str, list[Any]], text: str) -> str:
+    """By name, else the column with the fewest different values, at least two."""
+    kinds = {name: len({str(v) for v in values}) for name, values in columns.items() if name != text}
+    named = [name for wanted in LABEL_NAMES for name in kinds if name.strip().lower() == wanted]
+    if named:
+        return named[0]
+    possible = {name: count for name, count in kinds.items() if 2 <= count <= len(columns[name]) / 2}
+    if not possible:
+        raise DataError(f"{data} has no column that could be a label. Columns found: {', '.join(columns)}.")
+    return min(possible, key=lambda name: possible[name])
+
+
+def _mean_width(values: Sequence[Any]) -> float:
+    texts = [value for value in values if isinstance(value, str)]
+    return sum(map(len, texts)) / len(texts) if texts else 0.0
+
+
+def _head(data: str, columns: dict[str, list[Any]], text: str, label: str) -> str:
+    labels = sorted({str(value) for value in columns[label]})
+    shown = ", ".join(labels[:10]) + (", …" if len(labels) > 10 else "")
+    return (
+        f"# A raylora job for {data}. Columns found: {', '.join(columns)}.\n"
+        f"# Text: '{text}'. Label: '{label}', with {len(labels)} values in the first rows: {shown}.\n"
+        "# Keys with a # are at their default.\n\n"
+    )

@@ -1,0 +1,94 @@
+"""Records of a running fit, from rank 0 to the driver: printed as they come and kept in history.jsonl."""
+
+import json
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+
+from raylora.cluster.storage import RunFolder
+from raylora.records import Say
+
+Record = dict[str, Any]
+
+
+@ray.remote(num_cpus=0)
+class Mailbox:
+    """Holds records until the driver takes them."""
+
+    def __init__(self) -> None:
+        self.records: queue.SimpleQueue[Record] = queue.SimpleQueue()
+
+    def put(self, record: Record) -> None:
+        self.records.put(record)
+
+    def take(self) -> list[Record]:
+        return [self.records.get() for _ in range(self.records.qsize())]
+
+
+@contextmanager
+def follow(folder: RunFolder, say: Say, last_step: int) -> Iterator[Callable[[Record], None]]:
+    """A `log` for workers to call; while it is open, records are printed and written to history.jsonl.
+
+    Args:
+        last_step: of the checkpoint the run goes on from; later records of an earlier attempt are dropped.
+    """
+    history = [r for r in read_history(folder) if r.get("step", 0) <= last_step]
+    mailbox = Mailbox.remote()
+    stop = threading.Event()
+
+    def take() -> None:
+        records: list[Record] = ray.get(mailbox.take.remote())  # pyright: ignore[reportAttributeAccessIssue]
+        for record in records:
+            line = describe(record)
+            if line:
+                say(line)
+            history.append(record)
+        if records:
+            folder.write_text("history.jsonl", "".join(json.dumps(r) + "\n" for r in history))
+
+    def run() -> None:
+        while not stop.wait(0.5):
+            take()
+
+    thread = threading.Thread(target=run, name="raylora-progress", daemon=True)
+    thread.start()
+    try:
+        yield lambda record: mailbox.put.remote(record)  # pyright: ignore[reportAttributeAccessIssue]
+    finally:
+        stop.set()
+        thread.join()
+        take()
+        ray.kill(mailbox)
+
+
+def read_history(folder: RunFolder) -> list[Record]:
+    if not folder.has("history.jsonl"):
+        return []
+    return [json.loads(line) for line in folder.read_text("history.jsonl").splitlines()]
+
+
+def describe(record: Record) -> str | None:
+    """The line a record prints as; loss records only go to the file."""
+    if record["kind"] == "model":
+        share = record["trainable"] / record["parameters"]
+        return (
+            f"trainable  {record['trainable']:,} of {record['parameters']:,} parameters ({share:.4%}), "
+            f"{record['threads']} thread{'s' * (record['threads'] != 1)} per worker"
+        )
+    if record["kind"] == "evaluation":
+        left = f", about {duration(record['left_s'])} left" if record["left_s"] else ""
+        return (
+            f"epoch {record['epoch']:g}    accuracy {record['eval_accuracy']:.4f}  f1 {record['eval_f1']:.4f}  "
+            f"loss {record['eval_loss']:.4f}  (validation; {duration(record['taken_s'])}{left})"
+        )
+    return None
+
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,67 @@
+"""A run's folder, local or on object storage (s3://, gs://), through one door."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.fs
+
+from raylora.config import Job
+from raylora.errors import ConfigError
+
+FINISHED = "metrics.json"
+
+
+class RunFolder:
+    """`<storage_path>/<run_name>`. metrics.json is written last: a folder that has it is a finished run."""
+
+    def __init__(self, job: Job) -> None:
+        assert job.run_name, "jobfile.name_run names the run before anything is written"
+        self.storage_path = job.storage_path
+        if "://" not in self.storage_path:
+            self.storage_path = os.path.abspath(os.path.expanduser(self.storage_path))
+        try:
+            self.filesystem, self.root = pyarrow.fs.FileSystem.from_uri(self.storage_path)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ConfigError(f"`storage_path` {job.storage_path} cannot be used: {error}") from None
+        self.name = job.run_name
+        self.path = f"{self.root.rstrip('/')}/{self.name}"
+        base, _, query = self.storage_path.partition("?")
+        self.uri = f"{base.rstrip('/')}/{self.name}" + (f"?{query}" if query else "")
+
+    def has(self, name: str) -> bool:
+        return self.filesystem.get_file_info(f"{self.path}/{name}").type != pyarrow.fs.FileType.NotFound
+
+    def read_text(self, name: str) -> str:
+        with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
+            return file.read().decode("utf-8")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file whole: a reader sees the old content or the new, never a part."""
+        try:
+            self.filesystem.create_dir(self.path, recursive=True)
+            with self.filesystem.open_output_stream(f"{self.path}/{name}.part") as file:
+                file.write(text.encode("utf-8"))
+            self.filesystem.move(f"{self.path}/{name}.part", f"{self.path}/{name}")
+        except OSError as error:
+            raise ConfigError(f"`storage_path` {self.storage_path} cannot be written to: {error}") from None
+
+    def write_json(self, name: str, value: Any) -> None:
+        self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+    def upload(self, folder: Path, name: str) -> None:
+        """Copy a local folder in; it appears under its name only when it is whole."""
+        part, target = f"{self.path}/{name}.part", f"{self.path}/{name}"
+        for old in (part, target):
+            if self.filesystem.get_file_info(old).type != pyarrow.fs.FileType.NotFound:
+                self.filesystem.delete_dir(old)
+        self.filesystem.create_dir(part, recursive=True)
+        pyarrow.fs.copy_files(str(folder), part, destination_filesystem=self.filesystem)
+        if isinstance(self.filesystem, pyarrow.fs.LocalFileSystem):
+            self.filesystem.move(part, target)
+            return
+        # object stores have no rename of a folder
+        pyarrow.fs.copy_files(part, target, source_filesystem=self.filesystem, destination_filesystem=self.filesystem)
+        self.filesystem.delete_dir(part)

@@ -1,0 +1,237 @@
+"""What a job is: one frozen tree of settings, checked before anything heavy is loaded.
+
+Key names are those of `transformers.TrainingArguments`, `peft.LoraConfig` and `ray.train`, verbatim.
+"""
+
+import difflib
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from raylora.errors import ConfigError
+
+Count = Annotated[int, Field(ge=1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, validate_default=True)
+
+
+class DataSection(Section):
+    train: str | list[str] | None = Field(
+        None, description="file, folder, glob, list of these, s3://, gs:// or hf://org/name; null = the bundled demo"
+    )
+    validation: str | list[str] | None = Field(None, description="like `train`; null = split from `train`")
+    test: str | list[str] | None = Field(None, description="like `train`; scored once, by the finished adapter")
+    validation_fraction: Fraction = Field(0.2, description="share of `train` that becomes validation, per label")
+    format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet"] = Field(
+        "auto", description="auto = by file name; tsv takes quotes literally"
+    )
+    text_column: str = "text"
+    text_pair_column: str | None = Field(None, description="second text of a pair")
+    label_column: str = "label"
+    problem_type: Literal["single_label_classification"] | None = Field(
+        None, description="null = single_label_classification, the one kind so far"
+    )
+    labels: list[str] | None = Field(None, description="fixes the labels and their order; null = sorted")
+    max_length: Annotated[int, Field(ge=4)] = Field(128, description="tokens kept of a row, special tokens included")
+    max_samples: Count | None = Field(None, description="train on this many rows, drawn evenly from every label")
+    on_bad_row: Literal["error", "skip"] = Field("error", description="skip = leave it out, list it in bad_rows.jsonl")
+
+    @model_validator(mode="after")
+    def labels_differ(self) -> Self:
+        if self.labels is not None and (len(set(self.labels)) != len(self.labels) or len(self.labels) < 2):
+            raise ValueError(f"`labels` must name at least two labels, each once, found {self.labels}")
+        return self
+
+
+class ModelSection(Section):
+    base_model: Annotated[str, Field(min_length=1)] = Field(
+        "sentence-transformers/all-MiniLM-L6-v2", description="hub id or local folder"
+    )
+    revision: str | None = None
+    trust_remote_code: bool = False
+
+
+class LoraSection(Section):
+    r: Count = Field(8, description="rank")
+    lora_alpha: Count = Field(32, description="the update is scaled by lora_alpha / r")
+    lora_dropout: Probability = 0.1
+    target_modules: str | list[str] = Field(
+        "auto", description="auto = query and value projections; a list of module names; all-linear"
+    )
+    bias: Literal["none", "all", "lora_only"] = "none"
+    layers_to_transform: list[int] | None = Field(None, description="null = every layer")
+    use_rslora: bool = False
+    use_dora: bool = False
+    modules_to_save: list[str] | None = Field(None, description="trained whole, beside the head")
+
+    @model_validator(mode="after")
+    def targets_are_named(self) -> Self:
+        if isinstance(self.target_modules, str) and self.target_modules not in ("auto", "all-linear"):
+            raise ValueError(f"`target_modules` must be auto, all-linear or a list, found '{self.target_modules}'")
+        return self
+
+
+class TrainSection(Section):
+    num_train_epochs: Count = 3
+    learning_rate: Positive = 5.0e-4
+    per_device_train_batch_size: Count = Field(8, description="rows a worker steps together")
+    per_device_eval_batch_size: Count = 64
+    gradient_accumulation_steps: Count = 1
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch"
+    weight_decay: NotNegative = 0.0
+    max_grad_norm: NotNegative = 1.0
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    warmup_steps: NotNegative = Field(0.0, description="below 1: share of all steps")
+    logging_steps: Count = Field(50, description="steps between two training-loss records in history.jsonl")
+    metric_for_best_model: Literal["accuracy", "f1", "loss"] = Field(
+        "accuracy", description="decides which epoch's adapter is kept (validation split)"
+    )
+    early_stopping_patience: Count | None = Field(None, description="stop after this many epochs without a better one")
+    bf16: Literal["auto"] | bool = Field("auto", description="auto = on GPUs that have it, never on CPUs")
+    base_dropout: bool = Field(
+        False, description="the base model's own dropout; off is faster and, the base being frozen, trains as well"
+    )
+
+    @property
+    def greater_is_better(self) -> bool:
+        return self.metric_for_best_model != "loss"
+
+
+class RaySection(Section):
+    address: str | None = Field(None, description="null = the cluster this job runs in, else a Ray of its own")
+    num_workers: Count | Literal["auto"] | Annotated[list[Count], Field(min_length=2, max_length=2)] = Field(
+        "auto", description="auto = one per GPU, else one; [min, max] = elastic"
+    )
+    use_gpu: Literal["auto"] | bool = "auto"
+    resources_per_worker: dict[str, NotNegative] = Field(
+        {"CPU": 1}, description="reserved per worker; on a Ray of its own the job shares out all cores all the same"
+    )
+    max_failures: Annotated[int, Field(ge=-1)] = Field(3, description="restarts after a lost worker; -1 = no limit")
+    scale_up_timeout_s: NotNegative = Field(
+        0.0, description="time an autoscaling cluster gets to add nodes for the workers"
+    )
+
+    @model_validator(mode="after")
+    def elastic_range_grows(self) -> Self:
+        if isinstance(self.num_workers, list) and self.num_workers[0] > self.num_workers[1]:
+            raise ValueError(f"`num_workers` must be [min, max], found {self.num_workers}")
+        return self
+
+
+class Job(Section):
+    """One train job, whole. Every field has a default: an empty file is a job on the demo data."""
+
+    run_name: str | None = Field(
+        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="null = <job>-<UTC time>; the same name resumes"
+    )
+    storage_path: Annotated[str, Field(min_length=1)] = Field(
+        "runs", description="folder, NFS mount, s3:// or gs://; all nodes must see it"
+    )
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    data: DataSection = DataSection()
+    model: ModelSection = ModelSection()
+    lora: LoraSection = LoraSection()
+    train: TrainSection = TrainSection()
+    ray: RaySection = RaySection()
+
+    def replace(self, overrides: dict[str, Any]) -> "Job":
+        """The job with dotted keys set, e.g. `{"lora.r": 16}`, checked as a whole.
+
+        Raises:
+            ConfigError: a key is unknown or a value cannot be; every fault is named at once.
+        """
+        tree = self.model_dump()
+        for key, value in overrides.items():
+            _set(tree, key, value)
+        return parse(tree)
+
+
+def parse(tree: dict[str, Any]) -> Job:
+    """A job from nested keys.
+
+    Raises:
+        ConfigError: names every fault with its dotted path, the value found, and a close known key.
+    """
+    try:
+        return Job.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from None
+
+
+def keys(model: type[BaseModel] = Job, prefix: str = "") -> dict[str, str]:
+    """Every dotted key with its description, sections left out."""
+    found: dict[str, str] = {}
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            found |= keys(field.annotation, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = field.description or ""
+    return found
+
+
+def _set(tree: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    for depth, name in enumerate(path, 1):
+        inner = tree.setdefault(name, {})
+        if not isinstance(inner, dict):
+            raise ConfigError(f"`{key}`: `{'.'.join(path[:depth])}` is a value, not a section.")
+        tree = inner
+    tree[last] = value
+
+
+def _explain(error: ValidationError) -> str:
+    faults: dict[str, str] = {}
+    found: dict[str, str] = {}
+    for detail in error.errors():
+        path = _config_path(detail)
+        reason = _reason(detail)
+        faults[path] = f"{faults[path]}, or {reason.what}" if path in faults else reason.what
+        found[path] = reason.found
+    lines = [f"  {path}: {what}{found[path]}" if path else f"  {what}" for path, what in faults.items()]
+    return f"{len(lines)} {'fault' if len(lines) == 1 else 'faults'} in the config:\n" + "\n".join(lines)
+
+
+def _config_path(detail: ErrorDetails) -> str:
+    """The error's dotted place without the branches of a union, which pydantic appends."""
+    path: list[str] = []
+    model: type[BaseModel] | None = Job
+    for part in detail["loc"]:
+        if model is None:
+            break
+        path.append(str(part))
+        if part not in model.model_fields:
+            break
+        inner = model.model_fields[str(part)].annotation
+        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
+    return ".".join(path)
+
+
+class _Reason(NamedTuple):
+    what: str
+    found: str
+
+
+def _reason(detail: ErrorDetails) -> _Reason:
+    if detail["type"] == "extra_forbidden":
+        return _Reason(_unknown(".".join(str(part) for part in detail["loc"])), "")
+    if detail["type"] == "value_error":
+        return _Reason(detail["msg"].removeprefix("Value error, "), "")
+    return _Reason(detail["msg"].replace("Input should", "must"), f", found {detail['input']!r}")
+
+
+def _unknown(path: str) -> str:
+    known = [*keys(), *(name for name in Job.model_fields if f"{name}." in " ".join(keys()))]
+    parent, _, leaf = path.rpartition(".")
+    siblings = [key for key in known if key.rpartition(".")[0] == parent]
+    same_leaf = [key for key in known if key.rpartition(".")[2] == leaf]
+    close = difflib.get_close_matches(leaf, [key.rpartition(".")[2] for key in siblings], n=1)
+    if same_leaf or close:
+        return f"unknown key; did you mean `{same_leaf[0] if same_leaf else f'{parent}.{close[0]}'.lstrip('.')}`?"
+    return f"unknown key; known here: {', '.join(key.rpartition('.')[2] for key in siblings or known)}"

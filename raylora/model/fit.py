@@ -1,0 +1,323 @@
+"""One fit: the base, a new adapter, and HF's `Trainer` loop; the same in a plain process and on N Ray Train workers.
+
+Ray is reached only through `report`; nothing here knows it.
+"""
+
+import math
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
+
+import raylora
+from raylora.config import Job, TrainSection
+from raylora.errors import TrainingError
+from raylora.metrics import Scores
+from raylora.model import adapter
+from raylora.model.adapter import Card
+from raylora.model.base import BaseFolder, empty_base, load_base, load_tokenizer, read_config, weights_digest
+from raylora.model.batches import BatchPlan
+from raylora.model.tokens import Collator, TokenizerSpec, TokenTable
+from raylora.model.trainer import PlannedBatches, PlanTrainer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+BEST = "best.safetensors"
+
+Record = dict[str, Any]
+Report = Callable[[Record, Path | None], None]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Token tables of a run; `labels` in id order."""
+
+    train: TokenTable
+    validation: TokenTable
+    test: TokenTable | None
+    labels: tuple[str, ...]
+    tokenizer: TokenizerSpec
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process among all of the run; `step_rows` are rows of one optimizer step over all of them."""
+
+    rank: int = 0
+    world_size: int = 1
+    step_rows: int | None = None
+    threads: int | None = None
+    use_gpu: bool = False
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What a finished fit yields, equal on every worker. `epoch` is the best one, whose adapter is in the model."""
+
+    model: "PeftModel"
+    validation: Scores
+    test: Scores | None
+    epoch: float
+    trainable: int
+    parameters: int
+    train_s: float
+    steps: int
+    rows: int
+    tokens: int
+
+
+def fit(
+    job: Job,
+    base: BaseFolder,
+    splits: Splits,
+    *,
+    worker: Worker = Worker(),
+    report: Report = lambda metrics, checkpoint: None,
+    log: Callable[[Record], None] = lambda record: None,
+    resume_from: Path | None = None,
+    save_to: Path | None = None,
+) -> Fitted:
+    """Train a LoRA adapter; leave the best epoch's weights in the model.
+
+    Args:
+        report: called on every worker after each evaluation, with its metrics; on rank 0 also with a checkpoint folder
+            to copy before returning.
+        log: called on rank 0 with each record: `model`, `loss`, `evaluation`.
+        resume_from: a folder that `report` was given earlier.
+        save_to: where rank 0 writes the adapter; written only when all is done.
+
+    Raises:
+        ConfigError, ModelError: the config does not fit the base.
+        TrainingError: the loss is not finite.
+    """
+    if worker.threads:
+        torch.set_num_threads(worker.threads)
+    tokenizer = load_tokenizer(base.path)
+    set_seed(job.seed)
+    model = build(job, base, splits.labels, int(tokenizer.pad_token_id))
+    trainable, parameters = model.get_nb_trainable_parameters()
+    if worker.rank == 0:
+        log({"kind": "model", "trainable": trainable, "parameters": parameters, "threads": torch.get_num_threads()})
+
+    with tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
+        plan = batch_plan(job, splits.train, worker)
+        keeper = Keeper(job, plan, model, report, log if worker.rank == 0 else None, resume_from)
+        trainer = PlanTrainer(
+            model=model,
+            args=training_arguments(job, plan, worker, scratch),
+            batches=PlannedBatches(plan, Collator(splits.train, splits.tokenizer)),
+            validation=Collator(splits.validation, splits.tokenizer),
+            callbacks=[keeper],
+        )
+        for printer in ("PrinterCallback", "ProgressCallback"):
+            for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
+                trainer.remove_callback(callback)
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        train_s = time.perf_counter() - start
+
+        assert keeper.best is not None, "every run evaluates at least once"
+        adapter.set_trainable_state(model, keeper.best.state)
+        test = trainer.score(Collator(splits.test, splits.tokenizer)) if splits.test else None
+        fitted = Fitted(
+            model=model,
+            validation=keeper.best.scores,
+            test=test,
+            epoch=keeper.best.epoch,
+            trainable=trainable,
+            parameters=parameters,
+            train_s=train_s - keeper.evaluation_s,
+            steps=trainer.state.global_step - keeper.first_step,
+            rows=keeper.epochs_run * len(splits.train),
+            tokens=keeper.epochs_run * int(splits.train.lengths.sum()),
+        )
+        if save_to and worker.rank == 0:
+            adapter.save(model, tokenizer, base, card_of(job, base, splits, fitted), save_to)
+        return fitted
+
+
+def build(job: Job, base: BaseFolder, labels: tuple[str, ...], pad_token_id: int) -> "PeftModel":
+    """The base with a new adapter and head; draws from torch's global generator."""
+    loaded = load_base(base, read_config(base, labels, job.train.base_dropout), pad_token_id)
+    return adapter.attach(loaded.model, adapter.lora_config(job.lora, loaded.model, loaded.new_modules))
+
+
+def batch_plan(job: Job, table: TokenTable, worker: Worker) -> BatchPlan:
+    train = job.train
+    per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    return BatchPlan(
+        lengths=table.lengths,
+        seed=job.seed,
+        step_rows=worker.step_rows or per_step * worker.world_size,
+        micro_rows=train.per_device_train_batch_size,
+        rank=worker.rank,
+        world_size=worker.world_size,
+    )
+
+
+def training_arguments(job: Job, plan: BatchPlan, worker: Worker, scratch: str) -> TrainingArguments:
+    train = job.train
+    return TrainingArguments(
+        output_dir=scratch,
+        num_train_epochs=train.num_train_epochs,
+        learning_rate=train.learning_rate,
+        per_device_train_batch_size=train.per_device_train_batch_size,
+        per_device_eval_batch_size=train.per_device_eval_batch_size,
+        gradient_accumulation_steps=plan.accumulation_steps,
+        optim=train.optim,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        lr_scheduler_type=train.lr_scheduler_type,
+        warmup_steps=train.warmup_steps,
+        logging_steps=train.logging_steps,
+        logging_nan_inf_filter=False,  # a loss that is not a number must be seen
+        metric_for_best_model=train.metric_for_best_model,
+        greater_is_better=train.greater_is_better,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        bf16=uses_bf16(train, worker),
+        use_cpu=not worker.use_gpu,
+        seed=job.seed,
+        remove_unused_columns=False,
+        average_tokens_across_devices=False,
+        ddp_find_unused_parameters=False,  # every LoRA matrix takes part in every step
+        ddp_backend=None if worker.world_size == 1 else "nccl" if worker.use_gpu else "gloo",
+        dataloader_pin_memory=worker.use_gpu,
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def uses_bf16(train: TrainSection, worker: Worker) -> bool:
+    """What `train.bf16` means on this worker; `auto` is decided from the device, never by timing."""
+    if train.bf16 == "auto":
+        return worker.use_gpu and torch.cuda.is_bf16_supported()
+    return train.bf16
+
+
+@dataclass
+class Best:
+    state: dict[str, torch.Tensor]
+    scores: Scores
+    epoch: float
+
+
+class Keeper(TrainerCallback):
+    """Keeps the best weights, reports every checkpoint, and says how far the run is.
+
+    The best weights travel inside each checkpoint, so that any one checkpoint is enough to go on from.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        plan: BatchPlan,
+        model: "PeftModel",
+        report: Report,
+        log: Callable[[Record], None] | None,
+        resume_from: Path | None,
+    ) -> None:
+        self.job, self.plan, self.model, self.report, self.log = job, plan, model, report, log
+        self.best: Best | None = None
+        self.evaluation_s = 0.0
+        self.epochs_run = 0
+        self.first_step = 0
+        self.best_file = resume_from / BEST if resume_from else None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.start, self.first_step = time.perf_counter(), state.global_step
+        if self.best_file:
+            evaluations = [record for record in state.log_history if "eval_loss" in record]
+            best = next(r for r in evaluations if r["step"] == state.best_global_step)
+            self.best = Best(load_file(self.best_file), _scores(best), best["epoch"])
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        epoch = round(state.epoch or 0)
+        seeds = np.random.SeedSequence((args.seed, epoch, args.process_index)).generate_state(1)
+        set_seed(int(seeds[0]))
+        self.epochs_run += 1
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.evaluation_start = time.perf_counter()
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Record | None = None, **_: Any) -> None:
+        if self.log and logs and "loss" in logs:
+            self.log({"kind": "loss", "step": state.global_step, "epoch": state.epoch, **logs})
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Record | None = None, **_: Any) -> None:
+        assert metrics is not None, "PlanTrainer.evaluate passes them"
+        self.evaluation_s += time.perf_counter() - self.evaluation_start
+        if not math.isfinite(metrics["eval_loss"]):
+            raise TrainingError(
+                f"the loss is {metrics['eval_loss']} after epoch {round(state.epoch)}: the run diverged. "
+                f"Lower `train.learning_rate` (now {self.job.train.learning_rate})."
+            )
+        if self.log:
+            self.log(
+                {"kind": "evaluation", "step": state.global_step, "epoch": state.epoch, **metrics, **self._pace(state)}
+            )
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        evaluation = next(r for r in reversed(state.log_history) if "eval_loss" in r)
+        if state.best_global_step == state.global_step or self.best is None:
+            self.best = Best(adapter.trainable_state(self.model), _scores(evaluation), state.epoch)
+        metrics = {**evaluation, "epoch": state.epoch, "step": state.global_step, "step_rows": self.plan.step_rows}
+        if args.should_save:
+            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            save_file(self.best.state, folder / BEST)
+            self.report(metrics, folder)
+        else:
+            self.report(metrics, None)
+        patience = self.job.train.early_stopping_patience
+        if patience and round(state.epoch - self.best.epoch) >= patience:
+            control.should_training_stop = True
+
+    def _pace(self, state: Any) -> Record:
+        taken = time.perf_counter() - self.start
+        done = state.global_step - self.first_step
+        return {"taken_s": taken, "left_s": taken / done * (state.max_steps - state.global_step)}
+
+
+def _scores(record: Record) -> Scores:
+    return Scores(**{name: record[f"eval_{name}"] for name in ("accuracy", "f1", "loss", "rows")})
+
+
+def card_of(job: Job, base: BaseFolder, splits: Splits, fitted: Fitted) -> Card:
+    metrics = {"validation": fitted.validation.as_dict()}
+    if fitted.test:
+        metrics["test"] = fitted.test.as_dict()
+    return Card(
+        labels=splits.labels,
+        base_model=base.id,
+        revision=base.revision,
+        base_digest=weights_digest(base),
+        max_length=job.data.max_length,
+        metrics=metrics,
+        data=splits.facts,
+        versions={
+            "raylora": raylora.__version__,
+            **{name: version(name) for name in ("torch", "transformers", "peft")},
+        },
+        config=job.model_dump(),
+    )
+
+
+def check_fits(job: Job, base: BaseFolder) -> None:
+    """Fail before any cluster starts on a rank, target module or layer that this base cannot have.
+
+    Raises:
+        ConfigError, ModelError: says what the base has instead.
+    """
+    model: PreTrainedModel = empty_base(base, read_config(base, ("a", "b"), dropout=True))
+    adapter.lora_config(job.lora, model)

@@ -1,0 +1,91 @@
+"""Labels and scores for new texts, from a saved adapter, in this process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from raylora.config import ModelSection
+from raylora.errors import DataError, ModelError
+from raylora.metrics import softmax
+from raylora.model import adapter
+from raylora.model.base import load_base, load_tokenizer, read_config, resolve, weights_digest
+from raylora.model.batches import sorted_batches
+from raylora.model.tokens import Collator, Text, encode, table_of, tokenizer_spec
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`label` has the highest of `scores`, which are probabilities by label, best first, and sum to 1."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+class Predictor:
+    """An adapter on its base model. Make one with `raylora.load(path)`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.card = adapter.read_card(folder)
+        self.labels = self.card.labels
+        trusted = bool(self.card.config.get("model", {}).get("trust_remote_code", False))
+        base = resolve(
+            ModelSection(base_model=self.card.base_model, revision=self.card.revision, trust_remote_code=trusted)
+        )
+        digest = weights_digest(base)
+        if digest != self.card.base_digest:
+            raise ModelError(
+                f"base model {base.id} in {base.path} has weights {digest[:12]}…, but {folder} was trained on "
+                f"{self.card.base_digest[:12]}…. Set the adapter's own base and revision."
+            )
+        tokenizer = load_tokenizer(str(folder))
+        self.tokenizer_spec = tokenizer_spec(tokenizer, self.card.max_length)
+        loaded = load_base(base, read_config(base, self.labels, dropout=True), self.tokenizer_spec.pad_id)
+        self.model = adapter.load_weights(loaded.model, folder)
+
+    def logits(self, texts: Sequence[Text]) -> np.ndarray:
+        """[N, C] float32, in the order of `texts`.
+
+        Raises:
+            DataError: a text is not a string (or a pair of strings), or is blank.
+        """
+        import torch
+
+        _check(texts)
+        table = table_of(encode(texts, self.tokenizer_spec))
+        collator = Collator(table, self.tokenizer_spec)
+        found = np.empty((len(texts), len(self.labels)), dtype=np.float32)
+        with torch.inference_mode():
+            for indices in sorted_batches(table.lengths, BATCH):
+                batch = collator(indices)
+                batch.pop("labels")
+                found[indices] = self.model(**batch).logits.float().numpy()
+        return found
+
+    def predict(self, texts: Sequence[Text]) -> list[Prediction]:
+        """One prediction per text, in order.
+
+        Raises:
+            DataError: as `logits`.
+        """
+        if not texts:
+            return []
+        return [self._prediction(row) for row in softmax(self.logits(texts).astype(np.float64))]
+
+    def _prediction(self, probabilities: np.ndarray) -> Prediction:
+        order = np.argsort(-probabilities, kind="stable")
+        scores = {self.labels[i]: float(probabilities[i]) for i in order}
+        return Prediction(self.labels[order[0]], float(probabilities[order[0]]), scores)
+
+
+def _check(texts: Sequence[Text]) -> None:
+    if isinstance(texts, str):
+        raise DataError("predict takes a list of texts, found one string. Put it in a list.")
+    for i, text in enumerate(texts):
+        parts = text if isinstance(text, tuple | list) else (text,)
+        if not all(isinstance(part, str) and part.strip() for part in parts):
+            raise DataError(f"text {i} must be a string that is not blank, found {text!r}.")

@@ -1,0 +1,132 @@
+"""Ray Data's part: one split whatever the files' order, and every bad dataset refused with its reason."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from raylora.cluster.data.dataset import Dataset, prepare
+from raylora.cluster.data.files import list_sources
+from raylora.config import Job
+from raylora.errors import DataError
+from raylora.model.base import load_tokenizer
+from raylora.model.tokens import TokenizerSpec, tokenizer_spec
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
+
+
+@pytest.fixture(scope="session")
+def spec(bases: Callable[[str], Path]) -> TokenizerSpec:
+    return tokenizer_spec(load_tokenizer(str(bases("bert"))), 64)
+
+
+def load(spec: TokenizerSpec, **data: Any) -> Dataset:
+    job = Job().replace({f"data.{key}": value for key, value in data.items()})
+    return prepare(job, list_sources(job.data), spec)
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+def tokens_of(dataset: Dataset, side: str) -> list[list[int]]:
+    from raylora.model.tokens import Collator
+
+    table = getattr(dataset.load(), side)
+    collate = Collator(table, dataset.tokenizer)
+    return [collate(np.array([i]))["input_ids"][0].tolist() for i in range(len(table))]
+
+
+def test_the_split_does_not_depend_on_file_or_row_order(
+    spec: TokenizerSpec, reviews: list[dict[str, str]], tmp_path: Path
+) -> None:
+    (tmp_path / "parts").mkdir()
+    for i in range(3):
+        write(tmp_path / "parts" / f"{i}.jsonl", reviews[i:60:3])
+    whole = load(spec, train=write(tmp_path / "whole.jsonl", reviews[:60]))
+    backwards = load(spec, train=write(tmp_path / "back.jsonl", reviews[:60][::-1]))
+    parts = load(spec, train=str(tmp_path / "parts"))
+    for side in ("train", "validation"):
+        assert tokens_of(whole, side) == tokens_of(backwards, side) == tokens_of(parts, side)
+    assert whole.facts["fingerprint"] == backwards.facts["fingerprint"] == parts.facts["fingerprint"]
+    assert whole.facts["rows"]["train"]["negative"] + whole.facts["rows"]["train"]["positive"] == 48
+
+
+def test_bad_rows_are_errors_or_skipped_with_their_places(spec: TokenizerSpec, real_data: Path) -> None:
+    path = str(real_data / "dirty" / "reviews_nulls.parquet")
+    with pytest.raises(DataError, match=r"18 of 300 rows cannot be used:\n  .*, row 1: 'text' is null"):
+        load(spec, train=path)
+    dataset = load(spec, train=path, on_bad_row="skip")
+    assert len(dataset.bad_rows) == 18
+    assert sum(len(r.rows) for r in dataset.sides.values()) == 282
+
+
+def test_a_dirty_file_trains_on_its_good_rows(spec: TokenizerSpec, real_data: Path) -> None:
+    path = str(real_data / "dirty" / "reviews_dirty.csv")
+    dataset = load(spec, train=path, on_bad_row="skip", labels=["negative", "positive"])
+    assert sum(len(r.rows) for r in dataset.sides.values()) >= 1000
+    assert any("more than one label" in warning for warning in dataset.warnings)
+
+
+def test_leaks_and_unseen_labels_are_named(spec: TokenizerSpec, real_data: Path, tmp_path: Path) -> None:
+    train, test = (str(real_data / "dirty" / f"drift_{side}.csv") for side in ("train", "test"))
+    with pytest.raises(DataError, match=r"test holds labels that train never saw: 'mixed' \(20 rows, the first at .*line"):
+        load(spec, train=train, test=test)
+    with pytest.raises(DataError, match="validation holds labels that train never saw: 'mixed'"):
+        load(spec, train=train, validation=test)
+    dataset = load(spec, train=train, test=train)
+    assert any("of 400 test texts are in train too" in warning for warning in dataset.warnings)
+
+
+@pytest.mark.parametrize(
+    ("rows", "settings", "message"),
+    [
+        ([("a", "x"), ("b", "x")], {}, "one label, 'x'; a classifier needs two"),
+        ([("a", "x"), ("b", "x"), ("c", "y")], {}, "label 'y' has 1 row; a split needs two"),
+        ([("a", "x"), ("a", "y"), ("b", "x"), ("b", "y"), ("b", "y")], {}, "a split needs two"),
+        ([("a", "1"), ("b", "2"), ("c", "3")], {}, "looks like an id"),
+        ([("a", "x"), ("b", "y")], {"labels": ["x", "y", "z"]}, "3 labels, more than the 2 rows"),
+    ],
+)
+def test_labels_that_cannot_be_learned_are_refused(
+    spec: TokenizerSpec, tmp_path: Path, rows: list[tuple[str, str]], settings: dict[str, Any], message: str
+) -> None:
+    path = write(tmp_path / "rows.jsonl", [{"text": text, "label": label} for text, label in rows])
+    with pytest.raises(DataError, match=message):
+        load(spec, train=path, **settings)
+
+
+def test_a_file_that_breaks_in_a_ray_task_is_one_clear_error(spec: TokenizerSpec, tmp_path: Path) -> None:
+    """Only the head of the first file is read by the driver; the second breaks inside Ray Data."""
+    good = write(tmp_path / "a.jsonl", [{"text": f"t{i}", "label": str(i % 2)} for i in range(8)])
+    (tmp_path / "b.parquet").write_text("not a parquet file")
+    with pytest.raises(DataError, match=r"b\.parquet is not readable as parquet"):
+        load(spec, train=[good, str(tmp_path / "b.parquet")])
+
+
+def test_max_samples_keeps_the_labels_shares(spec: TokenizerSpec, tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": "rare" if i % 10 == 0 else "usual"} for i in range(200)]
+    dataset = load(spec, train=write(tmp_path / "rows.jsonl", rows), max_samples=50)
+    counts = dataset.facts["rows"]
+    assert counts["train"]["rare"] + counts["validation"]["rare"] == 5
+    assert counts["train"]["usual"] + counts["validation"]["usual"] == 45
+
+
+def test_int_labels_sort_as_numbers(spec: TokenizerSpec, tmp_path: Path) -> None:
+    rows = [{"text": f"text {i}", "label": (2, 10, 1)[i % 3]} for i in range(30)]
+    assert load(spec, train=write(tmp_path / "rows.jsonl", rows)).labels == ("1", "2", "10")
+
+
+def test_pairs_keep_their_token_types(spec: TokenizerSpec, real_data: Path) -> None:
+    path = str(real_data / "mrpc" / "validation.parquet")
+    dataset = load(spec, train=path, text_column="text_a", text_pair_column="text_b")
+    from raylora.model.tokens import Collator
+
+    table = dataset.load().train
+    batch = Collator(table, dataset.tokenizer)(np.arange(4))
+    assert set(batch["token_type_ids"].unique().tolist()) == {0, 1}
+    assert len(table) + len(dataset.sides["validation"].rows) == 408

@@ -1,0 +1,148 @@
+"""The train job on a local Ray: any number of workers, the same result."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import tiny_job
+
+from raylora import jobfile
+from raylora.cluster.data.files import list_sources
+from raylora.cluster.train import train
+from raylora.config import Job
+from raylora.errors import ClusterError, ConfigError, TrainingError
+from raylora.records import TrainResult
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
+
+Bases = Callable[[str], Path]
+Write = Callable[[int], str]
+
+
+@pytest.fixture
+def job(bases: Bases, reviews_file: Write, tmp_path: Path) -> Job:
+    """94 rows: 76 to train on, 18 to validate on; 16 rows a step leave 12 for the last."""
+    return tiny_job(
+        bases("bert"),
+        data__train=reviews_file(94),
+        data__test=reviews_file(31),
+        storage_path=str(tmp_path / "runs"),
+        train__per_device_train_batch_size=16,
+    )
+
+
+def run(job: Job, name: str, lines: list[str] | None = None, **changes: Any) -> TrainResult:
+    job = job.replace({"run_name": name} | {key.replace("__", "."): value for key, value in changes.items()})
+    said = lines if lines is not None else []
+    return train(job, list_sources(job.data), say=said.append)
+
+
+def adapter(result: TrainResult) -> dict[str, torch.Tensor]:
+    return load_file(f"{result.adapter_uri}/adapter_model.safetensors")
+
+
+def furthest(a: TrainResult, b: TrainResult) -> float:
+    first, second = adapter(a), adapter(b)
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def test_any_number_of_workers_reaches_the_same_adapter_and_exact_scores(job: Job) -> None:
+    one = run(job, "one")
+    two = run(job, "two", ray__num_workers=2, train__per_device_train_batch_size=8)
+    three = run(job, "three", ray__num_workers=3, train__per_device_train_batch_size=8)
+    again = run(job, "again", ray__num_workers=2, train__per_device_train_batch_size=8)
+    assert one.metrics["data"] == two.metrics["data"] == three.metrics["data"], "the split depends on nothing"
+    assert furthest(one, two) < 1e-4
+    assert furthest(two, again) == 0, "same seed, data and worker count: the same bits"
+    assert one.validation.rows == two.validation.rows == three.validation.rows == 18
+    assert one.test and two.test and three.test
+    assert one.test.rows == two.test.rows == three.test.rows == 31
+    assert two.validation.loss == pytest.approx(one.validation.loss, abs=1e-4)
+    assert two.test.loss == pytest.approx(one.test.loss, abs=1e-4)
+    assert [r.metrics["num_workers"] for r in (one, two, three)] == [1, 2, 3]
+
+
+def test_one_adapter_has_one_eval_loss_on_one_and_on_two_workers(job: Job) -> None:
+    still = job.replace({"train.learning_rate": 1e-12, "train.per_device_eval_batch_size": 5})
+    one, two = run(still, "one"), run(still, "two", ray__num_workers=2)
+    assert one.validation.loss == pytest.approx(two.validation.loss, abs=1e-6)
+    assert one.validation.accuracy == two.validation.accuracy
+    assert one.test and two.test
+    assert one.test.loss == pytest.approx(two.test.loss, abs=1e-6)
+
+
+def test_the_run_folder_holds_what_the_design_says(job: Job) -> None:
+    lines: list[str] = []
+    result = run(job, "first", lines, train__num_train_epochs=2)
+    folder = Path(result.folder_uri)
+    saved = jobfile.read([str(folder / "config.yaml")], {})
+    assert saved.run_name == "first"
+    assert saved.train.num_train_epochs == 2
+    metrics = json.loads((folder / "metrics.json").read_text())
+    assert metrics["validation"]["accuracy"] == result.validation.accuracy
+    assert metrics["data"]["rows"]["validation"] == {"negative": 9, "positive": 9}
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [r["epoch"] for r in history if r["kind"] == "evaluation"] == [1, 2]
+    card = json.loads((folder / "adapter" / "raylora.json").read_text())
+    assert card["labels"] == ["negative", "positive"]
+    assert card["metrics"]["validation"]["loss"] == result.validation.loss
+    assert card["config"]["run_name"] == "first"
+    assert {p.name for p in (folder / "adapter").iterdir()} >= {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "tokenizer.json",
+        "README.md",
+    }
+    assert not list(folder.glob("*.part"))
+    said = "\n".join(lines)
+    for words in ("76 train, 18 validation, 31 test", "parameters", "epoch 1 ", "epoch 2 ", "left"):
+        assert words in said
+    with pytest.raises(ConfigError, match="is finished"):
+        run(job, "first", train__num_train_epochs=2)
+
+
+def test_a_run_stopped_by_its_driver_goes_on_where_it_was(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver dies after the second epoch's line; the same command ends as if nothing had happened."""
+    import raylora.cluster.train as module
+
+    whole = run(job, "whole", train__num_train_epochs=3, lora__lora_dropout=0.1)
+    original = module._conclude  # pyright: ignore[reportPrivateUsage]
+
+    def die(*_: Any) -> TrainResult:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "_conclude", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(job, "cut", train__num_train_epochs=3, lora__lora_dropout=0.1)
+    folder = Path(job.storage_path) / "cut"
+    assert not (folder / "metrics.json").exists()
+    monkeypatch.setattr(module, "_conclude", original)
+    with pytest.raises(ConfigError, match=r"lora.r: 4 -> 8"):
+        run(job, "cut", train__num_train_epochs=3, lora__lora_dropout=0.1, lora__r=8)
+    lines: list[str] = []
+    resumed = run(job, "cut", lines, train__num_train_epochs=3, lora__lora_dropout=0.1)
+    assert any("resuming" in line and "epoch 3 of 3" in line for line in lines)
+    assert furthest(whole, resumed) == 0
+    assert resumed.validation == whole.validation
+
+
+def test_a_diverged_run_fails_once_with_its_reason_and_leaves_nothing_finished(job: Job) -> None:
+    with pytest.raises(TrainingError, match="Lower `train.learning_rate`"):
+        run(job, "nan", train__learning_rate=1e30, train__max_grad_norm=0.0)
+    folder = Path(job.storage_path) / "nan"
+    assert not (folder / "metrics.json").exists()
+    assert not (folder / "adapter").exists()
+
+
+def test_more_workers_than_the_cluster_has_are_refused_at_once(job: Job) -> None:
+    with pytest.raises(ClusterError, match=r"needs 99 CPU; the cluster .* has 4"):
+        run(job, "many", ray__num_workers=99)
+    with pytest.raises(ClusterError, match="too little after 1 s"):
+        run(job, "many", ray__num_workers=99, ray__scale_up_timeout_s=1.0)
+    with pytest.raises(ClusterError, match=r"1 GPU; the cluster .* has 0"):
+        run(job, "gpu", ray__use_gpu=True)
+    assert not (Path(job.storage_path) / "many").exists()

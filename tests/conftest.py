@@ -1,0 +1,77 @@
+"""What all tests share: one Ray per session, tiny random base models, a small labelled file, the real datasets."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+os.environ["RAY_AUTH_MODE"] = "disabled"  # one test runs with it on
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.pop("RAY_ADDRESS", None)
+sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside this file, in Ray's workers too
+os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real datasets."""
+    path = Path(os.environ.get("RAYLORA_REAL_DATA", ROOT.parent / "shared" / "data"))
+    if not path.is_dir():
+        pytest.skip(f"no real datasets in {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """A Ray of four logical CPUs, whatever the machine has, for all tests of the session."""
+    import logging
+
+    import ray
+
+    from raylora.cluster.connect import QUIET
+
+    os.environ.update(QUIET)
+    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Tiny random base models by architecture, each saved once per session."""
+    from tiny import save_base
+
+    root = tmp_path_factory.mktemp("bases")
+
+    def base(kind: str) -> Path:
+        if not (root / kind).exists():
+            save_base(kind, root / kind)
+        return root / kind
+
+    return base
+
+
+@pytest.fixture(scope="session")
+def reviews() -> list[dict[str, str]]:
+    """The bundled demo."""
+    from raylora.demo import REVIEWS
+
+    return [json.loads(line) for line in REVIEWS.read_text(encoding="utf-8").splitlines()]
+
+
+@pytest.fixture
+def reviews_file(tmp_path: Path, reviews: list[dict[str, str]]) -> Callable[[int], str]:
+    """The first `count` demo reviews as a jsonl file."""
+
+    def write(count: int) -> str:
+        path = tmp_path / f"reviews{count}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in reviews[:count]), encoding="utf-8")
+        return str(path)
+
+    return write

@@ -1,0 +1,216 @@
+"""Adapters on every layout: attach, step, save, reload, also without raylora."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import LAYOUTS, demo_splits, save_base, tiny_job
+
+import raylora
+from raylora.errors import ConfigError, ModelError
+from raylora.metrics import softmax
+from raylora.model.adapter import lora_config, read_card, target_modules
+from raylora.model.base import empty_base, read_config, resolve
+from raylora.model.fit import build, check_fits, fit
+
+Bases = Callable[[str], Path]
+
+EXPECTED_TARGETS = {
+    "bert": ["query", "value"],
+    "roberta": ["query", "value"],
+    "distilbert": ["q_lin", "v_lin"],
+    "modernbert": ["Wqkv"],
+    "deberta-v2": ["query_proj", "value_proj"],
+    "llama": ["q_proj", "v_proj"],
+}
+
+PLAIN = """
+import json, sys
+from peft import AutoPeftModelForSequenceClassification
+from transformers import AutoTokenizer
+folder, texts = sys.argv[1], json.loads(sys.argv[2])
+labels = json.load(open(folder + "/raylora.json"))["labels"]
+id2label = dict(enumerate(labels))
+model = AutoPeftModelForSequenceClassification.from_pretrained(
+    folder, num_labels=len(labels), id2label=id2label, label2id={v: k for k, v in id2label.items()}
+).eval()
+tokenizer = AutoTokenizer.from_pretrained(folder)
+logits = [model(**tokenizer(text, return_tensors="pt")).logits[0].tolist() for text in texts]
+assert "raylora" not in sys.modules
+print(json.dumps({"logits": logits, "id2label": model.config.id2label}))
+"""
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_each_layout_attaches_trains_a_step_saves_and_reloads(kind: str, bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases(kind))
+    base = resolve(job.model)
+    assert target_modules(job.lora, empty_base(base, read_config(base, ("a", "b"), True))) == EXPECTED_TARGETS[kind]
+    splits = demo_splits(job, bases(kind), 40)
+    fitted = fit(job, base, splits, save_to=tmp_path / "adapter")
+    assert fitted.steps == 4
+    texts = ["Works well.", "It broke after a week and nobody answers."]
+    reloaded = raylora.load(tmp_path / "adapter")
+    fitted.model.eval()
+    tokenizer = reloaded.tokenizer_spec
+    from raylora.model.tokens import Collator, encode, table_of
+
+    table = table_of(encode(texts, tokenizer))
+    batch = Collator(table, tokenizer)(np.arange(2))
+    batch.pop("labels")
+    with torch.inference_mode():
+        expected = fitted.model(**batch).logits.numpy()
+    np.testing.assert_allclose(reloaded.logits(texts), expected, atol=1e-5)
+
+
+def test_only_lora_matrices_and_the_head_move(bases: Bases) -> None:
+    job = tiny_job(bases("bert"))
+    base = resolve(job.model)
+    original = load_file(str(bases("bert") / "model.safetensors"))
+    fitted = fit(job, base, demo_splits(job, bases("bert"), 40))
+    now = dict(fitted.model.get_base_model().named_parameters())
+    compared = 0
+    for name, weights in original.items():
+        found = next(p for n, p in now.items() if n.replace(".base_layer", "") == f"bert.{name}")
+        assert torch.equal(found, weights), name
+        compared += 1
+    assert compared == len(original) > 30
+    trainable = {n for n, p in fitted.model.named_parameters() if p.requires_grad}
+    assert all("lora_" in name or "classifier" in name for name in trainable)
+
+
+def test_a_saved_adapter_loads_in_plain_peft_and_predicts_the_same(bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases("bert"))
+    splits = demo_splits(job, bases("bert"), 40)
+    fit(job, resolve(job.model), splits, save_to=tmp_path / "adapter")
+    texts = ["Works well.", "It broke after a week and nobody answers."]
+    done = subprocess.run(
+        [sys.executable, "-c", PLAIN, str(tmp_path / "adapter"), json.dumps(texts)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    plain = json.loads(done.stdout.splitlines()[-1])
+    ours = raylora.load(tmp_path / "adapter")
+    np.testing.assert_allclose(plain["logits"], ours.logits(texts), atol=1e-5)
+    assert plain["id2label"] == {"0": "negative", "1": "positive"}
+    assert ours.model.config.id2label == {0: "negative", 1: "positive"}
+
+
+def test_three_labels_survive_saving(bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases("bert"))
+    splits = demo_splits(job, bases("bert"), 40)
+    splits = type(splits)(splits.train, splits.validation, None, ("no", "ünsure", "yes"), splits.tokenizer, {})
+    fit(job, resolve(job.model), splits, save_to=tmp_path / "adapter")
+    prediction = raylora.load(tmp_path / "adapter").predict(["Fine."])[0]
+    assert set(prediction.scores) == {"no", "ünsure", "yes"}
+    assert sum(prediction.scores.values()) == pytest.approx(1)
+    assert read_card(tmp_path / "adapter").labels == ("no", "ünsure", "yes")
+
+
+def test_predictions_equal_the_trainers_own_logits(bases: Bases, tmp_path: Path) -> None:
+    from raylora.model.tokens import Collator
+    from raylora.model.trainer import PlanTrainer
+
+    kept: list[PlanTrainer] = []
+    original = PlanTrainer.logits
+
+    def keep(self: PlanTrainer, collator: Collator) -> np.ndarray:
+        kept.append(self)
+        return original(self, collator)
+
+    job = tiny_job(bases("bert"))
+    splits = demo_splits(job, bases("bert"), 60)
+    PlanTrainer.logits = keep
+    try:
+        fit(job, resolve(job.model), splits, save_to=tmp_path / "adapter")
+    finally:
+        PlanTrainer.logits = original
+    expected = kept[0].logits(Collator(splits.validation, splits.tokenizer))
+    reviews = [json.loads(line)["text"] for line in raylora.demo.REVIEWS.read_text().splitlines()[:60]]
+    texts = [reviews[row] for row in splits.validation.rows]
+    predictor = raylora.load(tmp_path / "adapter")
+    np.testing.assert_allclose(predictor.logits(texts), expected, atol=1e-5)
+    found = predictor.predict(texts)
+    for i, row in enumerate(softmax(expected.astype(np.float64))):
+        assert found[i].label == predictor.labels[int(row.argmax())]
+        assert found[i].score == pytest.approx(row.max(), abs=1e-5)
+
+
+def test_a_rank_above_the_hidden_size_is_refused(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), lora__r=33)
+    with pytest.raises(ConfigError, match=r"`lora.r` must be at most 32 .* got 33"):
+        check_fits(job, resolve(job.model))
+
+
+def test_an_unknown_target_module_lists_the_candidates(bases: Bases) -> None:
+    job = tiny_job(bases("distilbert"), lora__target_modules=["query"])
+    with pytest.raises(ConfigError, match="no module 'query'.*k_lin, lin1, lin2, out_lin, q_lin, v_lin"):
+        check_fits(job, resolve(job.model))
+
+
+def test_a_layer_beyond_the_last_is_refused(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), lora__layers_to_transform=[2])
+    with pytest.raises(ConfigError, match=r"within 0..1, got \[2\]"):
+        check_fits(job, resolve(job.model))
+
+
+def test_top_layer_adapters_leave_lower_layers_alone(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), lora__layers_to_transform=[1])
+    model = build(job, resolve(job.model), ("a", "b"), 0)
+    adapted = {n for n, p in model.named_parameters() if p.requires_grad and "lora_" in n}
+    assert adapted and all(".layer.1." in name for name in adapted)
+
+
+def test_the_tutorials_distilbert_has_its_739586_trainable_parameters(tmp_path: Path) -> None:
+    """DistilBERT-base as published (66 M, 30,522 tokens), random; the tutorial's own config file."""
+    from raylora import jobfile
+
+    root = Path(__file__).parents[2]
+    save_base("distilbert", tmp_path / "db", vocab_size=30522, dim=768, n_layers=6, n_heads=12, hidden_dim=3072)
+    job = jobfile.read([str(root / "jobs" / "distilbert.yaml"), f"model.base_model={tmp_path / 'db'}"], {})
+    base = resolve(job.model)
+    splits = demo_splits(job, tmp_path / "db", 30)
+    assert len(splits.train) == 24
+    assert len(splits.validation) == 6
+    fitted = fit(job.replace({"train.num_train_epochs": 1}), base, splits, save_to=tmp_path / "adapter")
+    assert (fitted.trainable, fitted.parameters) == (739_586, 67_694_596)
+    assert round(100 * fitted.trainable / fitted.parameters, 4) == 1.0925
+    original = load_file(str(tmp_path / "db" / "model.safetensors"))
+    now = dict(fitted.model.get_base_model().named_parameters())
+    for name, weights in original.items():
+        found = next(p for n, p in now.items() if n.replace(".base_layer", "") == f"distilbert.{name}")
+        assert torch.equal(found, weights), name
+    config = lora_config(job.lora, empty_base(base, read_config(base, ("a", "b"), True)))
+    assert (config.r, config.lora_alpha, config.lora_dropout, config.bias) == (8, 32, 0.1, "none")
+    assert config.target_modules == {"q_lin", "v_lin"}
+    assert len(raylora.load(tmp_path / "adapter").predict(["Fine."])) == 1
+
+
+def test_a_folder_that_is_no_adapter_says_what_is_missing(bases: Bases, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="is not there"):
+        raylora.load(tmp_path / "nope")
+    with pytest.raises(ModelError, match=r"raylora.json, adapter_config.json, adapter_model.safetensors missing"):
+        raylora.load(tmp_path)
+
+
+def test_a_broken_or_foreign_adapter_is_refused(bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases("bert"))
+    folder = tmp_path / "adapter"
+    fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), save_to=folder)
+    weights = (folder / "adapter_model.safetensors").read_bytes()
+    (folder / "adapter_model.safetensors").write_bytes(weights[:500])
+    with pytest.raises(ModelError, match="broken|does not load"):
+        raylora.load(folder)
+    (folder / "adapter_model.safetensors").write_bytes(weights)
+    card = json.loads((folder / "raylora.json").read_text())
+    (folder / "raylora.json").write_text(json.dumps(card | {"base_digest": "0" * 64}))
+    with pytest.raises(ModelError, match="was trained on"):
+        raylora.load(folder)

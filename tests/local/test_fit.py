@@ -1,0 +1,204 @@
+"""The training loop in one process: maths, resuming, choosing the best epoch."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import demo_splits, tiny_job
+
+from raylora.config import Job
+from raylora.errors import TrainingError
+from raylora.metrics import score
+from raylora.model.adapter import trainable_state
+from raylora.model.base import read_config, resolve
+from raylora.model.fit import Fitted, Record, Splits, fit
+from raylora.model.tokens import Collator
+from raylora.model.trainer import PlanTrainer
+
+Bases = Callable[[str], Path]
+
+
+def run(job: Job, splits: Splits, **options: Any) -> Fitted:
+    return fit(job, resolve(job.model), splits, **options)
+
+
+def weights(fitted: Fitted) -> dict[str, torch.Tensor]:
+    return trainable_state(fitted.model)
+
+
+def furthest(a: Fitted, b: Fitted) -> float:
+    first, second = weights(a), weights(b)
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)
+
+
+def test_accumulation_reaches_the_same_adapter_as_one_large_batch(bases: Bases) -> None:
+    records: list[Record] = []
+    job = tiny_job(bases("bert"), train__logging_steps=1, train__per_device_train_batch_size=16)
+    splits = demo_splits(job, bases("bert"), 94)  # 76 to train on: the last step has 12 of 16 rows
+    whole = run(job, splits, log=records.append)
+    half = job.replace({"train.per_device_train_batch_size": 8, "train.gradient_accumulation_steps": 2})
+    halves = run(half, splits, log=records.append)
+    assert whole.steps == halves.steps == 5
+    assert furthest(whole, halves) < 1e-4
+    losses = [r for r in records if r["kind"] == "loss"]
+    for one, two in zip(losses[:5], losses[5:], strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
+
+
+def test_the_reported_training_loss_is_the_mean_over_rows(bases: Bases) -> None:
+    """Learning rate next to nothing: the loss of the one step is that of the untouched model."""
+    records: list[Record] = []
+    job = tiny_job(bases("bert"), train__learning_rate=1e-12, train__per_device_train_batch_size=8)
+    job = job.replace({"train.gradient_accumulation_steps": 4, "train.logging_steps": 1})
+    splits = demo_splits(job, bases("bert"), 36)
+    splits = Splits(splits.train, splits.train, None, splits.labels, splits.tokenizer, {})
+    fitted = run(job, splits, log=records.append)
+    assert len(splits.train) == 29
+    first = next(r for r in records if r["kind"] == "loss")
+    assert first["loss"] == pytest.approx(fitted.validation.loss, rel=1e-5)
+
+
+def test_the_same_seed_gives_the_same_adapter_bit_for_bit(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), lora__lora_dropout=0.1, train__base_dropout=True)
+    splits = demo_splits(job, bases("bert"), 60)
+    assert furthest(run(job, splits), run(job, splits)) == 0
+    assert furthest(run(job, splits), run(job.replace({"seed": 7}), splits)) > 1e-3
+
+
+def test_a_resumed_fit_equals_an_uninterrupted_one(bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases("bert"), train__num_train_epochs=3, lora__lora_dropout=0.1)
+    splits = demo_splits(job, bases("bert"), 60)
+
+    def stop_after_two(metrics: Record, folder: Path | None) -> None:
+        assert folder
+        shutil.copytree(folder, tmp_path / f"epoch{metrics['epoch']:g}")
+        if metrics["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    whole_reports: list[Record] = []
+    whole = run(job, splits, report=lambda metrics, folder: whole_reports.append(metrics))
+    with pytest.raises(KeyboardInterrupt):
+        run(job, splits, report=stop_after_two)
+    reports: list[Record] = []
+    resumed = run(job, splits, resume_from=tmp_path / "epoch2", report=lambda m, f: reports.append(m))
+    assert reports == whole_reports[2:]
+    assert resumed.epoch == whole.epoch
+    assert furthest(whole, resumed) == 0
+
+
+def test_the_best_epoch_is_kept_across_a_resume(bases: Bases, tmp_path: Path) -> None:
+    """A rate that diverges after the first epoch: the best stays epoch 1, also when resumed from epoch 2."""
+    job = tiny_job(bases("bert"), train__num_train_epochs=3, train__learning_rate=0.5, train__max_grad_norm=0.0)
+    job = job.replace({"train.metric_for_best_model": "loss", "train.lr_scheduler_type": "constant"})
+    splits = demo_splits(job, bases("bert"), 60)
+    reports: list[Record] = []
+
+    def keep(metrics: Record, folder: Path | None) -> None:
+        assert folder
+        reports.append(metrics)
+        shutil.copytree(folder, tmp_path / f"epoch{metrics['epoch']:g}")
+
+    whole = run(job, splits, report=keep)
+    best = min(reports, key=lambda r: r["eval_loss"])
+    assert whole.epoch == best["epoch"] < 3, "the test needs a run that gets worse"
+    assert whole.validation.loss == best["eval_loss"]
+    resumed = run(job, splits, resume_from=tmp_path / "epoch2")
+    assert resumed.epoch == whole.epoch
+    assert furthest(whole, resumed) == 0
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), train__num_train_epochs=9, train__early_stopping_patience=1)
+    job = job.replace({"train.learning_rate": 1e-12})
+    reports: list[Record] = []
+    fitted = run(job, demo_splits(job, bases("bert"), 40), report=lambda metrics, folder: reports.append(metrics))
+    assert len(reports) == 2
+    assert fitted.epoch == 1
+
+
+def test_a_diverged_run_says_so(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), train__learning_rate=1e30, train__max_grad_norm=0.0)
+    with pytest.raises(TrainingError, match=r"Lower `train.learning_rate` \(now 1e\+30\)"):
+        run(job, demo_splits(job, bases("bert"), 40))
+
+
+@pytest.mark.parametrize("rows", [1, 5, 64])
+def test_scores_do_not_depend_on_the_evaluation_batch(bases: Bases, rows: int) -> None:
+    job = tiny_job(bases("bert"), train__per_device_eval_batch_size=rows)
+    splits = demo_splits(job, bases("bert"), 60)
+    scores = run(job, splits).validation
+    reference = run(job.replace({"train.per_device_eval_batch_size": 7}), splits).validation
+    assert scores.rows == len(splits.validation) == 12
+    assert scores.accuracy == reference.accuracy
+    assert scores.loss == pytest.approx(reference.loss, abs=1e-6)
+
+
+def test_scores_are_those_of_the_rows_one_by_one(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[np.ndarray] = []
+    original = PlanTrainer.logits
+
+    def keep(self: PlanTrainer, collator: Collator) -> np.ndarray:
+        found = original(self, collator)
+        one_by_one = []
+        for i in range(len(collator.table)):
+            batch = collator(np.array([i]))
+            batch.pop("labels")
+            with torch.inference_mode():
+                one_by_one.append(self.model(**batch).logits[0].numpy())
+        np.testing.assert_allclose(found, np.stack(one_by_one), atol=1e-5)
+        kept.append(found)
+        return found
+
+    monkeypatch.setattr(PlanTrainer, "logits", keep)
+    job = tiny_job(bases("bert"))
+    splits = demo_splits(job, bases("bert"), 60)
+    fitted = run(job, splits)
+    assert fitted.validation == score(kept[0], splits.validation.label_ids)
+
+
+def test_batches_are_padded_to_their_longest_row_and_bucketed(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+    widths: list[tuple[int, int]] = []
+    original = Collator.__call__
+
+    def keep(self: Collator, indices: np.ndarray) -> dict[str, torch.Tensor]:
+        batch = original(self, indices)
+        widths.append((batch["attention_mask"].shape[1], int(batch["attention_mask"].sum(1).max())))
+        padded.append(1 - float(batch["attention_mask"].float().mean()))
+        return batch
+
+    padded: list[float] = []
+    monkeypatch.setattr(Collator, "__call__", keep)
+    job = tiny_job(bases("bert"))
+    run(job, demo_splits(job, bases("bert"), 400))
+    assert all(width == longest for width, longest in widths)
+    assert np.mean(padded) < 0.08
+    assert len({width for width, _ in widths}) > 10
+
+
+def test_the_bases_own_dropout_is_off_by_default_and_on_by_config(bases: Bases) -> None:
+    job = tiny_job(bases("bert"))
+    base = resolve(job.model)
+    off, on = read_config(base, ("a", "b"), dropout=False), read_config(base, ("a", "b"), dropout=True)
+    assert (off.hidden_dropout_prob, off.attention_probs_dropout_prob) == (0, 0)
+    assert (on.hidden_dropout_prob, on.attention_probs_dropout_prob) == (0.1, 0.1)
+
+
+def test_a_checkpoint_holds_what_peft_loads_and_the_best_weights(bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases("bert"))
+    fitted = run(
+        job,
+        demo_splits(job, bases("bert"), 40),
+        report=lambda metrics, folder: shutil.copytree(folder or tmp_path, tmp_path / "checkpoint") and None,
+    )
+    best = load_file(str(tmp_path / "checkpoint" / "best.safetensors"))
+    assert all(torch.equal(best[name], tensor) for name, tensor in weights(fitted).items())
+    assert (tmp_path / "checkpoint" / "adapter_model.safetensors").is_file()
+
+

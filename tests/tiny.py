@@ -1,0 +1,104 @@
+"""Tiny random base models of every supported layout, and token tables to fit them on."""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, set_seed
+
+from raylora.cluster.data.split import divide, text_hash
+from raylora.config import Job
+from raylora.demo import REVIEWS
+from raylora.model.base import load_tokenizer
+from raylora.model.fit import Splits
+from raylora.model.tokens import TokenTable, encode, table_of, tokenizer_spec
+
+SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+LAYOUTS: dict[str, dict[str, Any]] = {
+    "bert": SHAPE,
+    "roberta": SHAPE | {"max_position_embeddings": 160},
+    "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
+    "modernbert": SHAPE | {"global_attn_every_n_layers": 2, "local_attention": 16},
+    "deberta-v2": SHAPE | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0},
+    "llama": SHAPE | {"num_key_value_heads": 1},
+}
+
+
+@lru_cache(maxsize=4)
+def wordpiece(size: int) -> Tokenizer:
+    """A lower-case WordPiece tokenizer trained on the demo reviews."""
+    texts = [json.loads(line)["text"] for line in REVIEWS.read_text(encoding="utf-8").splitlines()]
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    tokenizer.train_from_iterator(texts, trainers.WordPieceTrainer(vocab_size=size, special_tokens=special))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 2), ("[SEP]", 3)]
+    )
+    return tokenizer
+
+
+def save_tokenizer(folder: Path, vocabulary: int, inputs: list[str]) -> int:
+    """Write the tokenizer; returns the size of its vocabulary."""
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=wordpiece(vocabulary),
+        pad_token="[PAD]",
+        unk_token="[UNK]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        mask_token="[MASK]",
+        model_input_names=inputs,
+    )
+    fast.save_pretrained(str(folder))
+    return len(fast)
+
+
+def save_base(kind: str, folder: Path, vocabulary: int = 800, **changes: Any) -> None:
+    """A random base model with its tokenizer, as `from_pretrained` reads it."""
+    inputs = ["input_ids", "attention_mask"] + (["token_type_ids"] if kind == "bert" else [])
+    size = save_tokenizer(folder, vocabulary, inputs)
+    special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
+    settings = {"vocab_size": size} | special | LAYOUTS[kind] | changes
+    set_seed(0)
+    model = AutoModel.from_config(AutoConfig.for_model(kind, **settings))
+    with torch.no_grad():  # the usual init of 0.02 leaves so small a network nearly constant
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(5)
+    model.save_pretrained(str(folder))
+
+
+def tiny_job(base: Path, **changes: Any) -> Job:
+    """Everything random off, so that only the maths is left."""
+    settings = {
+        "model.base_model": str(base),
+        "lora.lora_dropout": 0.0,
+        "lora.r": 4,
+        "train.num_train_epochs": 1,
+        "train.learning_rate": 0.01,
+        "data.max_length": 64,
+    }
+    return Job().replace(settings | {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def demo_splits(job: Job, base: Path, rows: int) -> Splits:
+    """The first `rows` demo reviews, split as a job splits them."""
+    reviews = [json.loads(line) for line in REVIEWS.read_text(encoding="utf-8").splitlines()[:rows]]
+    labels = ("negative", "positive")
+    texts = [review["text"] for review in reviews]
+    ids = np.array([labels.index(review["label"]) for review in reviews])
+    hashes = np.array([text_hash(text, None, job.seed) for text in texts], dtype=np.uint64)
+    parts = divide(hashes, ids, list(labels), job.data.validation_fraction)
+    spec = tokenizer_spec(load_tokenizer(str(base)), job.data.max_length)
+    encoded = encode(texts, spec)
+    lengths = table_of(encoded).lengths
+
+    def side(rows: np.ndarray) -> TokenTable:
+        return TokenTable([encoded], rows, ids[rows], lengths[rows])
+
+    return Splits(side(parts.train), side(parts.validation), None, labels, spec, {})

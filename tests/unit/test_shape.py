@@ -1,0 +1,87 @@
+"""The shape of the package: what may import what, and how small a job is."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("ray", "torch", "transformers", "peft")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+def loaded_by(module: str) -> set[str]:
+    """Heavy libraries in a fresh process after this import."""
+    code = f"import sys, {module}; print(*({set(HEAVY)} & sys.modules.keys()))"
+    result = run("-c", code)
+    assert result.returncode == 0, result.stderr
+    return set(result.stdout.split())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "jobs").glob("*.py")), ids=lambda path: path.name)
+def test_a_job_is_at_most_40_lines(path: Path) -> None:
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 40
+
+
+def test_there_are_jobs() -> None:
+    assert {"train.py", "predict.py", "bench.py"} <= {path.name for path in (ROOT / "jobs").glob("*.py")}
+
+
+@pytest.mark.parametrize("module", ["", ".config", ".jobfile", ".errors", ".metrics", ".records", ".cli"])
+def test_words_load_no_heavy_library(module: str) -> None:
+    assert loaded_by(f"raylora{module}") == set()
+
+
+def test_reading_files_loads_no_heavy_library() -> None:
+    assert loaded_by("raylora.cluster.data.files") == set()
+
+
+def test_tokens_load_no_torch() -> None:
+    assert "torch" not in loaded_by("raylora.model.tokens")
+
+
+def test_the_rings_import_one_way_only() -> None:
+    lint = Path(sys.executable).with_name("lint-imports")
+    if not lint.exists():
+        pytest.skip("import-linter is not installed")
+    result = subprocess.run([str(lint), "--no-cache"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stdout
+    assert " 0 broken" in result.stdout
+
+
+def test_only_connect_and_the_command_line_read_the_environment() -> None:
+    files = {p.relative_to(ROOT).as_posix() for p in (ROOT / "raylora").rglob("*.py") if _reads_environment(p)}
+    assert files == {"raylora/cluster/connect.py", "raylora/cli.py"}
+
+
+def _reads_environment(path: Path) -> bool:
+    return re.search(r"os\.(environ|getenv)", path.read_text(encoding="utf-8")) is not None
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["lora.rank=8"], "error: 1 fault in the config:\n  lora.rank: unknown key"),
+        (["lora.r=0", "seed=x"], "error: 2 faults in the config:\n"),
+        (["gone.yaml"], "error: config file gone.yaml is not there"),
+        (["data.train=gone.csv"], "error: gone.csv is not there"),
+    ],
+)
+def test_a_bad_command_line_exits_with_2_and_a_message(words: list[str], message: str) -> None:
+    result = run("jobs/train.py", *words)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(message)
+    assert "Traceback" not in result.stderr
+
+
+def test_a_dry_run_prints_the_config_and_loads_no_heavy_library() -> None:
+    result = run("-X", "importtime", "jobs/train.py", "lora.r=16", "--dry-run")
+    assert result.returncode == 0
+    assert "  r: 16\n" in result.stdout
+    assert "raylora.jobfile" in result.stderr
+    assert not re.search(rf"\| +({'|'.join(HEAVY)})$", result.stderr, re.MULTILINE)
