@@ -7,6 +7,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 import raylora
 from raylora import jobfile
@@ -82,7 +83,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _command(commands: "argparse._SubParsersAction[argparse.ArgumentParser]", name: str, run: object, help: str):
+def _command(commands: Any, name: str, run: object, help: str) -> argparse.ArgumentParser:
     command = commands.add_parser(
         name, help=help, description=help, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -118,7 +119,8 @@ def _train(options: argparse.Namespace) -> None:
     for split, scores in (("validation", result.validation), ("test", result.test)):
         if scores:
             print(
-                f"{split:<11}accuracy {scores.accuracy:.4f}  f1 {scores.f1:.4f}  loss {scores.loss:.4f}  ({scores.rows:,} rows)"
+                f"{split:<11}accuracy {scores.accuracy:.4f}  f1 {scores.f1:.4f}  loss {scores.loss:.4f}  "
+                f"({scores.rows:,} rows)"
             )
     print(f"adapter    {result.adapter_uri}  (best epoch: {result.best_epoch:g})")
     if "://" in result.adapter_uri:

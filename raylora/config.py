@@ -24,24 +24,33 @@ class Section(BaseModel):
 
 class DataSection(Section):
     train: str | list[str] | None = Field(
-        None, description="file, folder, glob, list of these, s3://, gs:// or hf://org/name; null = the bundled demo"
+        default=None,
+        description="file, folder, glob, list of these, s3://, gs:// or hf://org/name; null = the bundled demo",
     )
-    validation: str | list[str] | None = Field(None, description="like `train`; null = split from `train`")
-    test: str | list[str] | None = Field(None, description="like `train`; scored once, by the finished adapter")
-    validation_fraction: Fraction = Field(0.2, description="share of `train` that becomes validation, per label")
+    validation: str | list[str] | None = Field(default=None, description="like `train`; null = split from `train`")
+    test: str | list[str] | None = Field(default=None, description="like `train`; scored once, by the finished adapter")
+    validation_fraction: Fraction = Field(
+        default=0.2, description="share of `train` that becomes validation, per label"
+    )
     format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet"] = Field(
-        "auto", description="auto = by file name; tsv takes quotes literally"
+        default="auto", description="auto = by file name; tsv takes quotes literally"
     )
     text_column: str = "text"
-    text_pair_column: str | None = Field(None, description="second text of a pair")
+    text_pair_column: str | None = Field(default=None, description="second text of a pair")
     label_column: str = "label"
     problem_type: Literal["single_label_classification"] | None = Field(
-        None, description="null = single_label_classification, the one kind so far"
+        default=None, description="null = single_label_classification, the one kind so far"
     )
-    labels: list[str] | None = Field(None, description="fixes the labels and their order; null = sorted")
-    max_length: Annotated[int, Field(ge=4)] = Field(128, description="tokens kept of a row, special tokens included")
-    max_samples: Count | None = Field(None, description="train on this many rows, drawn evenly from every label")
-    on_bad_row: Literal["error", "skip"] = Field("error", description="skip = leave it out, list it in bad_rows.jsonl")
+    labels: list[str] | None = Field(default=None, description="fixes the labels and their order; null = sorted")
+    max_length: Annotated[int, Field(ge=4)] = Field(
+        default=128, description="tokens kept of a row, special tokens included"
+    )
+    max_samples: Count | None = Field(
+        default=None, description="train on this many rows, drawn evenly from every label"
+    )
+    on_bad_row: Literal["error", "skip"] = Field(
+        default="error", description="skip = leave it out, list it in bad_rows.jsonl"
+    )
 
     @model_validator(mode="after")
     def labels_differ(self) -> Self:
@@ -52,24 +61,24 @@ class DataSection(Section):
 
 class ModelSection(Section):
     base_model: Annotated[str, Field(min_length=1)] = Field(
-        "sentence-transformers/all-MiniLM-L6-v2", description="hub id or local folder"
+        default="sentence-transformers/all-MiniLM-L6-v2", description="hub id or local folder"
     )
     revision: str | None = None
     trust_remote_code: bool = False
 
 
 class LoraSection(Section):
-    r: Count = Field(8, description="rank")
-    lora_alpha: Count = Field(32, description="the update is scaled by lora_alpha / r")
+    r: Count = Field(default=8, description="rank")
+    lora_alpha: Count = Field(default=32, description="the update is scaled by lora_alpha / r")
     lora_dropout: Probability = 0.1
     target_modules: str | list[str] = Field(
-        "auto", description="auto = query and value projections; a list of module names; all-linear"
+        default="auto", description="auto = query and value projections; a list of module names; all-linear"
     )
     bias: Literal["none", "all", "lora_only"] = "none"
-    layers_to_transform: list[int] | None = Field(None, description="null = every layer")
+    layers_to_transform: list[int] | None = Field(default=None, description="null = every layer")
     use_rslora: bool = False
     use_dora: bool = False
-    modules_to_save: list[str] | None = Field(None, description="trained whole, beside the head")
+    modules_to_save: list[str] | None = Field(default=None, description="trained whole, beside the head")
 
     @model_validator(mode="after")
     def targets_are_named(self) -> Self:
@@ -81,22 +90,25 @@ class LoraSection(Section):
 class TrainSection(Section):
     num_train_epochs: Count = 3
     learning_rate: Positive = 5.0e-4
-    per_device_train_batch_size: Count = Field(8, description="rows a worker steps together")
+    per_device_train_batch_size: Count = Field(default=8, description="rows a worker steps together")
     per_device_eval_batch_size: Count = 64
     gradient_accumulation_steps: Count = 1
     optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch"
     weight_decay: NotNegative = 0.0
     max_grad_norm: NotNegative = 1.0
     lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
-    warmup_steps: NotNegative = Field(0.0, description="below 1: share of all steps")
-    logging_steps: Count = Field(50, description="steps between two training-loss records in history.jsonl")
+    warmup_steps: NotNegative = Field(default=0.0, description="below 1: share of all steps")
+    logging_steps: Count = Field(default=50, description="steps between two training-loss records in history.jsonl")
     metric_for_best_model: Literal["accuracy", "f1", "loss"] = Field(
-        "accuracy", description="decides which epoch's adapter is kept (validation split)"
+        default="accuracy", description="decides which epoch's adapter is kept (validation split)"
     )
-    early_stopping_patience: Count | None = Field(None, description="stop after this many epochs without a better one")
-    bf16: Literal["auto"] | bool = Field("auto", description="auto = on GPUs that have it, never on CPUs")
+    early_stopping_patience: Count | None = Field(
+        default=None, description="stop after this many epochs without a better one"
+    )
+    bf16: Literal["auto"] | bool = Field(default="auto", description="auto = on GPUs that have it, never on CPUs")
     base_dropout: bool = Field(
-        False, description="the base model's own dropout; off is faster and, the base being frozen, trains as well"
+        default=False,
+        description="the base model's own dropout; off is faster and, the base being frozen, trains as well",
     )
 
     @property
@@ -105,17 +117,20 @@ class TrainSection(Section):
 
 
 class RaySection(Section):
-    address: str | None = Field(None, description="null = the cluster this job runs in, else a Ray of its own")
+    address: str | None = Field(default=None, description="null = the cluster this job runs in, else a Ray of its own")
     num_workers: Count | Literal["auto"] | Annotated[list[Count], Field(min_length=2, max_length=2)] = Field(
-        "auto", description="auto = one per GPU, else one; [min, max] = elastic"
+        default="auto", description="auto = one per GPU, else one; [min, max] = elastic"
     )
     use_gpu: Literal["auto"] | bool = "auto"
     resources_per_worker: dict[str, NotNegative] = Field(
-        {"CPU": 1}, description="reserved per worker; on a Ray of its own the job shares out all cores all the same"
+        default={"CPU": 1},
+        description="reserved per worker; on a Ray of its own the job shares out all cores all the same",
     )
-    max_failures: Annotated[int, Field(ge=-1)] = Field(3, description="restarts after a lost worker; -1 = no limit")
+    max_failures: Annotated[int, Field(ge=-1)] = Field(
+        default=3, description="restarts after a lost worker; -1 = no limit"
+    )
     scale_up_timeout_s: NotNegative = Field(
-        0.0, description="time an autoscaling cluster gets to add nodes for the workers"
+        default=0.0, description="time an autoscaling cluster gets to add nodes for the workers"
     )
 
     @model_validator(mode="after")
@@ -129,10 +144,12 @@ class Job(Section):
     """One train job, whole. Every field has a default: an empty file is a job on the demo data."""
 
     run_name: str | None = Field(
-        None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="null = <job>-<UTC time>; the same name resumes"
+        default=None,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+        description="null = <job>-<UTC time>; the same name resumes",
     )
     storage_path: Annotated[str, Field(min_length=1)] = Field(
-        "runs", description="folder, NFS mount, s3:// or gs://; all nodes must see it"
+        default="runs", description="folder, NFS mount, s3:// or gs://; all nodes must see it"
     )
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
     data: DataSection = DataSection()

@@ -61,11 +61,11 @@ def _trainer(rival: Rival, job: Job, scored: bool) -> Measured:
     from transformers import AutoModelForSequenceClassification, DataCollatorWithPadding, Trainer, TrainingArguments
 
     base = resolve(job.model)
-    tokenizer = load_tokenizer(base.path)
+    tokenizer: Any = load_tokenizer(base.path)
     labels = sorted(set(_rows(job, "train")[1]))
     whole = rival == "tutorial"
 
-    def split(side: str) -> datasets.Dataset:
+    def split(side: str) -> Any:
         texts, names = _rows(job, side)
         data = datasets.Dataset.from_dict({"text": texts, "label": [labels.index(name) for name in names]})
         padding = {"padding": "max_length"} if whole else {}

@@ -2,9 +2,10 @@
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
@@ -58,7 +59,7 @@ class WorkerPlan:
 
 
 @contextmanager
-def connect(settings: RaySection) -> Iterator[Cluster]:
+def connect(settings: RaySection) -> Generator[Cluster]:
     """Join the Ray of `address`, of RAY_ADDRESS (set inside `ray job submit`), or this process's; else start one.
 
     A Ray that this started is stopped at the end.
@@ -73,7 +74,8 @@ def connect(settings: RaySection) -> Iterator[Cluster]:
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         own = started and address is None
-        yield Cluster(own, ray.get_runtime_context().gcs_address, ray.cluster_resources(), len(nodes))
+        resources = {name: float(amount) for name, amount in ray.cluster_resources().items()}
+        yield Cluster(own, ray.get_runtime_context().gcs_address, resources, len(nodes))
     finally:
         if started:
             ray.shutdown()
@@ -84,7 +86,7 @@ def _init(address: str | None) -> None:
         os.environ.setdefault(name, value)
     # progress and errors reach the driver by other ways; Ray's own chatter stays in its log folder
     logging.getLogger("ray").setLevel(logging.ERROR)
-    options = {"logging_level": logging.ERROR, "log_to_driver": False}
+    options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is None:
             ray.init(address="local", include_dashboard=False, **options)

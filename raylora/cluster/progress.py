@@ -3,7 +3,7 @@
 import json
 import queue
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,6 @@ from raylora.records import Say
 Record = dict[str, Any]
 
 
-@ray.remote(num_cpus=0)
 class Mailbox:
     """Holds records until the driver takes them."""
 
@@ -30,18 +29,18 @@ class Mailbox:
 
 
 @contextmanager
-def follow(folder: RunFolder, say: Say, last_step: int) -> Iterator[Callable[[Record], None]]:
+def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[Record], None]]:
     """A `log` for workers to call; while it is open, records are printed and written to history.jsonl.
 
     Args:
         last_step: of the checkpoint the run goes on from; later records of an earlier attempt are dropped.
     """
     history = [r for r in read_history(folder) if r.get("step", 0) <= last_step]
-    mailbox = Mailbox.remote()
+    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
     stop = threading.Event()
 
     def take() -> None:
-        records: list[Record] = ray.get(mailbox.take.remote())  # pyright: ignore[reportAttributeAccessIssue]
+        records: list[Record] = ray.get(mailbox.take.remote())
         for record in records:
             line = describe(record)
             if line:
@@ -57,7 +56,7 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Iterator[Callable[[Re
     thread = threading.Thread(target=run, name="raylora-progress", daemon=True)
     thread.start()
     try:
-        yield lambda record: mailbox.put.remote(record)  # pyright: ignore[reportAttributeAccessIssue]
+        yield lambda record: mailbox.put.remote(record)
     finally:
         stop.set()
         thread.join()

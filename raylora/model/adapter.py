@@ -146,7 +146,7 @@ def save(model: "PeftModel", tokenizer: Any, base: BaseFolder, card: Card, folde
     `base_model_name_or_path` is what plain PEFT can load at this moment: the hub id where the base came from the hub
     or its cache, else the folder it was loaded from. `raylora.json` always holds the id and the weights' digest.
     """
-    config = model.peft_config["default"]
+    config: Any = model.peft_config["default"]
     config.base_model_name_or_path = base.id if base.origin.startswith("hub") else base.path
     config.revision = base.revision
     shutil.rmtree(folder, ignore_errors=True)
@@ -170,8 +170,9 @@ def read_card(folder: Path) -> Card:
         inside = " Did you mean its `adapter` folder?" if (folder / "adapter" / CARD).is_file() else ""
         raise ModelError(f"{folder} is not an adapter saved by raylora: {', '.join(missing)} missing.{inside}")
     try:
-        fields = json.loads((folder / CARD).read_text(encoding="utf-8"))
-        return Card(**{**fields, "labels": tuple(fields["labels"])})
+        fields: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        fields["labels"] = tuple(fields["labels"])
+        return Card(**fields)
     except (ValueError, TypeError, KeyError) as error:
         raise ModelError(f"{folder / CARD} is broken: {error}") from None
 

@@ -102,7 +102,7 @@ def fit(
     """
     if worker.threads:
         torch.set_num_threads(worker.threads)
-    tokenizer = load_tokenizer(base.path)
+    tokenizer: Any = load_tokenizer(base.path)
     set_seed(job.seed)
     model = build(job, base, splits.labels, int(tokenizer.pad_token_id))
     trainable, parameters = model.get_nb_trainable_parameters()

@@ -66,16 +66,18 @@ class PlanTrainer(Trainer):
         rank, world_size = self.args.process_index, self.args.world_size
         mine = [(indices, self._forward(collator(indices))) for indices in batches[rank::world_size]]
         parts = gather_object(mine) if world_size > 1 else mine
-        found = np.empty((len(collator.table), self.model.config.num_labels), dtype=np.float32)
+        model: Any = self.model
+        found = np.empty((len(collator.table), model.config.num_labels), dtype=np.float32)
         for indices, logits in parts:
             found[indices] = logits
         return found
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> np.ndarray:
-        self.model.eval()
+        model: Any = self.model
+        model.eval()
         batch.pop("labels")
         with torch.inference_mode(), self.compute_loss_context_manager():
-            logits = self.model(**self._prepare_inputs(batch)).logits
+            logits = model(**self._prepare_inputs(batch)).logits
         return logits.float().cpu().numpy()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:

@@ -74,7 +74,9 @@ def test_a_dirty_file_trains_on_its_good_rows(spec: TokenizerSpec, real_data: Pa
 
 def test_leaks_and_unseen_labels_are_named(spec: TokenizerSpec, real_data: Path, tmp_path: Path) -> None:
     train, test = (str(real_data / "dirty" / f"drift_{side}.csv") for side in ("train", "test"))
-    with pytest.raises(DataError, match=r"test holds labels that train never saw: 'mixed' \(20 rows, the first at .*line"):
+    with pytest.raises(
+        DataError, match=r"test holds labels that train never saw: 'mixed' \(20 rows, the first at .*line"
+    ):
         load(spec, train=train, test=test)
     with pytest.raises(DataError, match="validation holds labels that train never saw: 'mixed'"):
         load(spec, train=train, validation=test)

@@ -131,7 +131,7 @@ def test_a_run_stopped_by_its_driver_goes_on_where_it_was(job: Job, monkeypatch:
 
 
 def test_a_diverged_run_fails_once_with_its_reason_and_leaves_nothing_finished(job: Job) -> None:
-    with pytest.raises(TrainingError, match="Lower `train.learning_rate`"):
+    with pytest.raises(TrainingError, match=r"Lower `train\.learning_rate`"):
         run(job, "nan", train__learning_rate=1e30, train__max_grad_norm=0.0)
     folder = Path(job.storage_path) / "nan"
     assert not (folder / "metrics.json").exists()

@@ -152,7 +152,7 @@ def test_a_rank_above_the_hidden_size_is_refused(bases: Bases) -> None:
 
 def test_an_unknown_target_module_lists_the_candidates(bases: Bases) -> None:
     job = tiny_job(bases("distilbert"), lora__target_modules=["query"])
-    with pytest.raises(ConfigError, match="no module 'query'.*k_lin, lin1, lin2, out_lin, q_lin, v_lin"):
+    with pytest.raises(ConfigError, match=r"no module 'query'.*k_lin, lin1, lin2, out_lin, q_lin, v_lin"):
         check_fits(job, resolve(job.model))
 
 
@@ -207,7 +207,7 @@ def test_a_broken_or_foreign_adapter_is_refused(bases: Bases, tmp_path: Path) ->
     fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), save_to=folder)
     weights = (folder / "adapter_model.safetensors").read_bytes()
     (folder / "adapter_model.safetensors").write_bytes(weights[:500])
-    with pytest.raises(ModelError, match="broken|does not load"):
+    with pytest.raises(ModelError, match=r"broken|does not load"):
         raylora.load(folder)
     (folder / "adapter_model.safetensors").write_bytes(weights)
     card = json.loads((folder / "raylora.json").read_text())

@@ -5,11 +5,10 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute
 import ray
 import ray.data
 from ray import ObjectRef
@@ -70,7 +69,7 @@ def prepare(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> Datase
     return assemble(job.data, job.seed, sources, tokenizer, blocks, outline)
 
 
-def _token_blocks(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> list[ObjectRef]:
+def _token_blocks(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> list[Any]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -78,13 +77,13 @@ def _token_blocks(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> 
     shared = ray.put(tokenizer)  # 0.7 MB of vocabulary: once per node, not once per task
     files = ray.data.from_items([{"index": i} for i in range(len(sources))], override_num_blocks=len(sources))
     arguments = {"sources": sources, "data": job.data, "seed": job.seed}
-    rows = files.map_batches(_read, batch_size=1, fn_kwargs=arguments)
+    rows = files.map_batches(cast(Any, _read), batch_size=1, fn_kwargs=arguments)
     tokens = rows.map_batches(
-        _tokenize, batch_size=ROWS_PER_BATCH, batch_format="pyarrow", fn_kwargs={"tokenizer": shared}
+        cast(Any, _tokenize), batch_size=ROWS_PER_BATCH, batch_format="pyarrow", fn_kwargs={"tokenizer": shared}
     )
     try:
-        return tokens.materialize().to_arrow_refs()
-    except Exception as error:  # Ray wraps what a task raised, once per layer
+        return list(tokens.materialize().to_arrow_refs())
+    except Exception as error:  # noqa: BLE001 - Ray wraps what a task raised, once per layer
         raise _user_error(error) or error from None
 
 
@@ -151,19 +150,17 @@ def assemble(
     outline: pa.Table,
 ) -> Dataset:
     """Decide labels and sides from the outline of all rows."""
-    bad = outline.filter(pa.compute.is_valid(outline["fault"])).sort_by(
-        [("source", "ascending"), ("place", "ascending")]
-    )
+    bad = outline.filter(outline["fault"].is_valid()).sort_by([("source", "ascending"), ("place", "ascending")])
     bad_rows = [{"place": sources[r["source"]].place(r["place"]), "reason": r["fault"]} for r in bad.to_pylist()]
     if bad_rows and data.on_bad_row == "error":
         raise DataError(_bad_rows_message(bad_rows, outline.num_rows))
 
-    good = pa.compute.is_null(outline["fault"]).to_numpy(zero_copy_only=False)
+    good = outline["fault"].is_null().to_numpy(zero_copy_only=False)
     names = outline["label"].to_numpy(zero_copy_only=False)
     hashes = outline["hash"].to_numpy()
     side_of_source = np.array([("train", "validation", "test").index(s.side) for s in sources])
     side_of_row = side_of_source[outline["source"].to_numpy()]
-    members = {
+    members: dict[Side, np.ndarray] = {
         side: np.flatnonzero(good & (side_of_row == i)) for i, side in enumerate(("train", "validation", "test"))
     }
 
@@ -256,21 +253,21 @@ def _sides(
     labels: tuple[str, ...],
 ) -> dict[Side, np.ndarray]:
     """Row indices per side, in the order of the rows' hashes: the same for any block order."""
+
+    def ordered(rows: np.ndarray) -> np.ndarray:
+        return rows[canonical_order(hashes[rows], ids[rows])]
+
+    sides: dict[Side, np.ndarray] = {}
     rows = members["train"]
     if data.max_samples:
-        ordered = rows[canonical_order(hashes[rows], ids[rows])]
-        rows = sample(ordered, ids, data.max_samples)
+        rows = sample(ordered(rows), ids, data.max_samples)
     if data.validation is None:
         parts = divide(hashes[rows], ids[rows], list(labels), data.validation_fraction)
-        sides: dict[Side, np.ndarray] = {"train": rows[parts.train], "validation": rows[parts.validation]}
+        sides["train"], sides["validation"] = rows[parts.train], rows[parts.validation]
     else:
-        sides = {
-            side: r[canonical_order(hashes[r], ids[r])]
-            for side, r in (("train", rows), ("validation", members["validation"]))
-        }
+        sides["train"], sides["validation"] = ordered(rows), ordered(members["validation"])
     if data.test is not None:
-        test = members["test"]
-        sides["test"] = test[canonical_order(hashes[test], ids[test])]
+        sides["test"] = ordered(members["test"])
     for side, found in sides.items():
         if not len(found):
             raise DataError(f"no usable row is left in `data.{side}`.")

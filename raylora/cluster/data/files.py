@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import pyarrow.fs
@@ -22,6 +22,9 @@ import pyarrow.parquet
 from raylora.config import DataSection
 from raylora.demo import REVIEWS
 from raylora.errors import DataError
+
+if TYPE_CHECKING:
+    from _csv import Reader
 
 Side = Literal["train", "validation", "test"]
 EXTENSIONS = {
@@ -119,7 +122,7 @@ def open_input(path: str) -> IO[bytes]:
     """A readable, seekable stream of a local path or any URI that pyarrow knows (s3://, gs://, hdfs://)."""
     try:
         if "://" not in path:
-            return open(path, "rb")
+            return Path(path).open("rb")
         filesystem, inner = pyarrow.fs.FileSystem.from_uri(path)
         return filesystem.open_input_file(inner)  # pyright: ignore[reportReturnType]
     except (OSError, pa.ArrowInvalid) as error:
@@ -234,8 +237,8 @@ def _csv_rows(source: Source, text: IO[str], data: DataSection) -> Iterator[Row]
         yield check_row(place, [cells[i] for i in positions], data)
 
 
-def csv_reader(kind: str, text: IO[str]) -> "csv.Reader":
-    """A reader from the start of a csv (delimiter by its first line, quotes checked) or tsv (quotes taken literally)."""
+def csv_reader(kind: str, text: IO[str]) -> "Reader":
+    """Rows from the start of a csv (delimiter by its first line, quotes checked) or tsv (quotes taken literally)."""
     csv.field_size_limit(LONGEST_CELL)
     text.seek(0)
     first = text.readline()
@@ -318,7 +321,7 @@ def _hub_rows(source: Source, data: DataSection) -> Iterator[Row]:
     name = source.path.removeprefix("hf://").removeprefix("datasets/")
     name, split = (name.rpartition("/")[0], name.rpartition("/")[2]) if name.count("/") > 1 else (name, source.side)
     try:
-        table = datasets.load_dataset(name, split=split)
+        table: Any = datasets.load_dataset(name, split=split)
     except Exception as error:  # noqa: BLE001 - the hub client raises many types, all meaning "not to be had"
         raise DataError(f"{source.path} (split '{split}') cannot be loaded from the hub: {error}") from None
     positions = _columns(source, list(table.column_names), data)
