@@ -72,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("data", metavar="DATA", help="csv, tsv, jsonl, json or parquet file")
     init.add_argument("--output", metavar="FILE", help="default: the data file's name, ending in .yaml, here")
 
-    _command(commands, "schema", _schema, "print the JSON Schema of the config")
+    schema = _command(commands, "schema", _schema, "print the JSON Schema of the config")
+    schema.add_argument("--markdown", action="store_true", help="a table of keys, defaults and meanings instead")
 
     bench = _command(commands, "bench", _bench, "measure raylora against what one would write without it")
     bench.add_argument("what", choices=["train"])
@@ -156,7 +157,7 @@ def _init(options: argparse.Namespace) -> None:
 
 
 def _schema(options: argparse.Namespace) -> None:
-    print(json.dumps(Job.model_json_schema(), indent=2))
+    print(jobfile.table() if options.markdown else json.dumps(Job.model_json_schema(), indent=2))
 
 
 def _bench(options: argparse.Namespace) -> None:

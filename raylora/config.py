@@ -35,9 +35,9 @@ class DataSection(Section):
     format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet"] = Field(
         default="auto", description="auto = by file name; tsv takes quotes literally"
     )
-    text_column: str = "text"
+    text_column: str = Field(default="text", description="name of the column of texts")
     text_pair_column: str | None = Field(default=None, description="second text of a pair")
-    label_column: str = "label"
+    label_column: str = Field(default="label", description="name of the column of labels, strings or ints")
     problem_type: Literal["single_label_classification"] | None = Field(
         default=None, description="null = single_label_classification, the one kind so far"
     )
@@ -63,21 +63,21 @@ class ModelSection(Section):
     base_model: Annotated[str, Field(min_length=1)] = Field(
         default="sentence-transformers/all-MiniLM-L6-v2", description="hub id or local folder"
     )
-    revision: str | None = None
-    trust_remote_code: bool = False
+    revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    trust_remote_code: bool = Field(default=False, description="run Python code that comes with the base model")
 
 
 class LoraSection(Section):
     r: Count = Field(default=8, description="rank")
     lora_alpha: Count = Field(default=32, description="the update is scaled by lora_alpha / r")
-    lora_dropout: Probability = 0.1
+    lora_dropout: Probability = Field(default=0.1, description="dropout before the LoRA matrices")
     target_modules: str | list[str] = Field(
         default="auto", description="auto = query and value projections; a list of module names; all-linear"
     )
-    bias: Literal["none", "all", "lora_only"] = "none"
+    bias: Literal["none", "all", "lora_only"] = Field(default="none", description="biases trained with the adapter")
     layers_to_transform: list[int] | None = Field(default=None, description="null = every layer")
-    use_rslora: bool = False
-    use_dora: bool = False
+    use_rslora: bool = Field(default=False, description="scale by lora_alpha / sqrt(r)")
+    use_dora: bool = Field(default=False, description="weight-decomposed LoRA")
     modules_to_save: list[str] | None = Field(default=None, description="trained whole, beside the head")
 
     @model_validator(mode="after")
@@ -88,15 +88,19 @@ class LoraSection(Section):
 
 
 class TrainSection(Section):
-    num_train_epochs: Count = 3
-    learning_rate: Positive = 5.0e-4
+    num_train_epochs: Count = Field(default=3, description="passes over the train split; each ends in an evaluation")
+    learning_rate: Positive = Field(default=5.0e-4, description="highest rate of the schedule")
     per_device_train_batch_size: Count = Field(default=8, description="rows a worker steps together")
-    per_device_eval_batch_size: Count = 64
-    gradient_accumulation_steps: Count = 1
-    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = "adamw_torch"
-    weight_decay: NotNegative = 0.0
-    max_grad_norm: NotNegative = 1.0
-    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = "linear"
+    per_device_eval_batch_size: Count = Field(default=64, description="rows a worker scores together")
+    gradient_accumulation_steps: Count = Field(default=1, description="batches a worker adds up to one step")
+    optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = Field(
+        default="adamw_torch", description="optimizer"
+    )
+    weight_decay: NotNegative = Field(default=0.0, description="of AdamW")
+    max_grad_norm: NotNegative = Field(default=1.0, description="longer gradients are cut to this; 0 = never")
+    lr_scheduler_type: Literal["linear", "cosine", "constant", "constant_with_warmup"] = Field(
+        default="linear", description="how the rate falls after the warm-up"
+    )
     warmup_steps: NotNegative = Field(default=0.0, description="below 1: share of all steps")
     logging_steps: Count = Field(default=50, description="steps between two training-loss records in history.jsonl")
     metric_for_best_model: Literal["accuracy", "f1", "loss"] = Field(
@@ -121,7 +125,7 @@ class RaySection(Section):
     num_workers: Count | Literal["auto"] | Annotated[list[Count], Field(min_length=2, max_length=2)] = Field(
         default="auto", description="auto = one per GPU, else one; [min, max] = elastic"
     )
-    use_gpu: Literal["auto"] | bool = "auto"
+    use_gpu: Literal["auto"] | bool = Field(default="auto", description="auto = where the cluster has GPUs")
     resources_per_worker: dict[str, NotNegative] = Field(
         default={"CPU": 1},
         description="reserved per worker; on a Ray of its own the job shares out all cores all the same",
@@ -146,12 +150,14 @@ class Job(Section):
     run_name: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="null = <job>-<UTC time>; the same name resumes",
+        description="null = the job and the UTC time; the same name resumes",
     )
     storage_path: Annotated[str, Field(min_length=1)] = Field(
         default="runs", description="folder, NFS mount, s3:// or gs://; all nodes must see it"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = 42
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
+        default=42, description="of the split, the new weights and the order of rows"
+    )
     data: DataSection = DataSection()
     model: ModelSection = ModelSection()
     lora: LoraSection = LoraSection()

@@ -5,6 +5,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -117,11 +118,23 @@ def commented(job: Job) -> str:
         if above != section:
             lines += ["", f"{above}:"]
             section = above
-        value = getattr(getattr(job, above) if above else job, name)
-        same = value == getattr(getattr(default, above) if above else default, name)
+        value = _value(job, key)
+        same = value == _value(default, key)
         text = f"{'  ' if above else ''}{'# ' if same else ''}{name}: {inline(value)}"
         lines.append(f"{text:<44}  # {meaning}" if meaning else text)
     return "\n".join(lines) + "\n"
+
+
+def table() -> str:
+    """Every key with its default and meaning, as a Markdown table."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for key, meaning in config.keys().items():
+        lines.append(f"| `{key}` | `{inline(_value(Job(), key))}` | {meaning.replace('|', '/')} |")
+    return "\n".join(lines)
+
+
+def _value(job: Job, key: str) -> Any:
+    return reduce(getattr, key.split("."), job)
 
 
 def inline(value: Any) -> str:

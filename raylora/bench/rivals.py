@@ -45,10 +45,7 @@ def measure(rival: Rival, job: Job, scored: bool) -> Measured:
 def _rows(job: Job, side: str) -> tuple[list[str], list[str]]:
     import pyarrow.parquet
 
-    path = getattr(job.data, side)
-    table = pyarrow.parquet.read_table(path)
-    if side == "train" and job.data.max_samples:
-        table = table.slice(0, job.data.max_samples)
+    table = pyarrow.parquet.read_table(getattr(job.data, side))
     return table[job.data.text_column].to_pylist(), table[job.data.label_column].to_pylist()
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from raylora import config, jobfile
+
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("ray", "torch", "transformers", "peft")
 
@@ -85,3 +87,19 @@ def test_a_dry_run_prints_the_config_and_loads_no_heavy_library() -> None:
     assert "  r: 16\n" in result.stdout
     assert "raylora.jobfile" in result.stderr
     assert not re.search(rf"\| +({'|'.join(HEAVY)})$", result.stderr, re.MULTILINE)
+
+
+def test_the_readme_shows_the_config_as_it_is() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = readme.split("<!-- config -->\n")[1].split("\n<!-- /config -->")[0]
+    assert shown == jobfile.table(), "paste the output of `raylora schema --markdown`"
+
+
+def test_every_key_says_what_it_means() -> None:
+    assert [key for key, meaning in config.keys().items() if not meaning] == []
+
+
+@pytest.mark.parametrize("name", ["main-job", "tests"])
+def test_the_readme_gives_each_command_as_one_line(name: str) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(re.findall(rf"<!-- {name} -->\n```sh\n(.+)\n```\n", readme)) == 1

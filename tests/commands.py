@@ -1,0 +1,31 @@
+"""Commands as a user types them, in processes of their own."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command(words: Sequence[str]) -> list[str]:
+    """`jobs/x.py ...` run by this Python from anywhere; `raylora ...` and `ray ...` are those beside it."""
+    first, *rest = words
+    if first.startswith("jobs/"):
+        return [sys.executable, str(ROOT / first), *rest]
+    return [str(Path(sys.executable).with_name(first)), *rest]
+
+
+def run(
+    *words: str, cwd: Path = ROOT, environ: Mapping[str, str] | None = None, timeout_s: float = 120
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command(words),
+        cwd=cwd,
+        env=dict(os.environ if environ is None else environ),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
