@@ -25,8 +25,8 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     ports = [
         "--port=6399",
         "--dashboard-port=8299",
-        "--dashboard-agent-listen-port=52399",
-        "--ray-client-server-port=10099",
+        "--dashboard-agent-listen-port=8298",
+        "--ray-client-server-port=8297",
     ]
     folder = tmp_path_factory.mktemp("ray")
     started = run("ray", "start", "--head", "--num-cpus=4", *ports, f"--temp-dir={folder}", "--disable-usage-stats")
