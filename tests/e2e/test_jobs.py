@@ -85,7 +85,7 @@ def test_the_package_that_travels_holds_no_runs_and_no_environment(head: dict[st
     marker = ROOT / "runs" / "not-for-the-cluster.txt"
     marker.write_text("x")
     try:
-        submitted = submit(head, "python", "-c", "'import os; print(sorted(os.listdir()))'")
+        submitted = submit(head, "python", "-c", "import os; print(sorted(os.listdir()))")
     finally:
         marker.unlink()
     listed = re.search(r"^\[.*'raylora'.*\]$", submitted.stdout, re.M)
