@@ -105,6 +105,7 @@ def test_the_run_folder_holds_what_the_design_says(job: Job) -> None:
         run(job, "first", train__num_train_epochs=2)
 
 
+@pytest.mark.slow
 def test_a_run_stopped_by_its_driver_goes_on_where_it_was(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver dies after the second epoch's line; the same command ends as if nothing had happened."""
     import raylora.cluster.train as module
