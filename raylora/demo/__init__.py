@@ -5,7 +5,7 @@ from pathlib import Path
 REVIEWS = Path(__file__).parent / "reviews.jsonl"
 
 NEW_SENTENCES = (
-    "Arrived a day early and has not left my kitchen counter since.",
+    "Beautifully made, and a pleasure to use every day.",
     "Three phone calls later I still have no refund and no explanation.",
     "I keep finding excuses to use it.",
 )
