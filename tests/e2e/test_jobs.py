@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,7 +30,18 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
         "--ray-client-server-port=8297",
     ]
     folder = tmp_path_factory.mktemp("ray")
-    started = run("ray", "start", "--head", "--num-cpus=4", *ports, f"--temp-dir={folder}", "--disable-usage-stats")
+    # a job's `python` is the one that the cluster was started with
+    environ = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    started = run(
+        "ray",
+        "start",
+        "--head",
+        "--num-cpus=4",
+        *ports,
+        f"--temp-dir={folder}",
+        "--disable-usage-stats",
+        environ=environ,
+    )
     assert started.returncode == 0, started.stdout + started.stderr
     yield {**os.environ, "RAY_API_SERVER_ADDRESS": DASHBOARD}
     subprocess.run(["pkill", "-f", str(folder)], check=False)  # `ray stop` would take the session's own Ray with it
