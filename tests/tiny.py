@@ -108,3 +108,9 @@ def demo_splits(job: Job, base: Path, rows: int) -> Splits:
         return TokenTable([encoded], rows, ids[rows], lengths[rows])
 
     return Splits(side(parts.train), side(parts.validation), None, labels, spec, {})
+
+
+def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
+    """Of any one weight between two states of the same adapter."""
+    assert first.keys() == second.keys()
+    return max(float((first[name] - second[name]).abs().max()) for name in first)

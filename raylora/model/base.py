@@ -45,10 +45,6 @@ class BaseFolder:
     origin: str
     trust_remote_code: bool = False
 
-    @property
-    def is_local_folder(self) -> bool:
-        return self.origin == "local folder"
-
 
 def resolve(model: ModelSection) -> BaseFolder:
     """Find the base model: a local folder, an installed package that carries it, the hub cache, the hub.

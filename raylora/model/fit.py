@@ -3,7 +3,6 @@
 Ray is reached only through `report`; nothing here knows it.
 """
 
-import math
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,29 +11,22 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
+from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 import raylora
 from raylora.config import Job, TrainSection
-from raylora.errors import TrainingError
 from raylora.metrics import Scores
 from raylora.model import adapter
 from raylora.model.adapter import Card
 from raylora.model.base import BaseFolder, empty_base, load_base, load_tokenizer, read_config, weights_digest
 from raylora.model.batches import BatchPlan
+from raylora.model.keeper import Keeper, Record, Report
 from raylora.model.tokens import Collator, TokenizerSpec, TokenTable
 from raylora.model.trainer import PlannedBatches, PlanTrainer
 
 if TYPE_CHECKING:
     from peft import PeftModel
-
-BEST = "best.safetensors"
-
-Record = dict[str, Any]
-Report = Callable[[Record, Path | None], None]
 
 
 @dataclass(frozen=True)
@@ -204,93 +196,6 @@ def uses_bf16(train: TrainSection, worker: Worker) -> bool:
     if train.bf16 == "auto":
         return worker.use_gpu and torch.cuda.is_bf16_supported()
     return train.bf16
-
-
-@dataclass
-class Best:
-    state: dict[str, torch.Tensor]
-    scores: Scores
-    epoch: float
-
-
-class Keeper(TrainerCallback):
-    """Keeps the best weights, reports every checkpoint, and says how far the run is.
-
-    The best weights travel inside each checkpoint, so that any one checkpoint is enough to go on from.
-    """
-
-    def __init__(
-        self,
-        job: Job,
-        plan: BatchPlan,
-        model: "PeftModel",
-        report: Report,
-        log: Callable[[Record], None] | None,
-        resume_from: Path | None,
-    ) -> None:
-        self.job, self.plan, self.model, self.report, self.log = job, plan, model, report, log
-        self.best: Best | None = None
-        self.evaluation_s = 0.0
-        self.epochs_run = 0
-        self.first_step = 0
-        self.best_file = resume_from / BEST if resume_from else None
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.start, self.first_step = time.perf_counter(), state.global_step
-        if self.best_file:
-            evaluations = [record for record in state.log_history if "eval_loss" in record]
-            best = next(r for r in evaluations if r["step"] == state.best_global_step)
-            self.best = Best(load_file(self.best_file), _scores(best), best["epoch"])
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        epoch = round(state.epoch or 0)
-        seeds = np.random.SeedSequence((args.seed, epoch, args.process_index)).generate_state(1)
-        set_seed(int(seeds[0]))
-        self.epochs_run += 1
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.evaluation_start = time.perf_counter()
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Record | None = None, **_: Any) -> None:
-        if self.log and logs and "loss" in logs:
-            self.log({"kind": "loss", "step": state.global_step, "epoch": state.epoch, **logs})
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Record | None = None, **_: Any) -> None:
-        assert metrics is not None, "PlanTrainer.evaluate passes them"
-        self.evaluation_s += time.perf_counter() - self.evaluation_start
-        if not math.isfinite(metrics["eval_loss"]):
-            raise TrainingError(
-                f"the loss is {metrics['eval_loss']} after epoch {round(state.epoch)}: the run diverged. "
-                f"Lower `train.learning_rate` (now {self.job.train.learning_rate})."
-            )
-        if self.log:
-            self.log(
-                {"kind": "evaluation", "step": state.global_step, "epoch": state.epoch, **metrics, **self._pace(state)}
-            )
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        evaluation = next(r for r in reversed(state.log_history) if "eval_loss" in r)
-        if state.best_global_step == state.global_step or self.best is None:
-            self.best = Best(adapter.trainable_state(self.model), _scores(evaluation), state.epoch)
-        metrics = {**evaluation, "epoch": state.epoch, "step": state.global_step, "step_rows": self.plan.step_rows}
-        if args.should_save:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            save_file(self.best.state, folder / BEST)
-            self.report(metrics, folder)
-        else:
-            self.report(metrics, None)
-        patience = self.job.train.early_stopping_patience
-        if patience and round(state.epoch - self.best.epoch) >= patience:
-            control.should_training_stop = True
-
-    def _pace(self, state: Any) -> Record:
-        taken = time.perf_counter() - self.start
-        done = state.global_step - self.first_step
-        return {"taken_s": taken, "left_s": taken / done * (state.max_steps - state.global_step)}
-
-
-def _scores(record: Record) -> Scores:
-    return Scores(**{name: record[f"eval_{name}"] for name in ("accuracy", "f1", "loss", "rows")})
 
 
 def card_of(job: Job, base: BaseFolder, splits: Splits, fitted: Fitted) -> Card:

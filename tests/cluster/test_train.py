@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import tiny_job
+from tiny import largest_difference, tiny_job
 
 from raylora import jobfile
 from raylora.cluster.data.files import list_sources
@@ -46,8 +46,7 @@ def adapter(result: TrainResult) -> dict[str, torch.Tensor]:
 
 
 def furthest(a: TrainResult, b: TrainResult) -> float:
-    first, second = adapter(a), adapter(b)
-    return max(float((first[name] - second[name]).abs().max()) for name in first)
+    return largest_difference(adapter(a), adapter(b))
 
 
 def test_any_number_of_workers_reaches_the_same_adapter_and_exact_scores(job: Job) -> None:

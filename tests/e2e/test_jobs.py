@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from commands import ROOT, command, run
 from safetensors.torch import load_file
+from tiny import largest_difference
 
 pytestmark = pytest.mark.e2e
 
@@ -64,9 +65,7 @@ def submit(environ: dict[str, str], *entrypoint: str) -> subprocess.CompletedPro
 
 
 def furthest(a: Path, b: Path) -> float:
-    first, second = (load_file(str(path / "adapter" / "adapter_model.safetensors")) for path in (a, b))
-    assert first.keys() == second.keys()
-    return max(float((first[name] - second[name]).abs().max()) for name in first)
+    return largest_difference(*(load_file(path / "adapter" / "adapter_model.safetensors") for path in (a, b)))
 
 
 def last_line(output: str, start: str) -> str:

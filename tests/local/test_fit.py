@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import demo_splits, tiny_job
+from tiny import demo_splits, largest_difference, tiny_job
 
 from raylora.config import Job
 from raylora.errors import TrainingError
 from raylora.metrics import score
 from raylora.model.adapter import trainable_state
 from raylora.model.base import read_config, resolve
-from raylora.model.fit import Fitted, Record, Splits, fit
+from raylora.model.fit import Fitted, Splits, fit
+from raylora.model.keeper import Record
 from raylora.model.tokens import Collator
 from raylora.model.trainer import PlanTrainer
 
@@ -32,9 +33,7 @@ def weights(fitted: Fitted) -> dict[str, torch.Tensor]:
 
 
 def furthest(a: Fitted, b: Fitted) -> float:
-    first, second = weights(a), weights(b)
-    assert first.keys() == second.keys()
-    return max(float((first[name] - second[name]).abs().max()) for name in first)
+    return largest_difference(weights(a), weights(b))
 
 
 def test_accumulation_reaches_the_same_adapter_as_one_large_batch(bases: Bases) -> None:

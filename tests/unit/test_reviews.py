@@ -11,8 +11,8 @@ from raylora.demo import NEW_SENTENCES
 Reviews = list[dict[str, str]]
 
 
-def words(text: str) -> frozenset[str]:
-    return frozenset(re.findall(r"[a-z']+", text.lower()))
+def words(text: str) -> list[str]:
+    return re.findall(r"[a-z']+", text.lower())
 
 
 def test_there_are_at_least_600_reviews_of_two_balanced_labels(reviews: Reviews) -> None:
@@ -24,7 +24,7 @@ def test_there_are_at_least_600_reviews_of_two_balanced_labels(reviews: Reviews)
 
 def test_no_two_reviews_are_near_duplicates(reviews: Reviews) -> None:
     """At most half of the words of two reviews are shared (Jaccard), and no run of six words stands in two of them."""
-    sets = [words(review["text"]) for review in reviews]
+    sets = [frozenset(words(review["text"])) for review in reviews]
     closest = max(combinations(range(len(sets)), 2), key=lambda pair: jaccard(sets[pair[0]], sets[pair[1]]))
     assert jaccard(sets[closest[0]], sets[closest[1]]) <= 0.5, [reviews[i]["text"] for i in closest]
     runs = Counter(run for review in reviews for run in six_word_runs(review["text"]))
@@ -48,5 +48,5 @@ def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
 
 
 def six_word_runs(text: str) -> set[tuple[str, ...]]:
-    found = re.findall(r"[a-z']+", text.lower())
+    found = words(text)
     return {tuple(found[i : i + 6]) for i in range(len(found) - 5)}
