@@ -58,7 +58,12 @@ class BatchPlan:
 def shuffled_batches(lengths: np.ndarray, rows: int, seed: tuple[int, int]) -> list[np.ndarray]:
     """All rows once, in batches of like length, in random order: shuffle, sort pools of 64 batches, shuffle batches.
 
-    The last batch may be smaller; no row is dropped.
+    The last batch may be smaller; no row is dropped. The rows of a batch are drawn anew each epoch, the order of the
+    batches is the seed's alone: step s then has rows of about the same length, and equally many, in every epoch, so
+    that trials at different epochs can be stepped together with little padding (`bank`).
+
+    Args:
+        seed: (seed, epoch).
     """
     random = np.random.default_rng(seed)
     order = random.permutation(len(lengths))
@@ -67,7 +72,7 @@ def shuffled_batches(lengths: np.ndarray, rows: int, seed: tuple[int, int]) -> l
         pool = order[start : start + POOL * rows]
         pool = pool[np.argsort(lengths[pool], kind="stable")]
         batches += [pool[i : i + rows] for i in range(0, len(pool), rows)]
-    return [batches[i] for i in random.permutation(len(batches))]
+    return [batches[i] for i in np.random.default_rng(seed[0]).permutation(len(batches))]
 
 
 def sorted_batches(lengths: np.ndarray, rows: int) -> list[np.ndarray]:

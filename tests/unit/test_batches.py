@@ -107,6 +107,17 @@ def test_an_epoch_is_the_same_each_time_and_another_each_epoch_and_seed() -> Non
     assert rows(1, 2) != rows(2, 1)
 
 
+def test_a_step_is_as_wide_and_as_large_in_every_epoch() -> None:
+    """Eight trials at eight epochs, stepped together, pad little more than each alone."""
+    lengths = skewed_lengths(1003)
+    epochs = [shuffled_batches(lengths, 8, (0, epoch)) for epoch in range(8)]
+    assert [len({len(batch) for batch in step}) for step in zip(*epochs, strict=True)] == [1] * 126
+    alone = sum(int(lengths[batch].max()) for batches in epochs for batch in batches)
+    together = 8 * sum(int(max(lengths[b].max() for b in step)) for step in zip(*epochs, strict=True))
+    assert together < 1.1 * alone
+    assert {tuple(batch) for batch in map(tuple, epochs[0])} != {tuple(batch) for batch in map(tuple, epochs[1])}
+
+
 def test_sorted_batches_are_every_row_once_by_length() -> None:
     batches = sorted_batches(np.array([5, 1, 3, 1, 4]), 2)
     assert [batch.tolist() for batch in batches] == [[1, 3], [2, 4], [0]]
