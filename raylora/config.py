@@ -3,13 +3,12 @@
 Key names are those of `transformers.TrainingArguments`, `peft.LoraConfig` and `ray.train`, verbatim.
 """
 
-import difflib
-from typing import Annotated, Any, Literal, NamedTuple, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
 
 from raylora.errors import ConfigError
+from raylora.faults import explain, leaves
 
 Count = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -109,10 +108,17 @@ class TrainSection(Section):
     early_stopping_patience: Count | None = Field(
         default=None, description="stop after this many epochs without a better one"
     )
-    bf16: Literal["auto"] | bool = Field(default="auto", description="auto = on GPUs that have it, never on CPUs")
+    bf16: Literal["auto"] | bool = Field(
+        default="auto",
+        description="holds the frozen base in bf16; auto = on GPUs that have it and on CPUs with AMX, all nodes alike",
+    )
     base_dropout: bool = Field(
         default=False,
         description="the base model's own dropout; off is faster and, the base being frozen, trains as well",
+    )
+    prefix_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+        default=2 * 2**30,
+        description="memory for the states below the lowest layer of lora.layers_to_transform; beyond it, on disk",
     )
 
     @property
@@ -144,8 +150,74 @@ class RaySection(Section):
         return self
 
 
+Score = Literal["accuracy", "f1", "loss"]
+Size = Literal["trainable_parameters", "latency_ms"]
+
+
+class TuneSection(Section):
+    space: dict[str, Any] = Field(
+        default={
+            "lora.r": {"choice": [4, 8, 16]},
+            "lora.lora_alpha_ratio": {"choice": [1, 2, 4]},
+            "train.learning_rate": {"loguniform": [2e-4, 4e-3]},
+        },
+        description="key: {choice | grid: [values]}, {uniform | loguniform | randint: [low, high]}, "
+        "{quniform: [low, high, step]}; lora.lora_alpha_ratio sets lora_alpha = ratio * r",
+    )
+    num_samples: Count = Field(default=8, description="trials; with grid keys, how often the grid is run")
+    metric: Score | Annotated[list[Score | Size], Field(min_length=2, max_length=2)] | None = Field(
+        default=None,
+        description="null = train.metric_for_best_model; [score, trainable_parameters | latency_ms] = two objectives",
+    )
+    mode: Literal["max", "min"] | None = Field(default=None, description="null = min for loss, else max")
+    search_alg: Literal["random", "grid", "optuna", "bayesian"] = Field(
+        default="random", description="optuna = TPE, bayesian = Gaussian process; both need the extra `tune`"
+    )
+    scheduler: Literal["none", "asha", "hyperband", "median", "pbt"] = Field(
+        default="asha", description="which trials are stopped early, by their score after each epoch"
+    )
+    grace_period: Count = Field(default=1, description="epochs before a scheduler may stop a trial")
+    reduction_factor: Annotated[int, Field(ge=2)] = Field(
+        default=2, description="asha, hyperband: one in so many trials goes on at each halving"
+    )
+    max_concurrent_trials: Count | Literal["auto"] = Field(
+        default="auto", description="auto = as many as the cluster's workers hold"
+    )
+    time_budget_s: Positive | None = Field(
+        default=None, description="no trial goes on after this; the best so far wins"
+    )
+    pack: Literal["auto", "off"] | Count = Field(
+        default="auto", description="trials trained together over one base by one worker; auto = by tokens per step"
+    )
+    max_trainable_parameters: Count | None = Field(default=None, description="larger trials are not run")
+    max_latency_ms: Positive | None = Field(
+        default=None, description="trials whose base takes longer for one median row are not run"
+    )
+    refit: bool = Field(default=False, description="train the winner once more, on train and validation")
+
+    @model_validator(mode="after")
+    def objectives_differ(self) -> Self:
+        if isinstance(self.metric, list) and (self.metric[0] in SIZES or self.metric[1] not in SIZES):
+            raise ValueError(f"`metric` must be [a score, one of {', '.join(SIZES)}], found {self.metric}")
+        score = self.metric[0] if isinstance(self.metric, list) else self.metric
+        if self.mode and score and self.mode != ("min" if score == "loss" else "max"):
+            raise ValueError(f"`mode` must be {'min' if score == 'loss' else 'max'} for {score}, found {self.mode}")
+        return self
+
+    @model_validator(mode="after")
+    def parts_go_together(self) -> Self:
+        if isinstance(self.metric, list) and self.scheduler != "none":
+            raise ValueError("two objectives need `scheduler: none`: a trial is not stopped by one of them")
+        if self.scheduler == "pbt" and self.search_alg not in ("random", "grid"):
+            raise ValueError("`scheduler: pbt` searches by itself and needs `search_alg: random`")
+        return self
+
+
+SIZES: tuple[str, ...] = ("trainable_parameters", "latency_ms")
+
+
 class Job(Section):
-    """One train job, whole. Every field has a default: an empty file is a job on the demo data."""
+    """One job, whole. Every field has a default: an empty file is a job on the demo data."""
 
     run_name: str | None = Field(
         default=None,
@@ -163,6 +235,7 @@ class Job(Section):
     lora: LoraSection = LoraSection()
     train: TrainSection = TrainSection()
     ray: RaySection = RaySection()
+    tune: TuneSection = TuneSection()
 
     def replace(self, overrides: dict[str, Any]) -> "Job":
         """The job with dotted keys set, e.g. `{"lora.r": 16}`, checked as a whole.
@@ -185,76 +258,20 @@ def parse(tree: dict[str, Any]) -> Job:
     try:
         return Job.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from None
+        raise ConfigError(explain(error, Job)) from None
 
 
-def keys(model: type[BaseModel] = Job, prefix: str = "") -> dict[str, str]:
+def keys() -> dict[str, str]:
     """Every dotted key with its description, sections left out."""
-    found: dict[str, str] = {}
-    for name, field in model.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            found |= keys(field.annotation, f"{prefix}{name}.")
-        else:
-            found[prefix + name] = field.description or ""
-    return found
+    return leaves(Job)
 
 
 def _set(tree: dict[str, Any], key: str, value: Any) -> None:
-    *path, last = key.split(".")
+    head, inside, rest = key.partition("tune.space.")
+    *path, last = ["tune", "space", rest] if inside and not head else key.split(".")
     for depth, name in enumerate(path, 1):
         inner = tree.setdefault(name, {})
         if not isinstance(inner, dict):
             raise ConfigError(f"`{key}`: `{'.'.join(path[:depth])}` is a value, not a section.")
         tree = inner
     tree[last] = value
-
-
-def _explain(error: ValidationError) -> str:
-    faults: dict[str, str] = {}
-    found: dict[str, str] = {}
-    for detail in error.errors():
-        path = _config_path(detail)
-        reason = _reason(detail)
-        faults[path] = f"{faults[path]}, or {reason.what}" if path in faults else reason.what
-        found[path] = reason.found
-    lines = [f"  {path}: {what}{found[path]}" if path else f"  {what}" for path, what in faults.items()]
-    return f"{len(lines)} {'fault' if len(lines) == 1 else 'faults'} in the config:\n" + "\n".join(lines)
-
-
-def _config_path(detail: ErrorDetails) -> str:
-    """The error's dotted place without the branches of a union, which pydantic appends."""
-    path: list[str] = []
-    model: type[BaseModel] | None = Job
-    for part in detail["loc"]:
-        if model is None:
-            break
-        path.append(str(part))
-        if part not in model.model_fields:
-            break
-        inner = model.model_fields[str(part)].annotation
-        model = inner if isinstance(inner, type) and issubclass(inner, BaseModel) else None
-    return ".".join(path)
-
-
-class _Reason(NamedTuple):
-    what: str
-    found: str
-
-
-def _reason(detail: ErrorDetails) -> _Reason:
-    if detail["type"] == "extra_forbidden":
-        return _Reason(_unknown(".".join(str(part) for part in detail["loc"])), "")
-    if detail["type"] == "value_error":
-        return _Reason(detail["msg"].removeprefix("Value error, "), "")
-    return _Reason(detail["msg"].replace("Input should", "must"), f", found {detail['input']!r}")
-
-
-def _unknown(path: str) -> str:
-    known = [*keys(), *(name for name in Job.model_fields if f"{name}." in " ".join(keys()))]
-    parent, _, leaf = path.rpartition(".")
-    siblings = [key for key in known if key.rpartition(".")[0] == parent]
-    same_leaf = [key for key in known if key.rpartition(".")[2] == leaf]
-    close = difflib.get_close_matches(leaf, [key.rpartition(".")[2] for key in siblings], n=1)
-    if same_leaf or close:
-        return f"unknown key; did you mean `{same_leaf[0] if same_leaf else f'{parent}.{close[0]}'.lstrip('.')}`?"
-    return f"unknown key; known here: {', '.join(key.rpartition('.')[2] for key in siblings or known)}"

@@ -118,8 +118,8 @@ def commented(job: Job) -> str:
         if above != section:
             lines += ["", f"{above}:"]
             section = above
-        value = _value(job, key)
-        same = value == _value(default, key)
+        value = value_of(job, key)
+        same = value == value_of(default, key)
         text = f"{'  ' if above else ''}{'# ' if same else ''}{name}: {inline(value)}"
         lines.append(f"{text:<44}  # {meaning}" if meaning else text)
     return "\n".join(lines) + "\n"
@@ -129,11 +129,12 @@ def table() -> str:
     """Every key with its default and meaning, as a Markdown table."""
     lines = ["| key | default | meaning |", "|---|---|---|"]
     for key, meaning in config.keys().items():
-        lines.append(f"| `{key}` | `{inline(_value(Job(), key))}` | {meaning.replace('|', '/')} |")
+        lines.append(f"| `{key}` | `{inline(value_of(Job(), key))}` | {meaning.replace('|', '/')} |")
     return "\n".join(lines)
 
 
-def _value(job: Job, key: str) -> Any:
+def value_of(job: Job, key: str) -> Any:
+    """Of a dotted key."""
     return reduce(getattr, key.split("."), job)
 
 
