@@ -14,7 +14,14 @@ from raylora.config import RaySection
 from raylora.errors import ClusterError
 
 # workers keep the driver's directory; usage is nobody's but the user's
-QUIET = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_TRAIN_METRICS_ENABLED": "0"}
+QUIET = {
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # history.jsonl and trials.csv say it once
+    "TUNE_GLOBAL_CHECKPOINT_S": "1",  # a sweep that is killed forgets at most its last second
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
 
 
 @dataclass(frozen=True)
@@ -59,10 +66,10 @@ class WorkerPlan:
 
 
 @contextmanager
-def connect(settings: RaySection) -> Generator[Cluster]:
+def connect(settings: RaySection, dashboard: bool = False) -> Generator[Cluster]:
     """Join the Ray of `address`, of RAY_ADDRESS (set inside `ray job submit`), or this process's; else start one.
 
-    A Ray that this started is stopped at the end.
+    A Ray that this started is stopped at the end; it has a dashboard only if `dashboard` (a second of start-up).
 
     Raises:
         ClusterError: no Ray answers at the address.
@@ -70,7 +77,7 @@ def connect(settings: RaySection) -> Generator[Cluster]:
     address = settings.address or os.environ.get("RAY_ADDRESS")
     started = not ray.is_initialized()
     if started:
-        _init(address)
+        _init(address, dashboard)
     try:
         nodes = [node for node in ray.nodes() if node["Alive"]]
         own = started and address is None
@@ -81,7 +88,7 @@ def connect(settings: RaySection) -> Generator[Cluster]:
             ray.shutdown()
 
 
-def _init(address: str | None) -> None:
+def _init(address: str | None, dashboard: bool) -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     # progress and errors reach the driver by other ways; Ray's own chatter stays in its log folder
@@ -89,7 +96,7 @@ def _init(address: str | None) -> None:
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
     try:
         if address is None:
-            ray.init(address="local", include_dashboard=False, **options)
+            ray.init(address="local", include_dashboard=dashboard, **options)
         else:
             ray.init(address=address, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
@@ -150,3 +157,9 @@ def _too_large(plan: WorkerPlan, cluster: Cluster, wanted: str, there: str) -> s
         "Lower `ray.num_workers` or `ray.resources_per_worker`, or add nodes; where the cluster grows by itself, set "
         "`ray.scale_up_timeout_s` to the seconds that may take."
     )
+
+
+def remote_options(plan: WorkerPlan) -> dict[str, Any]:
+    """One worker's share, as options of a Ray task or actor."""
+    resources = dict(plan.resources_per_worker)
+    return {"num_cpus": resources.pop("CPU", 0.0), "num_gpus": resources.pop("GPU", 0.0), "resources": resources}

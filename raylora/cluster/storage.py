@@ -31,6 +31,11 @@ class RunFolder:
         base, _, query = self.storage_path.partition("?")
         self.uri = f"{base.rstrip('/')}/{self.name}" + (f"?{query}" if query else "")
 
+    def inside(self, name: str) -> str:
+        """The address of a folder in this one, as a `storage_path`."""
+        base, mark, query = self.uri.partition("?")
+        return f"{base}/{name}{mark}{query}"
+
     def has(self, name: str) -> bool:
         return self.filesystem.get_file_info(f"{self.path}/{name}").type != pyarrow.fs.FileType.NotFound
 

@@ -4,7 +4,7 @@ import json
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +12,14 @@ from typing import Any
 
 import ray
 import ray.train
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylora.cluster.connect import Cluster, WorkerPlan, connect, plan_workers
 from raylora.cluster.data.dataset import Dataset, prepare
 from raylora.cluster.data.files import Source
+from raylora.cluster.data.prefix import with_prefix
 from raylora.cluster.progress import Record, follow
 from raylora.cluster.storage import FINISHED, RunFolder
 from raylora.config import Job
@@ -26,19 +28,26 @@ from raylora.jobfile import changed_keys, dump, parse_yaml
 from raylora.metrics import Scores
 from raylora.model.base import BaseFolder, load_tokenizer, resolve
 from raylora.model.fit import Fitted, Worker, check_fits, fit
+from raylora.model.precision import resolve_bf16
 from raylora.model.tokens import tokenizer_spec
 from raylora.records import Say, TrainResult
+
+# keys of a run that goes on; all others decide what it yields
+MAY_CHANGE = ("ray.", "storage_path:", "tune.time_budget_s:", "train.prefix_cache_bytes:")
 
 
 @dataclass(frozen=True)
 class Task:
-    """All that one worker needs, as it travels through Ray Train."""
+    """All that one worker needs, as it travels through Ray Train.
+
+    `step_rows` is that of the run that goes on; None = what the most workers step together.
+    """
 
     job: Job
     base: BaseFolder
     dataset: Dataset
     plan: WorkerPlan
-    step_rows: int
+    step_rows: int | None
     log: Callable[[Record], None]
 
 
@@ -55,7 +64,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         TrainingError: the run failed; the same command goes on from its last checkpoint.
     """
     folder = RunFolder(job)
-    _check_folder(folder, job)
+    job = check_folder(folder, job)
     base = resolve(job.model)
     check_fits(job, base)
     tokenizer = tokenizer_spec(load_tokenizer(base.path), job.data.max_length)
@@ -64,9 +73,13 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
     with connect(job.ray) as cluster:
         say(f"ray        {cluster}")
         plan = plan_workers(job.ray, cluster)
+        job = decide_bf16(job, plan)
         dataset = prepare(job, sources, tokenizer)
         folder.write_text("config.yaml", dump(job))
-        _tell(dataset, folder, say)
+        tell(dataset, folder, say)
+        dataset = with_prefix(dataset, job, base, use_gpu=plan.use_gpu)
+        if dataset.prefix:
+            say(f"prefix     layers below {dataset.prefix_depth} are constant: computed once for every row")
         last = _last_report(folder)
         if last:
             say(f"resuming   from epoch {last['epoch']:g} of {job.train.num_train_epochs}, step {last['step']}")
@@ -74,22 +87,53 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
     return _conclude(job, base, dataset, cluster, folder, outcome)
 
 
-def _check_folder(folder: RunFolder, job: Job) -> None:
+def check_folder(folder: RunFolder, job: Job) -> Job:
+    """The job to start or to go on with: `train.bf16: auto` stays what it was decided to be.
+
+    Raises:
+        ConfigError: the run is finished, or was started with another config; names every key that differs.
+    """
     if folder.has(FINISHED):
         raise ConfigError(f"run {folder.uri} is finished. Choose another `run_name`, or remove the folder.")
     if not folder.has("config.yaml"):
-        return
+        return job
     old = Job.model_validate(parse_yaml(folder.read_text("config.yaml"), folder.uri))
-    changed = [line for line in changed_keys(old, job) if not line.startswith(("ray.", "storage_path:"))]
+    if job.train.bf16 == "auto":
+        job = job.replace({"train.bf16": old.train.bf16})
+    changed = [line for line in changed_keys(old, job) if not line.startswith(MAY_CHANGE)]
     if changed:
         raise ConfigError(
             f"run {folder.uri} was started with another config; it goes on only with its own:\n  "
             + "\n  ".join(changed)
             + "\nUndo the change, or choose another `run_name`."
         )
+    return job
 
 
-def _tell(dataset: Dataset, folder: RunFolder, say: Say) -> None:
+def decide_bf16(job: Job, plan: WorkerPlan) -> Job:
+    """The job with `train.bf16: auto` decided: on where every node that can hold a worker gains by it."""
+    if job.train.bf16 != "auto":
+        return job
+    alive = [node for node in ray.nodes() if node["Alive"]]
+    wanted = plan.resources_per_worker.items()
+    able = [node for node in alive if all(node["Resources"].get(name, 0) >= amount for name, amount in wanted)]
+    found = ray.get([_has_bf16.options(**_on(node, plan)).remote(job, plan.use_gpu) for node in able or alive])
+    return job.replace({"train.bf16": all(found)})
+
+
+@ray.remote(num_cpus=0)
+def _has_bf16(job: Job, use_gpu: bool) -> bool:
+    return resolve_bf16(job.train, use_gpu)
+
+
+def _on(node: dict[str, Any], plan: WorkerPlan) -> dict[str, Any]:
+    # a task sees a GPU only by holding a share of one
+    strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    return {"scheduling_strategy": strategy, "num_gpus": 0.01 if plan.use_gpu else 0}
+
+
+def tell(dataset: Dataset, folder: RunFolder, say: Say) -> None:
+    """Say what the dataset holds; write bad_rows.jsonl where rows were left out."""
     rows = {side: len(r.rows) for side, r in dataset.sides.items()}
     if dataset.bad_rows:
         folder.write_text("bad_rows.jsonl", "".join(json.dumps(row) + "\n" for row in dataset.bad_rows))
@@ -112,27 +156,36 @@ def _run(
     job: Job, base: BaseFolder, dataset: Dataset, plan: WorkerPlan, folder: RunFolder, last: Record | None, say: Say
 ) -> dict[str, Any]:
     """Rank 0's outcome of the run on Ray Train's workers."""
-    per_worker = job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps
-    step_rows = last["step_rows"] if last else per_worker * plan.most
     with follow(folder, say, last_step=last["step"] if last else 0) as log:
-        trainer = TorchTrainer(
-            work,
-            train_loop_config={"task": Task(job, base, dataset, plan, step_rows, log)},
-            scaling_config=ScalingConfig(
-                num_workers=plan.num_workers, use_gpu=plan.use_gpu, resources_per_worker=plan.resources_per_worker
-            ),
-            run_config=RunConfig(
-                name=folder.name,
-                storage_path=folder.root,
-                storage_filesystem=folder.filesystem,
-                checkpoint_config=CheckpointConfig(num_to_keep=2),
-                failure_config=FailureConfig(max_failures=job.ray.max_failures),
-            ),
-        )
-        try:
-            outcome = trainer.fit().return_value
-        except ray.train.TrainingFailedError as error:
-            raise TrainingError(_why(error)) from None
+        return run_workers(Task(job, base, dataset, plan, last["step_rows"] if last else None, log))
+
+
+def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
+    """Rank 0's outcome of a run on Ray Train's workers, from its last checkpoint where there is one.
+
+    Raises:
+        TrainingError: the run failed.
+    """
+    folder, plan = RunFolder(task.job), task.plan
+    trainer = TorchTrainer(
+        work,
+        train_loop_config={"task": task},
+        scaling_config=ScalingConfig(
+            num_workers=plan.num_workers, use_gpu=plan.use_gpu, resources_per_worker=plan.resources_per_worker
+        ),
+        run_config=RunConfig(
+            name=folder.name,
+            storage_path=folder.root,
+            storage_filesystem=folder.filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            failure_config=FailureConfig(max_failures=task.job.ray.max_failures),
+            callbacks=list(callbacks),
+        ),
+    )
+    try:
+        outcome = trainer.fit().return_value
+    except ray.train.TrainingFailedError as error:
+        raise TrainingError(_why(error)) from None
     if isinstance(outcome, TrainingError):
         raise outcome
     assert isinstance(outcome, dict), "work returns a dict or a TrainingError"
@@ -148,7 +201,7 @@ def work(config: dict[str, Any]) -> dict[str, Any] | TrainingError:
     worker = Worker(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
-        step_rows=task.step_rows,
+        step_rows=task.step_rows or _step_rows(task),
         threads=None if task.plan.use_gpu else task.plan.threads,
         use_gpu=task.plan.use_gpu,
     )
@@ -179,9 +232,15 @@ def work(config: dict[str, Any]) -> dict[str, Any] | TrainingError:
         return _outcome(fitted, worker)
 
 
+def _step_rows(task: Task) -> int:
+    train = task.job.train
+    return train.per_device_train_batch_size * train.gradient_accumulation_steps * task.plan.most
+
+
 def _outcome(fitted: Fitted, worker: Worker) -> dict[str, Any]:
     return {
         "best_epoch": round(fitted.epoch),
+        "dtype": fitted.dtype,
         "validation": fitted.validation.as_dict(),
         "test": fitted.test.as_dict() if fitted.test else None,
         "trainable_parameters": fitted.trainable,

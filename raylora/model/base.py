@@ -4,11 +4,16 @@ import hashlib
 import importlib.util
 import json
 import os
-from collections.abc import Iterable
+import warnings
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
 
 from raylora.config import ModelSection
 from raylora.errors import ModelError
@@ -181,35 +186,92 @@ class LoadedBase:
     new_modules: tuple[str, ...]
 
 
-def load_base(base: BaseFolder, config: Any, pad_token_id: int) -> LoadedBase:
-    """The base with a new head of `config.num_labels` outputs, fp32, every weight trainable (nothing is frozen yet).
+def load_base(
+    base: BaseFolder,
+    config: Any,
+    pad_token_id: int,
+    dtype: torch.dtype = torch.float32,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> LoadedBase:
+    """The base in `dtype` with a new fp32 head of `config.num_labels` outputs, every weight trainable.
+
+    The head is drawn from torch's global generator: the same bits for any `dtype`, from disk or from `weights`.
+
+    Args:
+        weights: the base's tensors by name (`base_weights`), used in place of its files. They are not copied where
+            they are of `dtype`: memory shared by several processes stays shared, and must not be written to.
 
     Raises:
         ModelError: the weights cannot be loaded, or the architecture has no classification head.
     """
-    import torch
     from transformers import AutoModelForSequenceClassification
-    from transformers.utils import logging as hf_logging
 
     config.pad_token_id = pad_token_id if config.pad_token_id is None else config.pad_token_id
-    verbosity = hf_logging.get_verbosity()
-    hf_logging.set_verbosity_error()  # the head is new by design; the loader's report says so at length
-    hf_logging.disable_progress_bar()
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True}
+    state = torch.get_rng_state()
     try:
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            base.path,
-            config=config,
-            dtype=torch.float32,
-            trust_remote_code=base.trust_remote_code,
-            output_loading_info=True,
-        )
+        with _quiet():
+            if weights is None:
+                model, report = AutoModelForSequenceClassification.from_pretrained(
+                    base.path, trust_remote_code=base.trust_remote_code, **options
+                )
+            else:
+                kind: Any = type(empty_base(base, config))
+                model, report = kind.from_pretrained(None, state_dict=dict(weights), **options)
     except (ValueError, OSError, RuntimeError) as error:
         raise ModelError(f"base model {base.id} cannot be loaded from {base.path}: {error}") from None
-    finally:
-        hf_logging.set_verbosity(verbosity)
+    if dtype != torch.float32:
+        _redraw(model, report["missing_keys"], state)
     # without this the loss and its gradient grow with accumulation and world size (transformers#47688)
     model.accepts_loss_kwargs = False
     return LoadedBase(model, _modules_of(report["missing_keys"], model.base_model_prefix))
+
+
+@contextmanager
+def _quiet() -> Generator[None]:
+    """The head is new by design; transformers' report says so at length."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+def _redraw(model: Any, names: Iterable[str], state: torch.Tensor) -> None:
+    """Draw new weights again, in fp32: drawn in bf16, they are the same numbers rounded to 8 bits."""
+    torch.set_rng_state(state)
+    for name in names:
+        path, _, leaf = name.rpartition(".")
+        module = model.get_submodule(path)
+        setattr(module, leaf, torch.nn.Parameter(torch.empty_like(getattr(module, leaf), dtype=torch.float32)))
+        parts = path.split(".")
+        for depth in range(len(parts) + 1):  # parents too: ModernBERT draws its head's weights from above
+            model.get_submodule(".".join(parts[:depth]))._is_hf_initialized = False
+    model.initialize_weights()
+
+
+def base_weights(loaded: LoadedBase) -> dict[str, np.ndarray]:
+    """The base's own tensors (no head) as arrays over the same memory, to share; bf16 travels as uint16."""
+    new = tuple(f"{module}." for module in loaded.new_modules)
+    state = loaded.model.state_dict()
+    return {name: as_array(tensor) for name, tensor in state.items() if not name.startswith(new)}
+
+
+def as_array(tensor: torch.Tensor) -> np.ndarray:
+    """The same memory; numpy has no bf16, so its bits are uint16."""
+    return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
+
+
+def as_tensor(array: np.ndarray) -> torch.Tensor:
+    """`as_array` undone. Torch warns once of memory that may not be written to, which shared memory may not."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        tensor = torch.from_numpy(array)
+    return tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor
 
 
 def _modules_of(names: Iterable[str], prefix: str) -> tuple[str, ...]:
@@ -220,12 +282,13 @@ def _modules_of(names: Iterable[str], prefix: str) -> tuple[str, ...]:
 
 def empty_base(base: BaseFolder, config: Any) -> "PreTrainedModel":
     """The base's modules without weights (meta device), to check a config against in milliseconds."""
-    import torch
     from transformers import AutoModelForSequenceClassification
 
     try:
         with torch.device("meta"):
-            return AutoModelForSequenceClassification.from_config(config, trust_remote_code=base.trust_remote_code)
+            model = AutoModelForSequenceClassification.from_config(config, trust_remote_code=base.trust_remote_code)
     except ValueError as error:
         kind = json.loads((Path(base.path) / "config.json").read_text()).get("model_type")
         raise ModelError(f"base model {base.id} ({kind}) has no sequence-classification head: {error}") from None
+    model.accepts_loss_kwargs = False
+    return model

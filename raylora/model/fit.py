@@ -5,8 +5,8 @@ Ray is reached only through `report`; nothing here knows it.
 
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,13 +15,15 @@ import torch
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 import raylora
-from raylora.config import Job, TrainSection
+from raylora.config import Job
 from raylora.metrics import Scores
 from raylora.model import adapter
 from raylora.model.adapter import Card
 from raylora.model.base import BaseFolder, empty_base, load_base, load_tokenizer, read_config, weights_digest
 from raylora.model.batches import BatchPlan
 from raylora.model.keeper import Keeper, Record, Report
+from raylora.model.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
+from raylora.model.prefix import agrees, constant_layers, fill, install, prefix_bytes
 from raylora.model.tokens import Collator, TokenizerSpec, TokenTable
 from raylora.model.trainer import PlannedBatches, PlanTrainer
 
@@ -54,11 +56,15 @@ class Worker:
 
 @dataclass(frozen=True)
 class Fitted:
-    """What a finished fit yields, equal on every worker. `epoch` is the best one, whose adapter is in the model."""
+    """What a finished fit yields, equal on every worker. `epoch` is the best one, whose adapter is in the model.
+
+    `dtype` is the precision the base was held in, for training and for the scores: `float32` or `bfloat16`.
+    """
 
     model: "PeftModel"
     validation: Scores
     test: Scores | None
+    dtype: str
     epoch: float
     trainable: int
     parameters: int
@@ -94,6 +100,7 @@ def fit(
     """
     if worker.threads:
         torch.set_num_threads(worker.threads)
+    job = job.replace({"train.bf16": resolve_bf16(job.train, worker.use_gpu)})
     tokenizer: Any = load_tokenizer(base.path)
     set_seed(job.seed)
     model = build(job, base, splits.labels, int(tokenizer.pad_token_id))
@@ -102,6 +109,7 @@ def fit(
         log({"kind": "model", "trainable": trainable, "parameters": parameters, "threads": torch.get_num_threads()})
 
     with tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
+        splits = use_prefix(job, model, splits, worker, Path(scratch))
         plan = batch_plan(job, splits.train, worker)
         keeper = Keeper(job, plan, model, report, log if worker.rank == 0 else None, resume_from)
         trainer = PlanTrainer(
@@ -125,6 +133,7 @@ def fit(
             model=model,
             validation=keeper.best.scores,
             test=test,
+            dtype=dtype_name(job.train),
             epoch=keeper.best.epoch,
             trainable=trainable,
             parameters=parameters,
@@ -138,10 +147,47 @@ def fit(
         return fitted
 
 
-def build(job: Job, base: BaseFolder, labels: tuple[str, ...], pad_token_id: int) -> "PeftModel":
-    """The base with a new adapter and head; draws from torch's global generator."""
-    loaded = load_base(base, read_config(base, labels, job.train.base_dropout), pad_token_id)
-    return adapter.attach(loaded.model, adapter.lora_config(job.lora, loaded.model, loaded.new_modules))
+def build(
+    job: Job,
+    base: BaseFolder,
+    labels: tuple[str, ...],
+    pad_token_id: int,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> "PeftModel":
+    """The base with a new adapter and head, held as `train.bf16` says; draws from torch's global generator.
+
+    Base in bf16 or fp32, from disk or from `weights` (of `load_base`): the same seed draws the same trained weights.
+    """
+    job = job.replace({"train.bf16": resolve_bf16(job.train, use_gpu=torch.cuda.is_available())})
+    config = read_config(base, labels, job.train.base_dropout)
+    loaded = load_base(base, config, pad_token_id, held_dtype(job.train), weights)
+    model = adapter.attach(loaded.model, adapter.lora_config(job.lora, loaded.model, loaded.new_modules))
+    if job.train.bf16:
+        train_in_fp32(model)
+        eager_when_short(loaded.model)
+    return model
+
+
+def use_prefix(job: Job, model: "PeftModel", splits: Splits, worker: Worker, scratch: Path) -> Splits:
+    """The splits with the states that enter the lowest trained layer, and the model made to start from them.
+
+    They are computed here where the splits do not bring them, and left out where nothing below is constant.
+    """
+    base: Any = model.get_base_model()
+    depth = constant_layers(model)
+    sides = ("train", "validation", "test") if splits.test else ("train", "validation")
+    tables: list[TokenTable] = [getattr(splits, side) for side in sides]
+    if not depth:
+        tables = [replace(table, prefix=None) for table in tables]
+    elif tables[0].prefix is None:
+        base.to("cuda" if worker.use_gpu else "cpu")
+        folder = scratch / "prefix" if prefix_bytes(tables, base) > job.train.prefix_cache_bytes else None
+        tables = fill(tables, splits.tokenizer, base, depth, job.train.per_device_eval_batch_size, folder)
+    else:
+        assert agrees(tables[0], splits.tokenizer, base, depth), "the splits' prefix is of another depth or base"
+    if depth:
+        install(base, depth)
+    return replace(splits, **dict(zip(sides, tables, strict=True)))
 
 
 def batch_plan(job: Job, table: TokenTable, worker: Worker) -> BatchPlan:
@@ -178,7 +224,6 @@ def training_arguments(job: Job, plan: BatchPlan, worker: Worker, scratch: str) 
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
-        bf16=uses_bf16(train, worker),
         use_cpu=not worker.use_gpu,
         seed=job.seed,
         remove_unused_columns=False,
@@ -191,24 +236,15 @@ def training_arguments(job: Job, plan: BatchPlan, worker: Worker, scratch: str) 
     )
 
 
-def uses_bf16(train: TrainSection, worker: Worker) -> bool:
-    """What `train.bf16` means on this worker; `auto` is decided from the device, never by timing."""
-    if train.bf16 == "auto":
-        return worker.use_gpu and torch.cuda.is_bf16_supported()
-    return train.bf16
-
-
 def card_of(job: Job, base: BaseFolder, splits: Splits, fitted: Fitted) -> Card:
-    metrics = {"validation": fitted.validation.as_dict()}
-    if fitted.test:
-        metrics["test"] = fitted.test.as_dict()
+    scores = {"validation": fitted.validation, "test": fitted.test}
     return Card(
         labels=splits.labels,
         base_model=base.id,
         revision=base.revision,
         base_digest=weights_digest(base),
         max_length=job.data.max_length,
-        metrics=metrics,
+        metrics={split: {**s.as_dict(), "dtype": fitted.dtype} for split, s in scores.items() if s},
         data=splits.facts,
         versions={
             "raylora": raylora.__version__,

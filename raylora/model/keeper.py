@@ -17,6 +17,7 @@ from raylora.errors import TrainingError
 from raylora.metrics import Scores
 from raylora.model import adapter
 from raylora.model.batches import BatchPlan
+from raylora.model.precision import dtype_name
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -85,15 +86,15 @@ class Keeper(TrainerCallback):
                 f"Lower `train.learning_rate` (now {self.job.train.learning_rate})."
             )
         if self.log:
-            self.log(
-                {"kind": "evaluation", "step": state.global_step, "epoch": state.epoch, **metrics, **self._pace(state)}
-            )
+            place = {"step": state.global_step, "epoch": state.epoch, "dtype": dtype_name(self.job.train)}
+            self.log({"kind": "evaluation", **place, **metrics, **self._pace(state)})
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         evaluation = next(r for r in reversed(state.log_history) if "eval_loss" in r)
         if state.best_global_step == state.global_step or self.best is None:
             self.best = Best(adapter.trainable_state(self.model), _scores(evaluation), state.epoch)
-        metrics = {**evaluation, "epoch": state.epoch, "step": state.global_step, "step_rows": self.plan.step_rows}
+        place = {"epoch": state.epoch, "step": state.global_step, "dtype": dtype_name(self.job.train)}
+        metrics = {**evaluation, **place, "step_rows": self.plan.step_rows}
         if args.should_save:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             save_file(self.best.state, folder / BEST)

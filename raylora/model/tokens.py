@@ -37,12 +37,15 @@ class TokenTable:
     """Token ids of many rows, in the Arrow chunks they came in; nothing is copied.
 
     `rows[i]` is the place of row i in all chunks laid end to end; `label_ids[i]` and `lengths[i]` belong to it.
+    `prefix`, where there is one, holds per chunk the states [tokens in the chunk, H] that enter the lowest layer that
+    is not frozen (`prefix.compute`); uint16 stands for bf16.
     """
 
     chunks: Sequence[pa.Table]
     rows: np.ndarray
     label_ids: np.ndarray
     lengths: np.ndarray
+    prefix: Sequence[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -96,42 +99,62 @@ class Collator:
         self.table, self.spec = table, spec
         self.starts = np.cumsum([0] + [chunk.num_rows for chunk in table.chunks])
         names = [n for n in ("input_ids", "token_type_ids") if table.chunks and n in table.chunks[0].column_names]
-        self.columns = {name: [_ragged(chunk[name]) for chunk in table.chunks] for name in names}
+        ragged = {name: [_ragged(chunk[name]) for chunk in table.chunks] for name in names}
+        self.columns = {name: [values for values, _ in column] for name, column in ragged.items()}
+        self.offsets = [offsets for _, offsets in ragged.get("input_ids", [])]
 
     def __call__(self, indices: np.ndarray) -> "dict[str, torch.Tensor]":
         """Rows `indices` of the table.
 
         Returns:
-            input_ids [B, T] int64, attention_mask [B, T] int64 (1 = real token), labels [B] int64, and
-            token_type_ids [B, T] int64 where rows are pairs.
+            input_ids [B, T] int64, attention_mask [B, T] int64 (1 = real token), labels [B] int64, token_type_ids
+            [B, T] int64 where rows are pairs, and prefix [B, T, H] (zero at padding) where the table has one.
         """
         import torch
 
         width = int(self.table.lengths[indices].max())
         batch = {name: np.full((len(indices), width), fill, dtype=np.int64) for name, fill in self._fills().items()}
         for i, index in enumerate(indices):
-            length = int(self.table.lengths[index])
-            span = slice(width - length, width) if self.spec.pad_left else slice(0, length)
+            span = self.span(index, width)
+            chunk, flat = self.place(index)
             batch["attention_mask"][i, span] = 1
-            for name in self.columns:
-                batch[name][i, span] = self._cells(name, int(self.table.rows[index]))
-        return {
-            **{name: torch.from_numpy(values) for name, values in batch.items()},
-            "labels": torch.from_numpy(self.table.label_ids[indices].astype(np.int64)),
-        }
+            for name, column in self.columns.items():
+                batch[name][i, span] = column[chunk][flat]
+        tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
+        if self.table.prefix is not None:
+            tensors["prefix"] = self._states(indices, width, self.table.prefix)
+        return {**tensors, "labels": torch.from_numpy(self.table.label_ids[indices].astype(np.int64))}
+
+    def _states(self, indices: np.ndarray, width: int, prefix: Sequence[np.ndarray]) -> "torch.Tensor":
+        import torch
+
+        states = np.zeros((len(indices), width, prefix[0].shape[1]), dtype=prefix[0].dtype)
+        for i, index in enumerate(indices):
+            chunk, flat = self.place(index)
+            states[i, self.span(index, width)] = prefix[chunk][flat]
+        tensor = torch.from_numpy(states)
+        return tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor
+
+    def span(self, index: int, width: int) -> slice:
+        """Where row `index` of the table lies in a batch row of `width`."""
+        length = int(self.table.lengths[index])
+        return slice(width - length, width) if self.spec.pad_left else slice(0, length)
+
+    def place(self, index: int) -> tuple[int, slice]:
+        """The chunk of row `index` of the table, and its tokens among all of that chunk."""
+        row = int(self.table.rows[index])
+        chunk = int(np.searchsorted(self.starts, row, side="right")) - 1
+        at = row - self.starts[chunk]
+        return chunk, slice(*self.offsets[chunk][at : at + 2])
 
     def _fills(self) -> dict[str, int]:
         return {"attention_mask": 0, **{name: self.spec.pad_id * (name == "input_ids") for name in self.columns}}
 
-    def _cells(self, name: str, row: int) -> np.ndarray:
-        chunk = int(np.searchsorted(self.starts, row, side="right")) - 1
-        values, offsets = self.columns[name][chunk]
-        at = row - self.starts[chunk]
-        return values[offsets[at] : offsets[at + 1]]
-
 
 def _ragged(column: pa.ChunkedArray) -> tuple[np.ndarray, np.ndarray]:
+    """All values end to end, and where each row's begin; the last offset is their number."""
     array = column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks)
-    return array.values.to_numpy(), array.offsets.to_numpy()
+    offsets = array.offsets.to_numpy()
+    return array.values.to_numpy()[offsets[0] : offsets[-1]], offsets - offsets[0] if offsets[0] else offsets

@@ -76,7 +76,7 @@ class PlanTrainer(Trainer):
         model: Any = self.model
         model.eval()
         batch.pop("labels")
-        with torch.inference_mode(), self.compute_loss_context_manager():
+        with torch.inference_mode():
             logits = model(**self._prepare_inputs(batch)).logits
         return logits.float().cpu().numpy()
 

@@ -38,7 +38,7 @@ class Dataset:
     """Token blocks in the object store, and which of their rows each side holds.
 
     Every worker reads any row it needs: the blocks are shared memory on its node, so that the batches of a run can be
-    the same for any number of workers.
+    the same for any number of workers. `prefix` holds, per block, the states that enter layer `prefix_depth`.
     """
 
     blocks: list[ObjectRef]
@@ -48,11 +48,14 @@ class Dataset:
     facts: dict[str, Any]
     bad_rows: list[dict[str, str]]
     warnings: list[str]
+    prefix: list[ObjectRef] | None = None
+    prefix_depth: int = 0
 
     def load(self) -> Splits:
         """The splits as token tables over the blocks, without copying them; called in each worker."""
         chunks = ray.get(self.blocks)
-        tables = {side: TokenTable(chunks, r.rows, r.label_ids, r.lengths) for side, r in self.sides.items()}
+        prefix = ray.get(self.prefix) if self.prefix else None
+        tables = {side: TokenTable(chunks, r.rows, r.label_ids, r.lengths, prefix) for side, r in self.sides.items()}
         return Splits(
             tables["train"], tables["validation"], tables.get("test"), self.labels, self.tokenizer, self.facts
         )

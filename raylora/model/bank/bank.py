@@ -1,0 +1,238 @@
+"""Many trials over one frozen base: one forward and backward for all of them."""
+
+import copy
+import tempfile
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import set_seed
+
+from raylora.config import Job
+from raylora.metrics import Scores, score
+from raylora.model import adapter, packing
+from raylora.model.bank.layers import Draw
+from raylora.model.bank.packed import PackedBase
+from raylora.model.bank.trial import Outcome, Trial
+from raylora.model.base import BaseFolder, load_base, read_config
+from raylora.model.batches import MicroBatch, sorted_batches
+from raylora.model.fit import Splits, Worker, batch_plan, build, training_arguments, use_prefix
+from raylora.model.keeper import Record
+from raylora.model.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
+from raylora.model.prefix import constant_layers, install
+from raylora.model.tokens import Collator
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+ALONE = Worker()
+EVAL_TOKENS = 4096  # of one forward, over all of its trials
+
+
+class Bank:
+    """One frozen base that trains every admitted trial at once, each as `fit` would alone.
+
+    Trials are admitted and dropped between epochs. They may be at different epochs: step s has equally many rows of
+    about the same length in every epoch (`batches`).
+
+    Args:
+        job: of any trial; all others must have the same `packing.pack_key`.
+        weights: of `load_base`.
+
+    Raises:
+        ConfigError, ModelError: the job does not fit the base, or it cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        base: BaseFolder,
+        splits: Splits,
+        worker: Worker = ALONE,
+        weights: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        if worker.threads:
+            torch.set_num_threads(worker.threads)
+        self.key, self.worker = packing.pack_key(job), worker
+        self.job = job.replace({"train.bf16": resolve_bf16(job.train, worker.use_gpu)})
+        self.scratch = tempfile.TemporaryDirectory(prefix="raylora-")
+        splits, depth = _with_prefix(self.job, base, splits, worker, weights, Path(self.scratch.name))
+        self.plan = batch_plan(job, splits.train, worker)
+        self.train, self.validation = (Collator(t, splits.tokenizer) for t in (splits.train, splits.validation))
+
+        set_seed(job.seed)
+        config = read_config(base, splits.labels, job.train.base_dropout)
+        self.loaded = load_base(base, config, splits.tokenizer.pad_id, held_dtype(self.job.train), weights)
+        self.drawn = torch.get_rng_state()
+        self.device = torch.device("cuda" if worker.use_gpu else "cpu")
+        model = _frozen(self.loaded.model, self.device)
+        if self.job.train.bf16:
+            eager_when_short(model)
+        if depth:
+            install(model, depth)
+        self.base = PackedBase(model, splits.tokenizer)
+        self.trials: list[Trial] = []
+
+    @property
+    def names(self) -> list[str]:
+        return [trial.name for trial in self.trials]
+
+    def admit(self, name: str, job: Job, resume_from: Path | None = None) -> None:
+        """Give a trial a place; its first weights are those it would draw alone.
+
+        Args:
+            resume_from: a folder that `save` wrote; hyperparameters are the new job's.
+
+        Raises:
+            ConfigError: the job does not fit the base.
+            ModelError: the checkpoint does not fit the job.
+            NotPackable: the base cannot hold this adapter beside others.
+        """
+        assert name not in self.names, f"trial {name} is already in the bank"
+        assert packing.pack_key(job) == self.key, "a pack holds trials of one pack_key"
+        args = training_arguments(job, self.plan, self.worker, scratch="")
+        trial = Trial(name, job, self._new_adapter(job), args, self.plan.steps, self.device)
+        if resume_from:
+            trial.load(resume_from)
+        new = self.base.make_room(trial)
+        self._seat([*self.trials, trial])
+        if new:
+            self._probe(name)
+
+    def drop(self, name: str) -> None:
+        self._seat([trial for trial in self.trials if trial.name != name])
+
+    def save(self, name: str, folder: Path) -> None:
+        """Write a checkpoint that `admit` can go on from."""
+        next(trial for trial in self.trials if trial.name == name).save(folder)
+
+    def run_epoch(self, log: Callable[[str, Record], None] = lambda name, record: None) -> dict[str, Outcome]:
+        """Train every trial one epoch and score it on the validation split.
+
+        Args:
+            log: called with a trial's name and each record of its own: `loss`, `evaluation`.
+        """
+        assert not any(trial.over for trial in self.trials), "trials that have ended are dropped"
+        self._train(log)
+        place = {"dtype": dtype_name(self.job.train), "step_rows": self.plan.step_rows}
+        scores = zip(self.trials, self._scores(), strict=True)
+        outcomes = {trial.name: trial.end_epoch(its, place) for trial, its in scores}
+        for name, outcome in outcomes.items():
+            log(name, {"kind": "evaluation", **outcome.metrics})
+        return outcomes
+
+    def _seat(self, trials: list[Trial]) -> None:
+        self.trials = trials
+        self.base.hold(trials)
+
+    def _new_adapter(self, job: Job) -> "PeftModel":
+        """As `fit.build` after `set_seed`; the base and its new head are drawn already."""
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self.drawn)
+            base = _with_same_weights(self.loaded.model)
+            model = adapter.attach(base, adapter.lora_config(job.lora, base, self.loaded.new_modules))
+        if self.job.train.bf16:
+            train_in_fp32(model)
+        return model
+
+    def _probe(self, name: str) -> None:
+        """Two rows through a newcomer's layers; one that is not fed a row per row of the batch cannot be shared."""
+        slot = self.names.index(name)
+        try:
+            with torch.inference_mode():
+                self.base.logits(self.train(np.zeros(2, dtype=np.int64)), range(slot, slot + 1))
+        except packing.NotPackable:
+            self.drop(name)
+            raise
+
+    def _train(self, log: Callable[[str, Record], None]) -> None:
+        self.base.model.train()
+        generators = self._generators()
+        plans = {epoch: self.plan.epoch(epoch) for epoch in sorted({trial.epoch for trial in self.trials})}
+        for _ in range(self.plan.steps if self.trials else 0):
+            for _ in range(self.plan.accumulation_steps):
+                self._backward({epoch: next(plan) for epoch, plan in plans.items()}, generators)
+            for stack in self.base.stacks:
+                stack.share_gradient()
+            for trial in self.trials:
+                trial.step(log)
+            for stack in self.base.stacks:
+                stack.values.grad = None
+
+    def _generators(self) -> list[torch.Generator]:
+        """Of every trial's dropout, seeded as by `Keeper.on_epoch_begin`; trials that draw the same share one."""
+        kinds = [
+            (trial.epoch, trial.job.lora.lora_dropout, frozenset(trial.projections), self.base.pack.by_slot and name)
+            for name, trial in zip(self.names, self.trials, strict=True)
+        ]
+        made: dict[Hashable, torch.Generator] = {}
+        for kind in set(kinds):
+            seeds = np.random.SeedSequence((self.job.seed, kind[0], 0)).generate_state(1)
+            made[kind] = torch.Generator(self.device).manual_seed(int(seeds[0]))
+        return [made[kind] for kind in kinds]
+
+    def _backward(self, micros: dict[int, MicroBatch], generators: Sequence[torch.Generator]) -> None:
+        """Add one micro-batch of every trial to the gradients, scaled as `Trainer` and `PlanTrainer` scale it."""
+        epochs, count = [trial.epoch for trial in self.trials], len(self.trials)
+        collated = {epoch: self.train(micro.indices) for epoch, micro in micros.items()}
+        batch = self.base.side_by_side([collated[epoch] for epoch in epochs])
+        widths = [collated[epoch]["attention_mask"].shape[1] for epoch in epochs]
+        draws = {generator: Draw(generator, width) for generator, width in zip(generators, widths, strict=True)}
+        logits = self.base.logits(batch, range(count), [draws[generator] for generator in generators])
+        losses = functional.cross_entropy(logits, batch["labels"].to(self.device), reduction="none")
+        shares = [micros[epoch].weight / self.plan.accumulation_steps for epoch in epochs]
+        losses = losses.view(count, -1).mean(1) * torch.tensor(shares, device=self.device)
+        losses.sum().backward()
+        for trial, loss in zip(self.trials, losses.detach(), strict=True):
+            trial.loss += loss
+
+    def _scores(self) -> list[Scores]:
+        """Of every trial on the whole validation split, over the same batches as `PlanTrainer.logits`."""
+        self.base.model.eval()
+        table, count = self.validation.table, len(self.trials)
+        found = np.empty((count, len(table), self.base.model.config.num_labels or 0), dtype=np.float32)
+        with torch.inference_mode():
+            for indices in sorted_batches(table.lengths, self.job.train.per_device_eval_batch_size):
+                batch = self.validation(indices)
+                at_once = max(1, EVAL_TOKENS // batch["attention_mask"].numel())
+                for start in range(0, count, at_once):
+                    slots = range(start, min(start + at_once, count))
+                    logits = self.base.logits(self.base.side_by_side([batch] * len(slots)), slots)
+                    found[start : slots.stop, indices] = logits.float().cpu().view(len(slots), len(indices), -1)
+        return [score(logits, table.label_ids) for logits in found]
+
+
+def _with_prefix(
+    job: Job, base: BaseFolder, splits: Splits, worker: Worker, weights: Mapping[str, Tensor] | None, scratch: Path
+) -> tuple[Splits, int]:
+    """The train and validation tables with the states that enter the pack's lowest adapted layer, and its number.
+
+    None and 0 where a trial alone would have none there.
+    """
+    splits, lowest = replace(splits, test=None), packing.lowest_layer(job)
+    if lowest:
+        model = build(job, base, splits.labels, splits.tokenizer.pad_id, weights)
+        if constant_layers(model) == lowest:
+            return use_prefix(job, model, splits, worker, scratch), lowest
+    train, validation = (replace(table, prefix=None) for table in (splits.train, splits.validation))
+    return replace(splits, train=train, validation=validation), 0
+
+
+def _frozen(model: "PreTrainedModel", device: torch.device) -> "PreTrainedModel":
+    """The model over the same memory, or on another device."""
+    own: Any = _with_same_weights(model) if device == model.device else copy.deepcopy(model)
+    own.to(device)
+    own.requires_grad_(False)
+    return own
+
+
+def _with_same_weights(model: "PreTrainedModel") -> "PreTrainedModel":
+    """The model's modules anew, over the very same tensors."""
+    tensors = [*model.parameters(), *model.buffers()]
+    return copy.deepcopy(model, {id(tensor): tensor for tensor in tensors})

@@ -1,0 +1,50 @@
+"""What a trial's adapter would weigh and its base would cost, before it is trained."""
+
+import statistics
+import time
+from typing import Any
+
+from raylora.config import Job
+from raylora.errors import TrainingError
+from raylora.model import adapter
+from raylora.model.base import BaseFolder, empty_base, read_config
+
+
+def trainable_parameters(job: Job, base: BaseFolder, labels: tuple[str, ...], new_modules: tuple[str, ...] = ()) -> int:
+    """Of the adapter with its head; counted without loading a weight. `new_modules` as `load_base` found them."""
+    model: Any = empty_base(base, read_config(base, labels, dropout=True))
+    model.accepts_loss_kwargs = False  # as `load_base` sets it; `attach` insists
+    return adapter.attach(model, adapter.lora_config(job.lora, model, new_modules)).get_nb_trainable_parameters()[0]
+
+
+def latency_ms(model: Any, length: int, repeats: int = 15) -> float:
+    """Median time of one row of `length` tokens, in milliseconds, in this process.
+
+    A merged adapter costs nothing at prediction, so this is the base's own time.
+    """
+    import torch
+
+    ids = torch.ones((1, length), dtype=torch.long, device=next(model.parameters()).device)
+    times: list[float] = []
+    with torch.inference_mode():
+        for _ in range(repeats):
+            start = time.perf_counter()
+            model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.cpu()
+            times.append(1000 * (time.perf_counter() - start))
+    return statistics.median(times[repeats // 3 :])
+
+
+def check_limits(job: Job, parameters: int, latency: float) -> None:
+    """Refuse a trial before it is trained.
+
+    Args:
+        latency: of its base, in milliseconds.
+
+    Raises:
+        TrainingError: it is larger or slower than `tune.max_trainable_parameters` and `tune.max_latency_ms` allow.
+    """
+    most, slowest = job.tune.max_trainable_parameters, job.tune.max_latency_ms
+    if most and parameters > most:
+        raise TrainingError(f"not run: {parameters:,} trainable parameters; tune.max_trainable_parameters is {most:,}")
+    if slowest and latency > slowest:
+        raise TrainingError(f"not run: {latency:.1f} ms for a row; tune.max_latency_ms is {slowest:g}")
