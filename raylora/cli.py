@@ -13,6 +13,7 @@ import raylora
 from raylora import jobfile
 from raylora.config import Job, keys
 from raylora.errors import ConfigError, RayLoraError, TrainingError
+from raylora.metrics import Scores
 
 TRAIN_HELP = """\
 Fine-tune a base model with LoRA on a labelled text file, with Ray Data and Ray Train.
@@ -27,6 +28,21 @@ storage_path) goes on with an interrupted run. `raylora init DATA` writes a comm
 the JSON Schema.
 
 keys:
+"""
+
+TUNE_HELP = """\
+Search LoRA hyperparameters with Ray Tune: many trials over one base model, the best adapter kept.
+
+With no argument: eight trials of rank, alpha and learning rate on the bundled demo reviews.
+  {prog}
+  {prog} data.train=mine.csv tune.num_samples=16 tune.scheduler=asha
+  {prog} job.yaml 'tune.space={{lora.r: {{choice: [4, 8]}}, train.learning_rate: {{loguniform: [1e-4, 1e-2]}}}}'
+  {prog} job.yaml 'tune.space.lora.target_modules={{choice: [auto, all-linear]}}'
+
+The same run_name (and storage_path) goes on with an interrupted sweep. Leaves trials.csv, best_config.yaml (which
+`raylora train` repeats) and adapter/ in <storage_path>/<run_name>.
+
+keys of the search; those of `raylora train --help` hold for every trial:
 """
 
 
@@ -63,6 +79,11 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
     train.add_argument("--dry-run", action="store_true", help="print the resolved config and exit")
 
+    tune = _command(commands, "tune", _tune, "search LoRA hyperparameters and keep the best adapter")
+    tune.description = TUNE_HELP.format(prog="raylora tune") + _key_table("tune.")
+    tune.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
+    tune.add_argument("--dry-run", action="store_true", help="print the resolved config and exit")
+
     predict = _command(commands, "predict", _predict, "label texts with a saved adapter")
     predict.add_argument("--adapter", required=True, metavar="PATH", help="the folder `adapter` of a run")
     predict.add_argument("--json", action="store_true", help="one JSON object per text, with all scores")
@@ -76,11 +97,15 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("--markdown", action="store_true", help="a table of keys, defaults and meanings instead")
 
     bench = _command(commands, "bench", _bench, "measure raylora against what one would write without it")
-    bench.add_argument("what", choices=["train"])
+    bench.add_argument("what", choices=["train", "tune"])
     bench.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
-    bench.add_argument("--seeds", type=int, default=1, help="seeds for the mean accuracy (default 1)")
-    bench.add_argument("--repeats", type=int, default=3, help="interleaved speed measurements (default 3)")
-    bench.add_argument("--speed-rows", type=int, default=800, help="train rows of a speed measurement (default 800)")
+    bench.add_argument("--repeats", type=_count, default=3, help="interleaved speed measurements (default 3)")
+    bench.add_argument("--speed-rows", type=_count, default=800, help="train rows of a speed measurement (default 800)")
+    bench.add_argument("--seeds", type=int, default=1, help="train: seeds for the mean accuracy (default 1)")
+    bench.add_argument("--top-layers", type=_count, default=2, help="train: layers above the frozen prefix (default 2)")
+    parts = ["pack", "sweep", "start"]
+    bench.add_argument("--parts", nargs="+", choices=parts, default=parts, help="tune: what to measure (default all)")
+    bench.add_argument("--sweep-rows", type=_count, default=400, help="tune: train rows of a sweep (default 400)")
     return parser
 
 
@@ -92,11 +117,12 @@ def _command(commands: Any, name: str, run: object, help: str) -> argparse.Argum
     return command
 
 
-def _key_table() -> str:
-    defaults = jobfile.flatten(Job().model_dump())
+def _key_table(section: str = "") -> str:
     lines: list[str] = []
     for key, description in keys().items():
-        lines.append(f"  {key}={json.dumps(defaults.get(key))}")
+        if not key.startswith(section):
+            continue
+        lines.append(f"  {key}={json.dumps(jobfile.value_of(Job(), key))}")
         lines += textwrap.wrap(description, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
     return "\n".join(lines)
 
@@ -117,12 +143,7 @@ def _train(options: argparse.Namespace) -> None:
     from raylora.cluster.train import train
 
     result = train(job, sources, say=_say)
-    for split, scores in (("validation", result.validation), ("test", result.test)):
-        if scores:
-            print(
-                f"{split:<11}accuracy {scores.accuracy:.4f}  f1 {scores.f1:.4f}  loss {scores.loss:.4f}  "
-                f"({scores.rows:,} rows)"
-            )
+    _print_scores(result.validation, result.test)
     print(f"adapter    {result.adapter_uri}  (best epoch: {result.best_epoch:g})")
     if "://" in result.adapter_uri:
         return
@@ -131,6 +152,38 @@ def _train(options: argparse.Namespace) -> None:
 
         _print_predictions(result.adapter_uri, NEW_SENTENCES)
     print(f'try it     raylora predict --adapter {os.path.relpath(result.adapter_uri)} "a text of yours"')
+
+
+def _tune(options: argparse.Namespace) -> None:
+    job = _job(options)
+    from raylora.space import parse_space
+
+    parse_space(job)  # a search space that can never be ends before ray and torch are loaded
+    if options.dry_run:
+        print(jobfile.dump(job), end="")
+        return
+    job = jobfile.name_run(job, "tune")
+    from raylora.cluster.data.files import list_sources
+
+    sources = list_sources(job.data)
+    from raylora.cluster.tune.sweep import tune
+
+    result = tune(job, sources, say=_say)
+    _print_scores(result.validation, result.test)
+    print(f"           validation chose 1 of {result.trials} trials: an optimistic score")
+    if result.test:
+        print(f"           test minus validation: {result.test.accuracy - result.validation.accuracy:+.4f} accuracy")
+    print(f"adapter    {result.adapter_uri}")
+    print(f"again      raylora train {result.folder_uri}/best_config.yaml")
+
+
+def _print_scores(validation: Scores, test: Scores | None) -> None:
+    for split, scores in (("validation", validation), ("test", test)):
+        if scores:
+            print(
+                f"{split:<11}accuracy {scores.accuracy:.4f}  f1 {scores.f1:.4f}  loss {scores.loss:.4f}  "
+                f"({scores.rows:,} rows)"
+            )
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -163,10 +216,23 @@ def _schema(options: argparse.Namespace) -> None:
 def _bench(options: argparse.Namespace) -> None:
     job = _job(options)
     if not options.words:
-        raise ConfigError("bench train needs a config with train, validation and test data, e.g. jobs/sst2.yaml.")
-    from raylora.bench.train import bench
+        sides = "train, validation and test" if options.what == "train" else "train and validation"
+        raise ConfigError(f"bench {options.what} needs a config with {sides} data, e.g. jobs/sst2.yaml.")
+    if options.what == "train":
+        from raylora.bench.train import bench
 
-    bench(job, seeds=options.seeds, repeats=options.repeats, speed_rows=options.speed_rows, say=_say)
+        bench(job, options.seeds, options.repeats, options.speed_rows, options.top_layers, say=_say)
+    else:
+        from raylora.bench.tune import bench
+
+        bench(job, options.parts, options.repeats, options.speed_rows, options.sweep_rows, say=_say)
+
+
+def _count(text: str) -> int:
+    """Of an option: a whole number above 0."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number above 0, found '{text}'")
+    return int(text)
 
 
 def _say(line: str) -> None:

@@ -20,3 +20,19 @@ class TrainResult:
     test: Scores | None
     best_epoch: float
     metrics: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class TuneResult:
+    """A finished sweep. `folder_uri` holds trials.csv, best_config.yaml, metrics.json and `adapter/`, the winner's.
+
+    `validation` chose the winner among all trials and is optimistic; `test` was computed once, for the winner.
+    """
+
+    folder_uri: str
+    adapter_uri: str
+    trials: int
+    sample: dict[str, Any]
+    validation: Scores
+    test: Scores | None
+    metrics: dict[str, Any]

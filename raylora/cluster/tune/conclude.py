@@ -1,0 +1,96 @@
+"""The end of a sweep: the leaderboard, the winner's adapter, and what its score is worth."""
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.tune import Checkpoint
+
+from raylora.cluster.connect import Cluster, WorkerPlan, plan_workers, remote_options
+from raylora.cluster.storage import FINISHED, RunFolder
+from raylora.cluster.tune.ground import Ground
+from raylora.cluster.tune.search import mode_of
+from raylora.config import Job, TuneSection
+from raylora.errors import TrainingError
+from raylora.jobfile import dump
+from raylora.leaderboard import Trial, pareto, rank, table, to_csv
+from raylora.model.finish import Finished, finish
+from raylora.model.fit import Worker
+from raylora.records import Say, TuneResult
+from raylora.space import trial_job
+
+
+def conclude(
+    job: Job, trials: list[Trial], cluster: Cluster, grounds: dict[str, Ground], folder: RunFolder, say: Say
+) -> TuneResult:
+    """Write trials.csv, best_config.yaml, the winner's adapter and, last, metrics.json.
+
+    Raises:
+        TrainingError: no trial has a score.
+    """
+    ranked = rank(trials, mode_of(job))
+    size = job.tune.metric[1] if isinstance(job.tune.metric, list) else "trainable_parameters"
+    front = pareto(ranked, mode_of(job), size)
+    folder.write_text("trials.csv", to_csv(ranked, front))
+    for line in table(ranked, trial_job(job, {}).train.metric_for_best_model):
+        say(line)
+    if isinstance(job.tune.metric, list):
+        say(f"pareto     {', '.join(f'{t.name} ({t.score:.4f}, {getattr(t, size):,})' for t in front)}")
+    winner = ranked[0]
+    if winner.score is None:
+        reasons = "\n".join(f"  {trial.name}: {trial.reason}" for trial in ranked[:5])
+        raise TrainingError(f"all {len(ranked)} trials failed:\n{reasons}")
+    best = trial_job(job, winner.sample)
+    folder.write_text("best_config.yaml", dump(best.model_copy(update={"run_name": None, "tune": TuneSection()})))
+    done = _finish(best, winner, cluster, grounds[best.model.base_model])
+    metrics = _metrics(job, trials, winner, front, done, grounds[best.model.base_model])
+    folder.write_json(FINISHED, metrics)
+    return TuneResult(
+        folder_uri=folder.uri,
+        adapter_uri=f"{folder.uri}/adapter",
+        trials=len(trials),
+        sample=winner.sample,
+        validation=done.validation,
+        test=done.test,
+        metrics=metrics,
+    )
+
+
+def _finish(best: Job, winner: Trial, cluster: Cluster, ground: Ground) -> Finished:
+    """The winner's adapter, scored on the test split, which no trial has seen; on a worker's resources."""
+    plan = plan_workers(best.ray.model_copy(update={"num_workers": 1}), cluster)
+    task: Any = ray.remote(_finish_there).options(**remote_options(plan))
+    return ray.get(task.remote(best, ground, winner, plan))
+
+
+def _finish_there(best: Job, ground: Ground, winner: Trial, plan: WorkerPlan) -> Finished:
+    folder = RunFolder(best)
+    worker = Worker(threads=None if plan.use_gpu else plan.threads, use_gpu=plan.use_gpu)
+    assert winner.checkpoint_path and winner.best_epoch, "a trial with a score has reported a checkpoint"
+    checkpoint = Checkpoint(winner.checkpoint_path, filesystem=folder.filesystem)
+    with checkpoint.as_directory() as files, tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
+        adapter = Path(scratch) / "adapter"
+        splits = ground.dataset.load()
+        done = finish(best, ground.base, splits, Path(files), winner.best_epoch, worker, adapter)
+        folder.upload(adapter, "adapter")
+    return done
+
+
+def _metrics(
+    job: Job, trials: list[Trial], winner: Trial, front: list[Trial], done: Finished, ground: Ground
+) -> dict[str, Any]:
+    return {
+        "run_name": job.run_name,
+        "base_model": ground.base.id,
+        "labels": list(ground.dataset.labels),
+        "data": ground.dataset.facts,
+        "trials": {status: sum(t.status == status for t in trials) for status in ("finished", "stopped", "failed")},
+        "winner": {"trial": winner.name, "sample": winner.sample, "best_epoch": winner.best_epoch},
+        "pareto": [trial.name for trial in front],
+        "validation": done.validation.as_dict(),  # chose the winner: optimistic
+        "test": done.test.as_dict() if done.test else None,
+        "test_minus_validation": done.test.accuracy - done.validation.accuracy if done.test else None,
+        "trainable_parameters": done.trainable,
+        "parameters": done.parameters,
+    }

@@ -1,0 +1,93 @@
+"""A trial of several workers: Ray Train inside a trial, each epoch reported on to Ray Tune."""
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import ray.tune
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from raylora.cluster.connect import Cluster, WorkerPlan, plan_workers
+from raylora.cluster.storage import RunFolder
+from raylora.cluster.train import Task, run_workers
+from raylora.cluster.tune.crew import leave_room
+from raylora.cluster.tune.ground import Ground
+from raylora.cluster.tune.progress import FILE, Progress, read_progress
+from raylora.config import Job
+from raylora.space import trial_job
+
+
+def is_nested(job: Job) -> bool:
+    """True where each trial has several workers. `auto` is one: a sweep fills the cluster with trials."""
+    return isinstance(job.ray.num_workers, list) or (job.ray.num_workers != "auto" and job.ray.num_workers > 1)
+
+
+@dataclass(frozen=True)
+class NestedPlan:
+    """`concurrent` trials at once, each on workers of its own."""
+
+    workers: WorkerPlan
+    concurrent: int
+
+    def __str__(self) -> str:
+        return f"{self.workers.most} workers each"
+
+
+def plan_nested(job: Job, cluster: Cluster, total: int) -> NestedPlan:
+    """As many trials at once as the cluster holds.
+
+    Raises:
+        ClusterError: not one trial's workers fit.
+    """
+    plan = plan_workers(job.ray, cluster)
+    needs = {name: amount * plan.most for name, amount in plan.resources_per_worker.items() if amount}
+    held = min((int(cluster.resources[name] // amount) for name, amount in needs.items()), default=1)
+    wished = job.tune.max_concurrent_trials
+    concurrent = min(max(held, 1), total, total if wished == "auto" else wished)
+    return NestedPlan(leave_room(plan), concurrent)
+
+
+class ScoreCallback(TuneReportCallback):
+    """Hands each epoch to Ray Tune with the best so far, and keeps it beside the run for a resumed trial."""
+
+    def __init__(self, job: Job, progress: Progress) -> None:
+        super().__init__()
+        self.job, self.progress, self.start = job, progress, time.perf_counter()
+
+    def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        added = self.progress.add(metrics[0], time.perf_counter() - self.start, packed=1)
+        self.start = time.perf_counter()
+        RunFolder(self.job).write_text(FILE, self.progress.files()[FILE].decode())
+        super().after_report(run_context, [added], checkpoint)
+
+
+@dataclass(frozen=True)
+class NestedTrial:
+    """What each trial knows of its sweep; called with a sample in the trial's own process."""
+
+    job: Job
+    grounds: dict[str, Ground]
+    plan: WorkerPlan
+    storage_path: str
+
+    def __call__(self, sample: dict[str, Any]) -> None:
+        """Run one trial, from its last checkpoint where there is one.
+
+        Raises:
+            TrainingError: the trial failed; the reason.
+        """
+        trial = str(ray.tune.get_context().get_trial_id())
+        job = trial_job(self.job, sample).replace({"storage_path": self.storage_path, "run_name": trial})
+        ground = self.grounds[job.model.base_model]
+        callback = ScoreCallback(job, _progress(job, ground))
+        run_workers(Task(job, ground.base, ground.rows(job), self.plan, None, _no_log), [callback])
+
+
+def _progress(job: Job, ground: Ground) -> Progress:
+    """Of the trial's interrupted run, where there is one."""
+    folder = RunFolder(job)
+    return read_progress({FILE: folder.read_text(FILE).encode()}) if folder.has(FILE) else ground.begin(job)
+
+
+def _no_log(record: dict[str, Any]) -> None:
+    """Losses of single steps are not kept in a sweep."""

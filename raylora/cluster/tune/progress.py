@@ -1,0 +1,52 @@
+"""How far a trial is, and the best it has reached; travels in its checkpoints."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from raylora.cluster.tune.files import Files
+
+FILE = "trial.json"
+
+
+@dataclass
+class Progress:
+    """Args:
+    metric: of the sweep, without its prefix `eval_`.
+    best: the report of the best epoch so far, whose weights the checkpoint holds.
+    train_s: this trial's share of the time its worker trained and evaluated.
+    """
+
+    metric: str
+    greater_is_better: bool
+    trainable_parameters: int
+    latency_ms: float
+    train_s: float = 0.0
+    best: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, metrics: dict[str, Any], seconds: float, packed: int) -> dict[str, Any]:
+        """The report of one more epoch, as Ray Tune sees it: `score` is the best so far."""
+        if not self.best or self._is_better(metrics):
+            self.best = dict(metrics)
+        self.train_s += seconds
+        return {
+            **metrics,
+            "score": self.best[f"eval_{self.metric}"],
+            **{f"best_{key}": self.best[f"eval_{key}"] for key in ("accuracy", "f1", "loss", "rows")},
+            "best_epoch": round(self.best["epoch"]),
+            "trainable_parameters": self.trainable_parameters,
+            "latency_ms": self.latency_ms,
+            "train_s": round(self.train_s, 3),
+            "packed": packed,
+        }
+
+    def _is_better(self, metrics: dict[str, Any]) -> bool:
+        new, old = metrics[f"eval_{self.metric}"], self.best[f"eval_{self.metric}"]
+        return bool(new > old if self.greater_is_better else new < old)
+
+    def files(self) -> Files:
+        return {FILE: json.dumps(asdict(self)).encode()}
+
+
+def read_progress(files: Files) -> Progress:
+    return Progress(**json.loads(files[FILE]))

@@ -1,0 +1,56 @@
+"""Ray Tune's results as our trials."""
+
+from typing import Any
+
+from ray.tune import Result, ResultGrid
+
+from raylora.config import Job
+from raylora.leaderboard import Status, Trial
+from raylora.metrics import Scores
+from raylora.space import trial_job
+
+
+def read_trials(job: Job, grid: ResultGrid) -> list[Trial]:
+    return [read_trial(job, grid[i]) for i in range(len(grid))]
+
+
+def read_trial(job: Job, result: Result) -> Trial:
+    metrics = result.metrics or {}
+    name = result.path.rstrip("/").rpartition("/")[2]
+    sample = dict(result.config or {})
+    if result.error is not None:
+        return Trial(name, sample, "failed", reason=reason_of(result.error))
+    if "score" not in metrics:
+        return Trial(name, sample, "stopped", reason="stopped before its first evaluation")
+    return Trial(
+        name=name,
+        sample=sample,
+        status=_status(job, sample, metrics),
+        score=metrics["score"],
+        validation=Scores(**{key: metrics[f"best_{key}"] for key in ("accuracy", "f1", "loss", "rows")}),
+        best_epoch=metrics["best_epoch"],
+        epochs=round(metrics["epoch"]),
+        trainable_parameters=metrics["trainable_parameters"],
+        latency_ms=metrics["latency_ms"],
+        train_s=metrics["train_s"],
+        packed=metrics["packed"],
+        checkpoint_path=result.checkpoint.path if result.checkpoint else metrics.get("checkpoint_path"),
+    )
+
+
+def _status(job: Job, sample: dict[str, Any], metrics: dict[str, Any]) -> Status:
+    train = trial_job(job, sample).train
+    epochs, patience = round(metrics["epoch"]), train.early_stopping_patience
+    if epochs >= train.num_train_epochs or (patience and epochs - metrics["best_epoch"] >= patience):
+        return "finished"
+    return "stopped"
+
+
+def reason_of(error: Exception) -> str:
+    """The trial's own last words, without Ray's wrapping."""
+    cause: BaseException | None = error
+    while getattr(cause, "cause", None) is not None:
+        cause = getattr(cause, "cause", None)
+    lines = [line for line in str(cause).strip().splitlines() if line.strip()]
+    last = lines[-1] if lines else type(cause).__name__
+    return last.removeprefix("raylora.errors.").removeprefix("TrainingError: ")

@@ -1,0 +1,91 @@
+"""`tune.*` as Ray Tune's own searchers and schedulers."""
+
+from typing import Any
+
+from ray import tune
+from ray.tune.schedulers import (
+    ASHAScheduler,
+    FIFOScheduler,
+    HyperBandScheduler,
+    MedianStoppingRule,
+    PopulationBasedTraining,
+    TrialScheduler,
+)
+from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
+from ray.tune.search.optuna import OptunaSearch
+
+from raylora.config import Job
+from raylora.leaderboard import Mode
+from raylora.space import Domain, draw_samples
+
+SCORE = "score"  # of a report: the best so far of the sweep's metric, which is what the trial keeps
+EPOCHS = "training_iteration"  # Ray Tune's count of reports: one an epoch
+
+
+def mode_of(job: Job) -> Mode:
+    """`max`, or `min` for a sweep by loss."""
+    metric = job.tune.metric[0] if isinstance(job.tune.metric, list) else job.tune.metric
+    return "min" if (metric or job.train.metric_for_best_model) == "loss" else "max"
+
+
+def searcher(job: Job, space: dict[str, Domain], concurrent: int) -> SearchAlgorithm | Searcher:
+    """Proposes trials; those of a random or grid search are drawn beforehand: known, checked, the same on resuming."""
+    if job.tune.search_alg in ("random", "grid"):
+        return BasicVariantGenerator(points_to_evaluate=draw_samples(job, space), max_concurrent=concurrent)
+    from optuna import logging, samplers
+
+    logging.set_verbosity(logging.WARNING)
+    random = min(10, max(concurrent, job.tune.num_samples // 3))  # drawn before anything is known
+    sampler = (
+        samplers.TPESampler(seed=job.seed, n_startup_trials=random, constant_liar=True)
+        if job.tune.search_alg == "optuna"
+        else samplers.GPSampler(seed=job.seed, n_startup_trials=random)
+    )
+    two = isinstance(job.tune.metric, list)
+    metric = [SCORE, job.tune.metric[1]] if isinstance(job.tune.metric, list) else SCORE
+    search = OptunaSearch(metric=metric, mode=[mode_of(job), "min"] if two else mode_of(job), sampler=sampler)
+    return ConcurrencyLimiter(search, max_concurrent=concurrent)
+
+
+def param_space(space: dict[str, Domain]) -> dict[str, Any]:
+    """The domains as Ray Tune's."""
+    return {key: _domain(domain) for key, domain in space.items()}
+
+
+def _domain(domain: Domain) -> Any:
+    values = domain.values
+    if domain.kind in ("choice", "grid"):
+        return tune.choice(list(values))
+    if domain.kind == "fixed":
+        return values[0]
+    makers = {
+        "uniform": tune.uniform,
+        "quniform": tune.quniform,
+        "loguniform": tune.loguniform,
+        "randint": tune.randint,
+    }
+    return makers[domain.kind](*values)
+
+
+def num_samples(job: Job, space: dict[str, Domain]) -> int:
+    """Trials of the sweep, the whole grid counted."""
+    return len(draw_samples(job, space)) if job.tune.search_alg in ("random", "grid") else job.tune.num_samples
+
+
+def scheduler(job: Job, space: dict[str, Domain], epochs: int) -> TrialScheduler:
+    """Stops trials early by their score after each epoch, of at most `epochs`."""
+    chosen = job.tune
+    by: dict[str, Any] = {"time_attr": EPOCHS, "metric": SCORE, "mode": mode_of(job)}
+    if chosen.scheduler == "asha":
+        grace = min(chosen.grace_period, epochs)
+        return ASHAScheduler(**by, max_t=epochs, grace_period=grace, reduction_factor=chosen.reduction_factor)
+    if chosen.scheduler == "hyperband":
+        return HyperBandScheduler(**by, max_t=epochs, reduction_factor=chosen.reduction_factor)
+    if chosen.scheduler == "median":
+        return MedianStoppingRule(**by, grace_period=chosen.grace_period)
+    if chosen.scheduler == "pbt":
+        mutations = {key: d for key, d in param_space(space).items() if space[key].kind != "fixed"}
+        return PopulationBasedTraining(
+            **by, perturbation_interval=chosen.grace_period, hyperparam_mutations=mutations, synch=False
+        )
+    return FIFOScheduler()

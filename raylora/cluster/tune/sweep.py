@@ -1,0 +1,142 @@
+"""A tune job: one dataset, workers that own the hardware, Ray Tune over light proxies, the best trial's adapter."""
+
+import logging
+from typing import Any
+
+import numpy as np
+import ray
+import ray.tune
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+
+from raylora.cluster.connect import Cluster, connect, plan_workers
+from raylora.cluster.data.files import Source
+from raylora.cluster.storage import RunFolder
+from raylora.cluster.train import check_folder, decide_bf16, tell
+from raylora.cluster.tune import search
+from raylora.cluster.tune.conclude import conclude
+from raylora.cluster.tune.crew import Crew, plan_crew
+from raylora.cluster.tune.ground import Ground, make_ground
+from raylora.cluster.tune.nested import NestedTrial, is_nested, plan_nested
+from raylora.cluster.tune.proxy import Proxy
+from raylora.cluster.tune.results import read_trials
+from raylora.config import Job
+from raylora.errors import ConfigError
+from raylora.jobfile import dump
+from raylora.leaderboard import Trial
+from raylora.model.base import BaseFolder, resolve
+from raylora.model.fit import check_fits
+from raylora.records import Say, TuneResult
+from raylora.space import Domain, draw_samples, parse_space, trial_job
+
+TRIALS = "trials"  # Ray Tune's own folder inside the run folder
+
+
+def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
+    """Run a sweep, or go on with it where the run folder holds one.
+
+    Args:
+        job: with a run name.
+        sources: the job's files, from `list_sources`.
+        say: takes each line of progress.
+
+    Raises:
+        RayLoraError: the job or its search space cannot be; nothing was started that looks finished.
+        TrainingError: every trial failed.
+    """
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback per failed trial; ours is a line
+    space = parse_space(job)
+    folder = RunFolder(job)
+    job = check_folder(folder, job)
+    bases = _bases(job, space)
+    _check_samples(job, space, bases)
+    say(f"sweep      {folder.uri}")
+    say(f"base       {', '.join(f'{base.id} ({base.origin})' for base in bases.values())}")
+    # Ray Train inside a trial is cleaned up by a watcher that asks Ray's dashboard
+    with connect(job.ray, dashboard=is_nested(job)) as cluster:
+        say(f"ray        {cluster}")
+        one = plan_workers(job.ray.model_copy(update={"num_workers": 1}), cluster)
+        job = decide_bf16(job, one)
+        examples = _examples(job, space)
+        grounds = {name: make_ground(job, base, sources, one, examples) for name, base in bases.items()}
+        folder.write_text("config.yaml", dump(job))
+        tell(next(iter(grounds.values())).dataset, folder, say)
+        trials = _search(job, space, cluster, grounds, folder, say)
+        return conclude(job, trials, cluster, grounds, folder, say)
+
+
+def _bases(job: Job, space: dict[str, Domain]) -> dict[str, BaseFolder]:
+    """Every base model of the sweep, by name, resolved once."""
+    domain = space.get("model.base_model")
+    names = domain.values if domain else (job.model.base_model,)
+    return {name: resolve(job.replace({"model.base_model": name}).model) for name in names}
+
+
+def _check_samples(job: Job, space: dict[str, Domain], bases: dict[str, BaseFolder]) -> None:
+    """Fail before any cluster starts on a sample that its base cannot have."""
+    checked: set[str] = set()
+    for trial in _examples(job, space):
+        what = trial.lora.model_dump_json() + trial.model.base_model
+        if what not in checked:
+            try:
+                check_fits(trial, bases[trial.model.base_model])
+            except ConfigError as error:
+                raise ConfigError(f"a sample of the search space can never be: {error}") from None
+            checked.add(what)
+
+
+def _examples(job: Job, space: dict[str, Domain]) -> list[Job]:
+    """Every trial of a drawn search; of one that learns as it goes, a trial for each end of each key."""
+    if job.tune.search_alg in ("random", "grid"):
+        return [trial_job(job, sample) for sample in draw_samples(job, space)]
+    return [trial_job(job, {key: value}) for key, domain in space.items() for value in domain.edges()]
+
+
+def _search(
+    job: Job, space: dict[str, Domain], cluster: Cluster, grounds: dict[str, Ground], folder: RunFolder, say: Say
+) -> list[Trial]:
+    """Run Ray Tune until every trial has ended."""
+    total = search.num_samples(job, space)
+    if is_nested(job):
+        nested = plan_nested(job, cluster, total)
+        say(f"trials     {total}, {nested.concurrent} at once: {nested}")
+        run = NestedTrial(job, grounds, nested.workers, folder.inside("train"))
+        return read_trials(job, _tuner(job, space, run, nested.concurrent, folder).fit())
+    lengths = next(iter(grounds.values())).dataset.sides["train"].lengths
+    width = float(np.percentile(lengths, 90))
+    plan = plan_crew(job, cluster, total, width)
+    say(f"trials     {total}, {plan.concurrent} at once: {plan}")
+    with Crew(job, plan, total, grounds, folder, say) as board:
+        proxy = Proxy(job, board, width, plan.workers.use_gpu)
+        return read_trials(job, _tuner(job, space, proxy, plan.concurrent, folder).fit())
+
+
+def _tuner(job: Job, space: dict[str, Domain], run: Proxy | NestedTrial, concurrent: int, folder: RunFolder) -> Tuner:
+    def trial(config: dict[str, Any]) -> None:
+        run(config)
+
+    # next to nothing: the workers hold the CPUs, and a proxy that wanted one of its own would wait for ever
+    trainable = ray.tune.with_resources(trial, {"CPU": 0.001})
+    path = f"{folder.path}/{TRIALS}"
+    if Tuner.can_restore(path, storage_filesystem=folder.filesystem):
+        return Tuner.restore(path, trainable, resume_unfinished=True, storage_filesystem=folder.filesystem)
+    epochs = max(trial.train.num_train_epochs for trial in _examples(job, space))
+    return Tuner(
+        trainable,
+        param_space=search.param_space(space),
+        tune_config=TuneConfig(
+            search_alg=search.searcher(job, space, concurrent),
+            scheduler=search.scheduler(job, space, epochs),
+            num_samples=search.num_samples(job, space),
+            time_budget_s=job.tune.time_budget_s,
+            reuse_actors=True,
+            trial_dirname_creator=lambda trial: trial.trial_id,
+        ),
+        run_config=RunConfig(
+            name=TRIALS,
+            storage_path=folder.path,
+            storage_filesystem=folder.filesystem,
+            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            failure_config=FailureConfig(max_failures=job.ray.max_failures),
+            verbose=0,
+        ),
+    )

@@ -1,0 +1,72 @@
+"""The tune command as a user types it: bad input, the default sweep's shape, trials of several workers, refit."""
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from commands import run
+
+import raylora
+
+pytestmark = pytest.mark.e2e
+
+Bases = Callable[[str], Path]
+Write = Callable[[int], str]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["tune.space.lora.rank={choice: [4]}"], "tune.space.lora.rank: unknown key; known here: r, lora_alpha"),
+        (["tune.num_sample=4"], "tune.num_sample: unknown key; did you mean `tune.num_samples`?"),
+        (["tune.metric=loss", "tune.mode=max"], "`mode` must be min for loss, found max"),
+        (["tune.scheduler=pbt"], "tune.space.lora.r: cannot change during a trial"),
+        (["data.train=gone.csv"], "gone.csv is not there"),
+    ],
+)
+def test_a_bad_command_line_exits_with_2_and_a_message(words: list[str], message: str) -> None:
+    done = run("jobs/tune.py", *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_dry_run_prints_the_whole_sweep() -> None:
+    done = run("jobs/tune.py", "tune.num_samples=3", "--dry-run")
+    assert done.returncode == 0
+    assert "  num_samples: 3\n" in done.stdout
+
+
+@pytest.mark.slow
+def test_trials_of_two_workers_report_every_epoch_and_the_winner_is_refitted(
+    bases: Bases, reviews_file: Write, tmp_path: Path
+) -> None:
+    data = reviews_file(94)
+    done = run(
+        "jobs/tune.py",
+        f"data.train={data}",
+        f"data.test={data}",
+        f"model.base_model={bases('bert')}",
+        f"storage_path={tmp_path}",
+        "run_name=two",
+        "ray.num_workers=2",
+        "tune.num_samples=1",
+        "tune.metric=loss",
+        "tune.refit=true",
+        "tune.space={train.learning_rate: {grid: [0.01, 0.003]}}",
+        "train.num_train_epochs=2",
+        timeout_s=400,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = list(csv.DictReader((tmp_path / "two" / "trials.csv").open(encoding="utf-8")))
+    assert {row["status"] for row in rows} <= {"finished", "stopped"}
+    assert rows[0]["status"] == "finished"
+    assert rows[0]["epochs"] == "2"
+    metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
+    assert metrics["validation"]["loss"] == pytest.approx(float(rows[0]["score"]), abs=1e-4)
+    card = raylora.load(tmp_path / "two" / "adapter").card
+    assert set(card.metrics) == {"test"}, "a refitted adapter has seen the validation rows"
+    assert card.metrics["test"]["rows"] == 94

@@ -1,0 +1,116 @@
+"""Sweeps through kills: of the driver, of a worker, of a trial's process. The same leaderboard at the end."""
+
+import csv
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from commands import ROOT, command
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+Bases = Callable[[str], Path]
+KILLS = int(os.environ.get("RAYLORA_KILLS", "3"))
+
+
+def words(base: Path, storage: Path, name: str, *more: str) -> list[str]:
+    return [
+        "jobs/tune.py",
+        f"model.base_model={base}",
+        f"storage_path={storage}",
+        f"run_name={name}",
+        "tune.scheduler=none",
+        "tune.metric=loss",
+        "tune.num_samples=6",
+        "tune.max_concurrent_trials=3",
+        "tune.space={lora.r: {choice: [2, 4]}, train.learning_rate: {loguniform: [1e-4, 1e-2]}}",
+        "train.num_train_epochs=4",
+        "data.max_length=64",
+        *more,
+    ]
+
+
+def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
+    with log.open("ab") as file:
+        return subprocess.Popen(command(arguments), cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+
+
+def leaderboard(folder: Path) -> list[tuple[str, str, str, str]]:
+    rows = csv.DictReader((folder / "trials.csv").open(encoding="utf-8"))
+    return [(r["train.learning_rate"], f"{float(r['score']):.5f}", r["epochs"], r["status"]) for r in rows]
+
+
+def epochs_by_trial(folder: Path) -> dict[str, list[float]]:
+    import json
+
+    found: dict[str, list[float]] = {}
+    for line in (folder / "history.jsonl").read_text().splitlines():
+        item = json.loads(line)
+        found.setdefault(item["trial"], []).append(item["epoch"])
+    return found
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], timeout_s: float = 240) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert process.poll() is None, "the sweep ended before it could be killed"
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+def lines_with(log: Path, text: str) -> int:
+    return log.read_text(errors="replace").count(text)
+
+
+@pytest.fixture(scope="module")
+def whole(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str, str]]:
+    """The leaderboard of the sweep that nobody disturbs."""
+    storage = tmp_path_factory.mktemp("whole")
+    assert start(words(bases("bert"), storage, "whole"), storage / "log").wait(400) == 0, (storage / "log").read_text()
+    board = leaderboard(storage / "whole")
+    assert [row[3] for row in board] == ["finished"] * 6
+    return board
+
+
+def test_a_driver_killed_at_random_moments_ends_with_the_same_leaderboard(
+    whole: list[tuple[str, str, str, str]], bases: Bases, tmp_path: Path
+) -> None:
+    """Each kill comes up to 12 s after an epoch's line, the first ones before any: during start, epochs, reports."""
+    arguments, log = words(bases("bert"), tmp_path, "cut"), tmp_path / "log"
+    chance = random.Random(1)
+    for kill in range(KILLS):
+        process = start(arguments, log)
+        seen = lines_with(log, "epoch") if log.exists() else 0
+        if kill:
+            wait_for(lambda seen=seen, p=process: lines_with(log, "epoch") > seen or p.poll() is not None, process)
+        time.sleep(chance.uniform(0, 12))
+        if process.poll() is not None:
+            break
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    finished = (tmp_path / "cut" / "metrics.json").exists()
+    assert finished or start(arguments, log).wait(400) == 0, log.read_text(errors="replace")
+    assert leaderboard(tmp_path / "cut") == whole
+    assert all(epochs == [1, 2, 3, 4] for epochs in map(sorted, epochs_by_trial(tmp_path / "cut").values()))
+
+
+def test_a_killed_worker_and_a_killed_trial_end_with_the_same_leaderboard(
+    whole: list[tuple[str, str, str, str]], bases: Bases, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    process = start(words(bases("bert"), tmp_path, "hurt"), log)
+    for name, lines in (("ray::TrialWorker", 3), ("ray::ImplicitFunc", 9)):
+        wait_for(lambda lines=lines: lines_with(log, "epoch") >= lines, process)
+        family = psutil.Process(process.pid).children(recursive=True)
+        victims = [child for child in family if any(name in part for part in child.cmdline())]
+        assert victims, [child.cmdline() for child in family]
+        victims[0].kill()
+    assert process.wait(400) == 0, log.read_text(errors="replace")
+    assert "was lost" in log.read_text(errors="replace")
+    assert leaderboard(tmp_path / "hurt") == whole
