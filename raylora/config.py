@@ -84,7 +84,7 @@ class LoraSection(Section):
         if isinstance(self.target_modules, str) and self.target_modules not in ("auto", "all-linear"):
             raise ValueError(f"`target_modules` must be auto, all-linear or a list, found '{self.target_modules}'")
         if self.target_modules == "all-linear" and self.layers_to_transform is not None:
-            raise ValueError("`layers_to_transform` needs `target_modules` by name, or auto: PEFT takes it no other way")
+            raise ValueError("`layers_to_transform` needs `target_modules: auto` or a list of names, as in PEFT")
         return self
 
 

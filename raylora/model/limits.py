@@ -12,8 +12,7 @@ from raylora.model.base import BaseFolder, empty_base, read_config
 
 def trainable_parameters(job: Job, base: BaseFolder, labels: tuple[str, ...], new_modules: tuple[str, ...] = ()) -> int:
     """Of the adapter with its head; counted without loading a weight. `new_modules` as `load_base` found them."""
-    model: Any = empty_base(base, read_config(base, labels, dropout=True))
-    model.accepts_loss_kwargs = False  # as `load_base` sets it; `attach` insists
+    model = empty_base(base, read_config(base, labels, dropout=True))
     return adapter.attach(model, adapter.lora_config(job.lora, model, new_modules)).get_nb_trainable_parameters()[0]
 
 

@@ -120,6 +120,8 @@ def _tuner(job: Job, space: dict[str, Domain], run: Proxy | NestedTrial, concurr
     if Tuner.can_restore(path, storage_filesystem=folder.filesystem):
         return Tuner.restore(path, trainable, resume_unfinished=True, storage_filesystem=folder.filesystem)
     epochs = max(trial.train.num_train_epochs for trial in _examples(job, space))
+    if is_nested(job):
+        epochs += 1  # a trial of several workers ends by itself: stopped at its last report, it would be cut off
     return Tuner(
         trainable,
         param_space=search.param_space(space),
@@ -128,7 +130,7 @@ def _tuner(job: Job, space: dict[str, Domain], run: Proxy | NestedTrial, concurr
             scheduler=search.scheduler(job, space, epochs),
             num_samples=search.num_samples(job, space),
             time_budget_s=job.tune.time_budget_s,
-            reuse_actors=True,
+            reuse_actors=not is_nested(job),
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=RunConfig(
