@@ -12,7 +12,7 @@ from typing import Any
 import raylora
 from raylora import jobfile
 from raylora.config import Job, keys
-from raylora.errors import ConfigError, RayLoraError, TrainingError
+from raylora.errors import RayLoraError, TrainingError
 from raylora.metrics import Scores
 
 TRAIN_HELP = """\
@@ -215,14 +215,17 @@ def _schema(options: argparse.Namespace) -> None:
 
 def _bench(options: argparse.Namespace) -> None:
     job = _job(options)
-    if not options.words:
-        sides = "train, validation and test" if options.what == "train" else "train and validation"
-        raise ConfigError(f"bench {options.what} needs a config with {sides} data, e.g. jobs/sst2.yaml.")
+    from raylora.bench.rows import check_files
+    from raylora.space import parse_space
+
     if options.what == "train":
+        check_files(job, ("train", "validation", "test"))
         from raylora.bench.train import bench
 
         bench(job, options.seeds, options.repeats, options.speed_rows, options.top_layers, say=_say)
     else:
+        check_files(job, ("train", "validation"))
+        parse_space(job)
         from raylora.bench.tune import bench
 
         bench(job, options.parts, options.repeats, options.speed_rows, options.sweep_rows, say=_say)

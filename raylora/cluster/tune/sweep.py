@@ -120,6 +120,8 @@ def _tuner(job: Job, space: dict[str, Domain], run: Proxy | NestedTrial, concurr
     if Tuner.can_restore(path, storage_filesystem=folder.filesystem):
         return Tuner.restore(path, trainable, resume_unfinished=True, storage_filesystem=folder.filesystem)
     epochs = max(trial.train.num_train_epochs for trial in _examples(job, space))
+    # HyperBand pauses trials, and in a reused process a paused one was never started again: the sweep stood still
+    reuse = not is_nested(job) and job.tune.scheduler != "hyperband"
     if is_nested(job):
         epochs += 1  # a trial of several workers ends by itself: stopped at its last report, it would be cut off
     return Tuner(
@@ -130,14 +132,15 @@ def _tuner(job: Job, space: dict[str, Domain], run: Proxy | NestedTrial, concurr
             scheduler=search.scheduler(job, space, epochs),
             num_samples=search.num_samples(job, space),
             time_budget_s=job.tune.time_budget_s,
-            reuse_actors=not is_nested(job),
+            reuse_actors=reuse,
             trial_dirname_creator=lambda trial: trial.trial_id,
         ),
         run_config=RunConfig(
             name=TRIALS,
             storage_path=folder.path,
             storage_filesystem=folder.filesystem,
-            checkpoint_config=CheckpointConfig(num_to_keep=1),
+            # PBT starts trials from others' earlier checkpoints
+            checkpoint_config=CheckpointConfig(num_to_keep=None if job.tune.scheduler == "pbt" else 1),
             failure_config=FailureConfig(max_failures=job.ray.max_failures),
             verbose=0,
         ),

@@ -1,0 +1,71 @@
+"""The rows that all rivals of a bench share: read from parquet, drawn once, tokenized for raylora."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pyarrow.parquet
+
+from raylora.cluster.data.split import canonical_order, text_hash
+from raylora.config import Job
+from raylora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from raylora.model.base import BaseFolder
+    from raylora.model.fit import Splits
+    from raylora.model.tokens import TokenTable
+
+
+def check_files(job: Job, sides: Sequence[str]) -> None:
+    """Raises:
+    ConfigError: one of `sides` is not one parquet file that is there.
+    """
+    files = [getattr(job.data, side) for side in sides]
+    if not all(isinstance(f, str) and f.endswith(".parquet") and Path(f).is_file() for f in files):
+        named = ", ".join(f"`data.{side}`" for side in sides)
+        raise ConfigError(f"the bench needs {named}, each one parquet file, e.g. those of jobs/sst2.yaml.")
+
+
+def read_rows(job: Job, side: str) -> tuple[list[str], list[str]]:
+    """Texts and labels."""
+    table = pyarrow.parquet.read_table(getattr(job.data, side))
+    return table[job.data.text_column].to_pylist(), table[job.data.label_column].to_pylist()
+
+
+def read_labels(job: Job) -> list[str]:
+    """In id order."""
+    return sorted(set(read_rows(job, "train")[1]))
+
+
+def draw(job: Job, rows: int, folder: Path) -> Job:
+    """The job on `rows` random train rows and the same share of its validation rows; without a test split."""
+    files: dict[str, str] = {}
+    share = 0.0
+    for side in ("train", "validation"):
+        table = pyarrow.parquet.read_table(getattr(job.data, side))
+        share = share or min(1.0, rows / len(table))
+        order = np.random.default_rng(job.seed).permutation(len(table))
+        files[f"data.{side}"] = str(folder / f"{side}-{rows}.parquet")
+        pyarrow.parquet.write_table(table.take(order[: max(1, round(share * len(table)))]), files[f"data.{side}"])
+    return job.replace({**files, "data.test": None})
+
+
+def make_splits(job: Job, base: "BaseFolder") -> "Splits":
+    """Token tables in the order that a job's dataset has."""
+    from raylora.model.base import load_tokenizer
+    from raylora.model.fit import Splits
+    from raylora.model.tokens import TokenTable, encode, table_of, tokenizer_spec
+
+    spec = tokenizer_spec(load_tokenizer(base.path), job.data.max_length)
+    labels = read_labels(job)
+
+    def table(side: str) -> "TokenTable":
+        texts, names = read_rows(job, side)
+        tokens = table_of(encode(texts, spec))
+        ids = np.array([labels.index(name) for name in names])
+        order = canonical_order(np.array([text_hash(t, None, job.seed) for t in texts], dtype=np.uint64), ids)
+        return TokenTable(tokens.chunks, order, ids[order], tokens.lengths[order])
+
+    test = table("test") if job.data.test else None
+    return Splits(table("train"), table("validation"), test, tuple(labels), spec, {})
