@@ -21,6 +21,7 @@ class Progress:
     greater_is_better: bool
     trainable_parameters: int
     latency_ms: float
+    epochs: int = 0
     train_s: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
 
@@ -28,6 +29,7 @@ class Progress:
         """The report of one more epoch, as Ray Tune sees it: `score` is the best so far."""
         if not self.best or self._is_better(metrics):
             self.best = dict(metrics)
+        self.epochs = round(metrics["epoch"])
         self.train_s += seconds
         return {
             **metrics,

@@ -122,8 +122,10 @@ def _tuner(job: Job, space: dict[str, Domain], run: Proxy | NestedTrial, concurr
     epochs = max(trial.train.num_train_epochs for trial in _examples(job, space))
     # HyperBand pauses trials, and in a reused process a paused one was never started again: the sweep stood still
     reuse = not is_nested(job) and job.tune.scheduler != "hyperband"
-    if is_nested(job):
-        epochs += 1  # a trial of several workers ends by itself: stopped at its last report, it would be cut off
+    if is_nested(job) or job.tune.scheduler == "hyperband":
+        # these trials end by themselves: a nested one, stopped at its last report, would be cut off from its cleaning
+        # up, and HyperBand pauses one at its last epoch to wait for others that may never come
+        epochs += 1
     return Tuner(
         trainable,
         param_space=search.param_space(space),

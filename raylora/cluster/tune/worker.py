@@ -97,7 +97,10 @@ class TrialWorker:
     def _admit(self, bank: Bank, offer: Offer, progress: dict[str, Progress]) -> None:
         job = Job.model_validate(offer.tree)
         try:
-            progress[offer.ticket] = self._begin(job, offer.checkpoint)
+            progress[offer.ticket] = begun = self._begin(job, offer.checkpoint)
+            if begun.epochs >= job.train.num_train_epochs:  # paused or handed on by a scheduler after its last epoch
+                self._board("post", {offer.ticket: Report(finished=True)})
+                return
             with as_folder(offer.checkpoint) if offer.checkpoint else nullcontext() as folder:
                 bank.admit(offer.ticket, job, resume_from=folder)
         except NotPackable as error:
