@@ -1,6 +1,7 @@
 """The search space of a sweep: what each config key may be, checked against the config before anything starts."""
 
 import itertools
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -110,6 +111,17 @@ def trial_job(job: Job, sample: Mapping[str, Any]) -> Job:
         rank = int(overrides.get("lora.r", job.lora.r))
         overrides["lora.lora_alpha"] = max(1, round(float(sample[RATIO]) * rank))
     return job.replace(overrides)
+
+
+def to_plain(value: Any) -> Any:
+    """A value as Ray Tune's searchers take it: they know no lists, which travel as JSON."""
+    return json.dumps(value) if isinstance(value, list) else value
+
+
+def from_plain(sample: Mapping[str, Any]) -> dict[str, Any]:
+    """A sample as it was before `to_plain`."""
+    lists = {key: isinstance(value, str) and value.startswith("[") for key, value in sample.items()}
+    return {key: json.loads(value) if lists[key] else value for key, value in sample.items()}
 
 
 def _flat(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

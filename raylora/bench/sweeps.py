@@ -17,7 +17,6 @@ from typing import Any
 import ray.tune
 from ray.tune import Checkpoint, CheckpointConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search import BasicVariantGenerator
 from transformers import TrainerCallback
 
 from raylora.bench.hf import Loop, make_trainer
@@ -28,7 +27,7 @@ from raylora.cluster.tune import search
 from raylora.cluster.tune.sweep import tune
 from raylora.config import Job, parse
 from raylora.errors import TrainingError
-from raylora.space import draw_samples, parse_space, trial_job
+from raylora.space import from_plain, parse_space, trial_job
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,9 @@ def recipe(job: Job, loop: Loop, storage: str) -> Swept:
 
     def trial(sample: dict[str, Any]) -> None:
         with tempfile.TemporaryDirectory() as scratch:
-            make_trainer(trial_job(job, sample), loop, scratch, scored=True, callbacks=[ReportToTune()]).train()
+            make_trainer(
+                trial_job(job, from_plain(sample)), loop, scratch, scored=True, callbacks=[ReportToTune()]
+            ).train()
 
     scheduler = ASHAScheduler(
         max_t=job.train.num_train_epochs, grace_period=rules.grace_period, reduction_factor=rules.reduction_factor
@@ -84,7 +85,7 @@ def recipe(job: Job, loop: Loop, storage: str) -> Swept:
                 mode="max",
                 num_samples=search.num_samples(job, space),
                 scheduler=scheduler,
-                search_alg=BasicVariantGenerator(points_to_evaluate=draw_samples(job, space)),
+                search_alg=search.searcher(job, space, concurrent=rules.num_samples),  # the CPUs limit it
             ),
             run_config=RunConfig(
                 name="recipe", storage_path=storage, checkpoint_config=CheckpointConfig(num_to_keep=1), verbose=0

@@ -57,8 +57,9 @@ def rows(tmp_path_factory: pytest.TempPathFactory, reviews: list[dict[str, str]]
 @pytest.fixture(scope="module")
 def done(bases: Bases, rows: str, tmp_path_factory: pytest.TempPathFactory) -> Done:
     """Three rates, one of which diverges, with LoRA (packed) and with DoRA (alone)."""
+    targets = [["query", "value"]]  # lists are values too
     space = {"train.learning_rate": {"grid": [0.003, 0.01, 1e30]}, "lora.use_dora": {"grid": [False, True]}}
-    changes = {"lora__lora_dropout": 0.1}
+    changes = {"lora__lora_dropout": 0.1, "tune__space": space | {"lora.target_modules": {"choice": targets}}}
     return Done(sweep_job(bases("bert"), rows, tmp_path_factory.mktemp("runs"), "sweep", space, **changes))
 
 
@@ -163,7 +164,8 @@ def test_pbt_hands_the_better_weights_on(bases: Bases, rows: str, tmp_path: Path
 @pytest.mark.slow
 @pytest.mark.parametrize("search_alg", ["optuna", "bayesian"])
 def test_a_search_learns_two_objectives(bases: Bases, rows: str, tmp_path: Path, search_alg: str) -> None:
-    space = {"lora.r": {"choice": [1, 4, 16]}, "train.learning_rate": {"loguniform": [1e-3, 0.03]}}
+    targets = {"choice": [["query"], ["query", "value"]]}
+    space = {"lora.target_modules": targets, "train.learning_rate": {"loguniform": [1e-3, 0.03]}}
     both = ["loss", "trainable_parameters"]
     changes = {"tune__search_alg": search_alg, "tune__num_samples": 6, "tune__metric": both}
     done = Done(sweep_job(bases("bert"), rows, tmp_path, search_alg, space, tune__max_concurrent_trials=3, **changes))

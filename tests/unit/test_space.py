@@ -7,7 +7,7 @@ import pytest
 
 from raylora.config import Job
 from raylora.errors import ConfigError
-from raylora.space import Domain, draw_samples, parse_space, trial_job
+from raylora.space import Domain, draw_samples, from_plain, parse_space, to_plain, trial_job
 
 
 def job(space: dict[str, Any], **tune: Any) -> Job:
@@ -103,6 +103,13 @@ def test_draws_reach_both_ends_and_stay_between(domain: Domain, low: float, high
         assert set(drawn) == {0.0, 0.25, 0.5, 0.75, 1.0}
     if domain.kind == "loguniform":
         assert np.median(drawn) == pytest.approx(1e-3, rel=0.2)
+
+
+def test_lists_reach_the_searchers_as_json_and_come_back() -> None:
+    sample = {"lora.target_modules": ["query", "value"], "lora.layers_to_transform": [4, 5], "lora.bias": "none"}
+    plain = {key: to_plain(value) for key, value in sample.items()}
+    assert plain["lora.target_modules"] == '["query", "value"]'
+    assert from_plain(plain) == sample
 
 
 def test_alpha_as_a_ratio_follows_the_rank() -> None:

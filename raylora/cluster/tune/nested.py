@@ -14,7 +14,7 @@ from raylora.cluster.tune.crew import leave_room
 from raylora.cluster.tune.ground import Ground
 from raylora.cluster.tune.progress import FILE, Progress, read_progress
 from raylora.config import Job
-from raylora.space import trial_job
+from raylora.space import from_plain, trial_job
 
 
 def is_nested(job: Job) -> bool:
@@ -77,7 +77,7 @@ class NestedTrial:
             TrainingError: the trial failed; the reason.
         """
         trial = str(ray.tune.get_context().get_trial_id())
-        job = trial_job(self.job, sample).replace({"storage_path": self.storage_path, "run_name": trial})
+        job = trial_job(self.job, from_plain(sample)).replace({"storage_path": self.storage_path, "run_name": trial})
         ground = self.grounds[job.model.base_model]
         callback = ScoreCallback(job, _progress(job, ground))
         run_workers(Task(job, ground.base, ground.rows(job), self.plan, None, _no_log), [callback])

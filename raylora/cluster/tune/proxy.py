@@ -18,7 +18,7 @@ from raylora.config import Job
 from raylora.errors import TrainingError
 from raylora.leaderboard import describe
 from raylora.model.packing import pack_key
-from raylora.space import trial_job
+from raylora.space import from_plain, trial_job
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Proxy:
             TrainingError: the trial failed; the reason.
         """
         checkpoint = ray.tune.get_checkpoint()
-        offer = self._offer(ray.tune.get_context().get_trial_id(), sample, checkpoint)
+        offer = self._offer(ray.tune.get_context().get_trial_id(), from_plain(sample), checkpoint)
         ticket: str = ray.get(self.board.submit.remote(offer))
         try:
             report = self._next(ticket)

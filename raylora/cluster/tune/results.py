@@ -7,7 +7,7 @@ from ray.tune import Result, ResultGrid
 from raylora.config import Job
 from raylora.leaderboard import Status, Trial
 from raylora.metrics import Scores
-from raylora.space import trial_job
+from raylora.space import from_plain, trial_job
 
 
 def read_trials(job: Job, grid: ResultGrid) -> list[Trial]:
@@ -17,7 +17,7 @@ def read_trials(job: Job, grid: ResultGrid) -> list[Trial]:
 def read_trial(job: Job, result: Result) -> Trial:
     metrics = result.metrics or {}
     name = result.path.rstrip("/").rpartition("/")[2]
-    sample = dict(result.config or {})
+    sample = from_plain(result.config or {})
     if result.error is not None:
         return Trial(name, sample, "failed", reason=reason_of(result.error))
     if "score" not in metrics:

@@ -16,7 +16,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from raylora.config import Job
 from raylora.leaderboard import Mode
-from raylora.space import Domain, draw_samples
+from raylora.space import Domain, draw_samples, to_plain
 
 SCORE = "score"  # of a report: the best so far of the sweep's metric, which is what the trial keeps
 EPOCHS = "training_iteration"  # Ray Tune's count of reports: one an epoch
@@ -31,7 +31,8 @@ def mode_of(job: Job) -> Mode:
 def searcher(job: Job, space: dict[str, Domain], concurrent: int) -> SearchAlgorithm | Searcher:
     """Proposes trials; those of a random or grid search are drawn beforehand: known, checked, the same on resuming."""
     if job.tune.search_alg in ("random", "grid"):
-        return BasicVariantGenerator(points_to_evaluate=draw_samples(job, space), max_concurrent=concurrent)
+        points = [{key: to_plain(value) for key, value in sample.items()} for sample in draw_samples(job, space)]
+        return BasicVariantGenerator(points_to_evaluate=points, max_concurrent=concurrent)
     from optuna import logging, samplers
 
     logging.set_verbosity(logging.WARNING)
@@ -53,9 +54,9 @@ def param_space(space: dict[str, Domain]) -> dict[str, Any]:
 
 
 def _domain(domain: Domain) -> Any:
-    values = domain.values
+    values = [to_plain(value) for value in domain.values]
     if domain.kind in ("choice", "grid"):
-        return tune.choice(list(values))
+        return tune.choice(values)
     if domain.kind == "fixed":
         return values[0]
     makers = {
