@@ -105,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--top-layers", type=_count, default=2, help="train: layers above the frozen prefix (default 2)")
     parts = ["pack", "sweep", "start"]
     bench.add_argument("--parts", nargs="+", choices=parts, default=parts, help="tune: what to measure (default all)")
-    bench.add_argument("--sweep-rows", type=_count, default=400, help="tune: train rows of a sweep (default 400)")
+    bench.add_argument("--sweep-rows", type=_count, default=200, help="tune: train rows of a sweep (default 200)")
     return parser
 
 

@@ -38,16 +38,14 @@ def read_labels(job: Job) -> list[str]:
     return sorted(set(read_rows(job, "train")[1]))
 
 
-def draw(job: Job, rows: int, folder: Path) -> Job:
-    """The job on `rows` random train rows and the same share of its validation rows; without a test split."""
+def draw(job: Job, rows: int, validation_rows: int, folder: Path) -> Job:
+    """The job on so many random rows of its own, or all where it has fewer; without a test split."""
     files: dict[str, str] = {}
-    share = 0.0
-    for side in ("train", "validation"):
+    for side, count in (("train", rows), ("validation", validation_rows)):
         table = pyarrow.parquet.read_table(getattr(job.data, side))
-        share = share or min(1.0, rows / len(table))
         order = np.random.default_rng(job.seed).permutation(len(table))
-        files[f"data.{side}"] = str(folder / f"{side}-{rows}.parquet")
-        pyarrow.parquet.write_table(table.take(order[: max(1, round(share * len(table)))]), files[f"data.{side}"])
+        files[f"data.{side}"] = str(folder / f"{side}-{count}.parquet")
+        pyarrow.parquet.write_table(table.take(order[:count]), files[f"data.{side}"])
     return job.replace({**files, "data.test": None})
 
 

@@ -73,7 +73,9 @@ def bench(job: Job, seeds: int, repeats: int, speed_rows: int, top_layers: int, 
     say(f"cpu        {cpu()}")
     say(f"speed      {speed_rows} rows, one epoch, batch {job.train.per_device_train_batch_size}, median of {repeats}")
     with tempfile.TemporaryDirectory() as scratch:
-        few = draw(job, speed_rows, Path(scratch)).replace({"train.num_train_epochs": 1, "ray.use_gpu": False})
+        few = draw(job, speed_rows, speed_rows // 8 + 1, Path(scratch)).replace(
+            {"train.num_train_epochs": 1, "ray.use_gpu": False}
+        )
         runs = [{name: _measure(rival, few) for name, rival in rivals.items()} for _ in range(repeats)]
     rates = {name: statistics.median(run[name].rows_per_s for run in runs) for name in rivals}
     _say_speed(rivals, runs, rates, say)

@@ -44,11 +44,11 @@ def bench(job: Job, parts: Sequence[Part], repeats: int, speed_rows: int, sweep_
     say(f"cpu        {cpu()}")
     with tempfile.TemporaryDirectory() as scratch:
         if "pack" in parts:
-            _packs(draw(job, speed_rows, Path(scratch)), repeats, speed_rows, say)
-        if "sweep" in parts:
-            _sweeps(draw(job, sweep_rows, Path(scratch)), repeats, sweep_rows, say)
+            _packs(draw(job, speed_rows, speed_rows // 8 + 1, Path(scratch)), repeats, speed_rows, say)
+        if "sweep" in parts:  # as many rows to score on: the best of 16 on a few dozen is the luckiest
+            _sweeps(draw(job, sweep_rows, sweep_rows, Path(scratch)), repeats, sweep_rows, say)
         if "start" in parts:
-            _starts(draw(job, START_ROWS, Path(scratch)), repeats, say)
+            _starts(draw(job, START_ROWS, START_ROWS // 4, Path(scratch)), repeats, say)
 
 
 def check_pack(job: Job) -> None:
@@ -75,7 +75,7 @@ class Way:
 
 
 def ways(trials: int, cores: int) -> dict[str, Way]:
-    """Packed, one after another, all at once, and, where there are fewer cores than trials, one process per core.
+    """Packed, one after another, all at once; where cores are fewer than trials, also one process a core.
 
     Threads share out the cores: more of them than cores only take turns.
     """
@@ -87,6 +87,7 @@ def ways(trials: int, cores: int) -> dict[str, Way]:
     }
     if 1 < cores < trials:
         found["per core"] = Way(f"{cores} processes, each its share in turn", "alone", cores, 1)
+        found["packed per core"] = Way(f"{cores} processes, each its share packed", "packed", cores, 1)
     return found
 
 
@@ -161,7 +162,7 @@ RECIPES = {
 def _sweeps(job: Job, repeats: int, rows: int, say: Say) -> None:
     job = job.replace({"ray.use_gpu": False})
     epochs = job.train.num_train_epochs
-    say(f"sweep      {SWEPT} trials, ASHA, {rows} rows, {epochs} epochs at most, median of {repeats}")
+    say(f"sweep      {SWEPT} trials, ASHA, {rows} rows to train and to score on, {epochs} epochs, median of {repeats}")
     runs = [{name: _sweep(name, job) for name in RECIPES} for _ in range(repeats)]
     walls = {name: statistics.median(run[name].wall_s for run in runs) for name in RECIPES}
     best = {name: statistics.median(run[name].swept.accuracy for run in runs) for name in RECIPES}

@@ -90,8 +90,9 @@ class Crew:
         self.thread.join()
         self._tell()
         ray.get(self.board.close.remote())
-        ray.wait(list(self.runs), num_returns=len(self.runs), timeout=10)
-        ray.kill(self.board)
+        ray.wait(list(self.runs), num_returns=len(self.runs), timeout=2)
+        for actor in [*self.workers, self.board]:  # after a time budget a worker is in the middle of an epoch
+            ray.kill(actor)
 
     def _hire(self) -> None:
         options = remote_options(leave_room(self.plan.workers))
