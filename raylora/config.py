@@ -210,6 +210,11 @@ class TuneSection(Section):
     def parts_go_together(self) -> Self:
         if isinstance(self.metric, list) and self.scheduler != "none":
             raise ValueError("two objectives need `scheduler: none`: a trial is not stopped by one of them")
+        if self.scheduler == "hyperband" and self.time_budget_s is None:
+            raise ValueError(
+                "`scheduler: hyperband` needs `time_budget_s`: Ray's HyperBand can leave paused trials standing at the "
+                "end, and so the sweep. asha needs none"
+            )
         if self.scheduler == "pbt" and self.search_alg not in ("random", "grid"):
             raise ValueError("`scheduler: pbt` searches by itself and needs `search_alg: random`")
         return self

@@ -95,14 +95,16 @@ def _start_and_wait(processes: Sequence["subprocess.Popen[str]"]) -> tuple[list[
     start, stop = time.perf_counter(), Event()
     with ThreadPoolExecutor(1) as pool:
         peak = pool.submit(_watch, [process.pid for process in processes], stop)
-        for process in processes:
-            assert process.stdin
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        outputs = [process.communicate()[0] for process in processes]
-        wall_s = time.perf_counter() - start
-        stop.set()
-        return outputs, wall_s, peak.result()
+        try:
+            for process in processes:
+                assert process.stdin
+                process.stdin.write("go\n")
+                process.stdin.flush()
+            outputs = [process.communicate()[0] for process in processes]
+            wall_s = time.perf_counter() - start
+        finally:
+            stop.set()
+    return outputs, wall_s, peak.result()
 
 
 def _watch(pids: Sequence[int], stop: Event) -> int:

@@ -145,7 +145,7 @@ def test_a_sweep_whose_every_trial_fails_is_an_error(bases: Bases, rows: str, tm
 @pytest.mark.parametrize("scheduler", ["asha", "hyperband", "median"])
 def test_a_scheduler_stops_trials_by_their_epochs(bases: Bases, rows: str, tmp_path: Path, scheduler: str) -> None:
     space = {"train.learning_rate": {"grid": [0.05, 0.02, 0.01, 0.003, 1e-5, 1e-6, 1e-7, 1e-8]}}
-    changes: dict[str, Any] = {"tune__scheduler": scheduler, "train__num_train_epochs": 4}
+    changes: dict[str, Any] = {"tune__scheduler": scheduler, "train__num_train_epochs": 4, "tune__time_budget_s": 100}
     done = Done(sweep_job(bases("bert"), rows, tmp_path, scheduler, space, **changes))
     stopped = [row for row in done.rows if row["status"] == "stopped"]
     assert stopped and all(int(row["epochs"]) < 4 for row in stopped)

@@ -123,3 +123,11 @@ def test_the_sweeps_metric_chooses_each_trials_epoch() -> None:
     both = Job().replace({"tune.metric": ["f1", "trainable_parameters"], "tune.scheduler": "none"})
     assert trial_job(both, {}).train.metric_for_best_model == "f1"
     assert trial_job(Job(), {}).train.metric_for_best_model == "accuracy"
+
+
+def test_hyperband_needs_an_end_and_two_objectives_no_scheduler() -> None:
+    with pytest.raises(ConfigError, match="`scheduler: hyperband` needs `time_budget_s`"):
+        Job().replace({"tune.scheduler": "hyperband"})
+    assert Job().replace({"tune.scheduler": "hyperband", "tune.time_budget_s": 60}).tune.scheduler == "hyperband"
+    with pytest.raises(ConfigError, match="two objectives need `scheduler: none`"):
+        Job().replace({"tune.metric": ["accuracy", "trainable_parameters"]})
