@@ -15,6 +15,8 @@ from raylora.config import Job, keys
 from raylora.errors import RayLoraError, TrainingError
 from raylora.metrics import Scores
 
+RUN = ("data.", "model.", "lora.", "train.", "ray.")  # sections of a run; keys without one are of every job
+
 TRAIN_HELP = """\
 Fine-tune a base model with LoRA on a labelled text file, with Ray Data and Ray Train.
 
@@ -43,6 +45,22 @@ The same run_name (and storage_path) goes on with an interrupted sweep. Leaves t
 `raylora train` repeats) and adapter/ in <storage_path>/<run_name>.
 
 keys of the search; those of `raylora train --help` hold for every trial:
+"""
+
+SERVE_HELP = """\
+Serve adapters over one base model behind HTTP, with Ray Serve, until Ctrl-C.
+
+  {prog} serve.adapters.reviews=runs/first/adapter
+  {prog} serve.adapter_root=runs                      every run in the folder, loaded when first asked for
+  {prog} serve.adapter_root=s3://bucket/adapters serve.autoscaling_config='{{min_replicas: 1, max_replicas: 8}}'
+
+  curl localhost:8000/predict -H 'content-type: application/json' -d '{{"inputs": "Arrived a day early."}}'
+
+http://localhost:8000/ is a page to try it, /docs lists all calls. What PUT /adapters/NAME changes is kept in
+<storage_path>/<run_name>/adapters.json and outlives a restart. On a cluster (ray.address), the command deploys and
+ends; --print-config prints the file that `serve deploy` takes.
+
+keys of serving:
 """
 
 
@@ -75,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     train = _command(commands, "train", _train, "fine-tune a base model on a labelled text file")
-    train.description = TRAIN_HELP.format(prog="raylora train") + _key_table()
+    train.description = TRAIN_HELP.format(prog="raylora train") + _key_table(*RUN)
     train.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
     train.add_argument("--dry-run", action="store_true", help="print the resolved config and exit")
 
@@ -83,6 +101,15 @@ def _parser() -> argparse.ArgumentParser:
     tune.description = TUNE_HELP.format(prog="raylora tune") + _key_table("tune.")
     tune.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
     tune.add_argument("--dry-run", action="store_true", help="print the resolved config and exit")
+
+    serve = _command(commands, "serve", _serve, "serve adapters behind HTTP")
+    serve.description = SERVE_HELP.format(prog="raylora serve") + _key_table("serve.")
+    serve.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
+    serve.add_argument("--dry-run", action="store_true", help="print the resolved config and exit")
+    serve.add_argument("--print-config", action="store_true", help="print the file that `serve deploy` takes and exit")
+
+    key = _command(commands, "key", _key, "make an API key for `serve.api_keys`")
+    key.add_argument("role", choices=["predict", "admin"])
 
     predict = _command(commands, "predict", _predict, "label texts with a saved adapter")
     predict.add_argument("--adapter", required=True, metavar="PATH", help="the folder `adapter` of a run")
@@ -117,10 +144,10 @@ def _command(commands: Any, name: str, run: object, help: str) -> argparse.Argum
     return command
 
 
-def _key_table(section: str = "") -> str:
+def _key_table(*sections: str) -> str:
     lines: list[str] = []
     for key, description in keys().items():
-        if not key.startswith(section):
+        if not key.startswith(sections) and not (sections == RUN and "." not in key):
             continue
         lines.append(f"  {key}={json.dumps(jobfile.value_of(Job(), key))}")
         lines += textwrap.wrap(description, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
@@ -175,6 +202,32 @@ def _tune(options: argparse.Namespace) -> None:
         print(f"           test minus validation: {result.test.accuracy - result.validation.accuracy:+.4f} accuracy")
     print(f"adapter    {result.adapter_uri}")
     print(f"again      raylora train {result.folder_uri}/best_config.yaml")
+
+
+def _serve(options: argparse.Namespace) -> None:
+    job = _job(options)
+    if options.dry_run:
+        print(jobfile.dump(job), end="")
+        return
+    job = job if job.run_name else job.replace({"run_name": "serve"})  # a restart finds its table again
+    from raylora.cluster.connect import use_haproxy
+
+    use_haproxy()  # read by Ray Serve when it is imported
+    from raylora.cluster.serve import endpoint
+
+    if options.print_config:
+        print(endpoint.serve_config(job), end="")
+    else:
+        endpoint.run(job, say=_say)
+
+
+def _key(options: argparse.Namespace) -> None:
+    from raylora.cluster.serve.keys import make
+
+    new = make(options.role)
+    print(f"key   {new.key}\nline  {new.line}")
+    print("The key is shown this once; callers send it as `Authorization: Bearer KEY`.", file=sys.stderr)
+    print("The line belongs in the file of `serve.api_keys`.", file=sys.stderr)
 
 
 def _print_scores(validation: Scores, test: Scores | None) -> None:

@@ -24,5 +24,25 @@ class ClusterError(RayLoraError):
     """A Ray cluster that cannot be reached or can never run the job."""
 
 
+class UnknownAdapterError(RayLoraError):
+    """An adapter's name that an endpoint does not know."""
+
+
+class TooLargeError(RayLoraError):
+    """A request beyond a limit of `serve`."""
+
+
+class KeyMissingError(RayLoraError):
+    """A request without the API key that it needs."""
+
+
+class NotReadyError(RayLoraError):
+    """Something an endpoint needs is not there at this moment."""
+
+
+class OverloadError(RayLoraError):
+    """More work than may wait; later it can be taken."""
+
+
 class TrainingError(Exception):
     """A run that started and could not finish; the message gives the reason."""

@@ -1,6 +1,7 @@
 """A wrong config in words: pydantic's errors by dotted path, with what was found and what was meant."""
 
 import difflib
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
@@ -70,3 +71,9 @@ def did_you_mean(path: str, root: type[BaseModel]) -> str:
     if same_leaf or close:
         return f"unknown key; did you mean `{same_leaf[0] if same_leaf else f'{parent}.{close[0]}'.lstrip('.')}`?"
     return f"unknown key; known here: {', '.join(key.rpartition('.')[2] for key in siblings or known)}"
+
+
+def close_to(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` where some known name is close, else nothing."""
+    near = difflib.get_close_matches(name, list(known)[:10_000], n=1)
+    return f"; did you mean '{near[0]}'?" if near else ""

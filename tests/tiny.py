@@ -14,7 +14,9 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, set_see
 from raylora.cluster.data.split import divide, text_hash
 from raylora.config import Job
 from raylora.demo import REVIEWS
-from raylora.model.base import load_tokenizer
+from raylora.model import adapter
+from raylora.model.adapter import Card
+from raylora.model.base import load_base, load_tokenizer, read_config, resolve, weights_digest
 from raylora.model.fit import Splits
 from raylora.model.tokens import TokenTable, encode, table_of, tokenizer_spec
 
@@ -90,6 +92,23 @@ def tiny_job(base: Path, **changes: Any) -> Job:
         "data.max_length": 64,
     }
     return Job().replace(settings | {key.replace("__", "."): value for key, value in changes.items()})
+
+
+def save_adapter(base: Path, folder: Path, labels: tuple[str, ...], seed: int = 0, **changes: Any) -> Path:
+    """An adapter of random weights on a base, saved as a run saves it; `changes` as of `tiny_job`."""
+    job = tiny_job(base, **changes)
+    source = resolve(job.model)
+    tokenizer = load_tokenizer(str(base))
+    set_seed(seed)
+    loaded = load_base(source, read_config(source, labels, dropout=False), tokenizer.pad_token_id)
+    model = adapter.attach(loaded.model, adapter.lora_config(job.lora, loaded.model, loaded.new_modules))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:  # large enough that each adapter says something else
+                parameter.copy_(torch.randn_like(parameter) * (0.3 if "lora_" in name else 0.5))
+    card = Card(labels, str(base), None, weights_digest(source), job.data.max_length)
+    adapter.save(model, tokenizer, source, card, folder)
+    return folder
 
 
 def demo_splits(job: Job, base: Path, rows: int) -> Splits:

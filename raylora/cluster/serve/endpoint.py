@@ -1,0 +1,168 @@
+"""The endpoint as a Ray Serve application: run here, or written as YAML for `serve deploy`."""
+
+import signal
+import socket
+import threading
+from contextlib import closing
+from typing import Any
+
+import yaml
+from ray import serve
+from ray.serve import Application
+
+from raylora.cluster.connect import Cluster, connect, environ
+from raylora.cluster.serve import keys
+from raylora.cluster.serve.folders import Folders, absolute
+from raylora.cluster.serve.registry import Registry
+from raylora.cluster.serve.replica import Endpoint
+from raylora.config import Job, parse
+from raylora.errors import ClusterError, ConfigError
+from raylora.model.serving.adapter import read_files
+from raylora.records import Say
+
+TARGET_TOKENS = 4096.0
+QUIET = {"log_level": "WARNING", "enable_access_log": False}  # the guard logs each request, with its adapter
+OWN_LIMIT = 100_000  # requests at a replica: raylora refuses earlier, by tokens
+
+
+def build(arguments: dict[str, Any]) -> Application:
+    """The application of a job's tree; what `import_path` names in a Serve config file."""
+    return application(parse(arguments), threads=None)
+
+
+def application(job: Job, threads: int | None) -> Application:
+    """Args:
+    threads: of torch in a replica; None = as many as `num_cpus` reserves.
+    """
+    tree, settings = job.model_dump(), job.serve
+    known = keys.read(settings.api_keys, environ())
+    own = threads or max(1, int(settings.ray_actor_options.get("num_cpus", 1)))
+    registry: Any = serve.deployment(
+        Registry, name="registry", max_ongoing_requests=OWN_LIMIT, ray_actor_options={"num_cpus": 0}
+    )
+    endpoint: Any = serve.deployment(
+        serve.ingress()(Endpoint),
+        name="endpoint",
+        max_ongoing_requests=OWN_LIMIT,
+        ray_actor_options=settings.ray_actor_options | _environment(settings.ray_actor_options),
+        health_check_period_s=2.0,
+        graceful_shutdown_timeout_s=30.0,
+        **_replicas(settings.autoscaling_config),
+    )
+    return endpoint.bind(tree, known, own, registry.bind(tree))
+
+
+def _environment(options: dict[str, Any]) -> dict[str, Any]:
+    """Torch's threads sleep while they have nothing to do: by default they spin, and starve the event loop."""
+    given = dict(options.get("runtime_env", {}))
+    given["env_vars"] = {"OMP_WAIT_POLICY": "PASSIVE", **given.get("env_vars", {})}
+    return {"runtime_env": given}
+
+
+def _replicas(wished: dict[str, float]) -> dict[str, Any]:
+    fewest, most = int(wished.get("min_replicas", 1)), int(wished.get("max_replicas", 1))
+    if fewest == most:
+        return {"num_replicas": fewest}
+    counts = {name: int(value) for name, value in wished.items() if name.endswith("_replicas")}
+    times = {name: float(value) for name, value in wished.items() if name.endswith("_s")}
+    target = wished.get("target_ongoing_tokens", TARGET_TOKENS)
+    policy = {"policy_function": "raylora.cluster.serve.scaling:by_tokens"}
+    return {"autoscaling_config": {**counts, **times, "target_ongoing_requests": target, "policy": policy}}
+
+
+def serve_config(job: Job) -> str:
+    """The YAML that `serve deploy` takes; a path in it is absolute, so that it means the same anywhere."""
+    app = {
+        "name": job.run_name,
+        "route_prefix": "/",
+        "import_path": "raylora.cluster.serve.endpoint:build",
+        "args": _with_absolute_paths(job).model_dump(),
+    }
+    http = {"host": job.serve.host, "port": job.serve.port}
+    return yaml.safe_dump({"http_options": http, "applications": [app]}, sort_keys=False, allow_unicode=True)
+
+
+def _with_absolute_paths(job: Job) -> Job:
+    settings = job.serve
+    changes: dict[str, Any] = {
+        "storage_path": absolute(job.storage_path),
+        "serve.adapters": {name: absolute(path) for name, path in settings.adapters.items()},
+        "serve.adapter_root": settings.adapter_root and absolute(settings.adapter_root),
+    }
+    if settings.api_keys and not settings.api_keys.startswith("env:"):
+        changes["serve.api_keys"] = absolute(settings.api_keys)
+    return job.replace(changes)
+
+
+def check(job: Job) -> None:
+    """What can be known before Ray starts.
+
+    Raises:
+        ConfigError: nothing to serve, keys that cannot be read.
+        ModelError: an adapter of `serve.adapters` is not one.
+    """
+    settings = job.serve
+    keys.read(settings.api_keys, environ())
+    if not settings.adapters and not settings.adapter_root:
+        raise ConfigError(
+            "nothing to serve: set serve.adapters.NAME=PATH for one adapter, or serve.adapter_root for a folder."
+        )
+    folders = Folders()
+    for path in settings.adapters.values():
+        read_files(folders.local(folders.find(path)))
+
+
+def run(job: Job, say: Say) -> None:
+    """Serve until Ctrl-C or SIGTERM; on a cluster, deploy and come back.
+
+    Raises:
+        ClusterError: the port is taken, or Serve cannot start.
+    """
+    job = _with_absolute_paths(job)
+    check(job)
+    settings = job.serve
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    with connect(job.ray) as cluster:
+        say(f"cluster    {cluster}")
+        if cluster.own:
+            _check_port(settings.host, settings.port)
+        where = "HeadOnly" if cluster.own else None
+        serve.start(proxy_location=where, http_options=_http_options(job), logging_config=QUIET)
+        serve.run(
+            application(job, _threads(job, cluster)), name=str(job.run_name), route_prefix="/", logging_config=QUIET
+        )
+        shown = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
+        say(f"serving    http://{shown}:{settings.port}  ({_what(job)})")
+        if not cluster.own:
+            say(f"           to end it: serve shutdown, or delete the application '{job.run_name}'")
+            return
+        say("           Ctrl-C ends it")
+        ended.wait()
+        say("ending")
+        serve.shutdown()
+
+
+def _threads(job: Job, cluster: Cluster) -> int | None:
+    """On a Ray of its own, replicas share out all cores."""
+    most = int(job.serve.autoscaling_config.get("max_replicas", 1))
+    return max(1, cluster.cpus // most) if cluster.own and not cluster.gpus else None
+
+
+def _what(job: Job) -> str:
+    names = ", ".join(list(job.serve.adapters)[:5]) + (", …" if len(job.serve.adapters) > 5 else "")
+    return " and ".join(filter(None, (names, job.serve.adapter_root)))
+
+
+def _http_options(job: Job) -> dict[str, Any]:
+    return {"host": job.serve.host, "port": job.serve.port}
+
+
+def _check_port(host: str, port: int) -> None:
+    with closing(socket.socket()) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ClusterError(f"cannot listen on {host}:{port}: {error.strerror}. Set `serve.port`.") from None

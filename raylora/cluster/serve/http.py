@@ -1,0 +1,267 @@
+"""The HTTP face of a replica: raylora's own routes, in the Hugging Face Inference shape."""
+
+import logging
+from collections.abc import Sequence
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.cors import CORSMiddleware
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.exceptions import HTTPException as StarletteHTTPException
+
+import raylora
+from raylora.cluster.serve import kserve
+from raylora.cluster.serve.guard import Guard, refuse, trail
+from raylora.cluster.serve.keys import HashedKey
+from raylora.cluster.serve.meters import together
+from raylora.cluster.serve.schemas import (
+    AdapterInfo,
+    AdapterList,
+    Canary,
+    ErrorBody,
+    PredictBody,
+    PutAnswer,
+    PutBody,
+    Score,
+)
+from raylora.cluster.serve.service import Service
+from raylora.cluster.serve.status import WORDS, body
+from raylora.errors import ConfigError, NotReadyError, RayLoraError
+from raylora.model.tasks import best_first
+from raylora.model.tokens import Text
+
+logger = logging.getLogger(__name__)
+
+PAGE = Path(__file__).with_name("page.html")
+PAGE_POLICY = (
+    "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+INPUTS = "`inputs` must be a text, a list of texts, or a list of [text, text] pairs."
+ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 401, 404, 413, 422, 429, 503)}
+
+
+def build_app(service: Service, known: Sequence[HashedKey], open_admin: bool) -> FastAPI:
+    """The endpoint as an ASGI app.
+
+    Args:
+        known: API keys; with none everybody may predict.
+        open_admin: whether adapters may be changed without a key.
+    """
+    app = FastAPI(
+        title="raylora",
+        version=raylora.__version__,
+        description="LoRA adapters for sequence classification over one base model.",
+        redoc_url=None,
+        responses=ERRORS,
+    )
+    for routes in (_predict_routes, _adapter_routes, _state_routes, kserve.routes):
+        app.include_router(routes(service))
+    app.add_exception_handler(RayLoraError, _refused)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(StarletteHTTPException, _http_error)
+    app.add_exception_handler(Exception, _failed)
+    app.add_middleware(
+        Guard,
+        known=known,
+        open_admin=open_admin,
+        max_body_bytes=service.settings.max_body_bytes,
+        meters=service.meters,
+    )
+    if service.settings.cors_origins:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.settings.cors_origins,
+            allow_methods=["*"],
+            allow_headers=["*"],
+            expose_headers=["x-request-id", "x-adapter", "x-adapter-version"],
+        )
+    return app
+
+
+def _predict_routes(service: Service) -> APIRouter:
+    router = APIRouter(tags=["predict"])
+
+    async def answer(asked: PredictBody, name: str | None) -> list[list[Score]]:
+        wished = asked.parameters
+        own = trail.get()
+        own.adapter = name = name or (wished.adapter if wished else None) or ""
+        texts = _texts(asked.inputs)
+        own.inputs = len(texts)
+        found = await service.predict(name or None, texts, wished.function_to_apply if wished else None)
+        own.adapter, own.version = found.found.name, found.found.version
+        labels, top_k = found.found.adapter.labels, wished.top_k if wished else None
+        rows = [best_first(row, labels, top_k) for row in found.scores]
+        # a plain response: validating each score once more takes longer than a small model
+        return JSONResponse([[{"label": s.label, "score": s.score} for s in row] for row in rows])  # pyright: ignore[reportReturnType]
+
+    @router.post("/predict")
+    async def predict(
+        asked: PredictBody, serve_multiplexed_model_id: Annotated[str | None, Header(convert_underscores=False)] = None
+    ) -> list[list[Score]]:
+        """Labels with their scores, best first, for each input."""
+        return await answer(asked, serve_multiplexed_model_id)
+
+    @router.post("/", include_in_schema=False)
+    async def root(
+        asked: PredictBody, serve_multiplexed_model_id: Annotated[str | None, Header(convert_underscores=False)] = None
+    ) -> list[list[Score]]:
+        return await answer(asked, serve_multiplexed_model_id)
+
+    @router.post("/adapters/{name}/predict")
+    async def predict_named(name: str, asked: PredictBody) -> list[list[Score]]:
+        """As `/predict`, by a named adapter."""
+        return await answer(asked, name)
+
+    return router
+
+
+def _texts(inputs: str | list[str] | list[list[str]]) -> list[Text]:
+    if isinstance(inputs, str):
+        return [inputs]
+    return [text if isinstance(text, str) else (text[0], text[1]) for text in inputs]
+
+
+def _adapter_routes(service: Service) -> APIRouter:
+    router = APIRouter(prefix="/adapters", tags=["adapters"])
+    library = service.library
+
+    def describe(name: str) -> AdapterInfo:
+        known, entry = library.known(name), library.table.entries.get(name)
+        labels = list(known.labels) if known else None
+        if entry is None:
+            place = library.rooted.get(name)
+            version = known.digest[:12] if known else None
+            return AdapterInfo(
+                name=name, version=version, path=place.path if place else None, labels=labels, loaded=known is not None
+            )
+        canary = Canary(version=str(entry.canary.number), traffic=entry.traffic) if entry.canary else None
+        return AdapterInfo(
+            name=name,
+            version=str(entry.current.number),
+            path=entry.current.path,
+            labels=labels,
+            loaded=known is not None,
+            previous=str(entry.previous.number) if entry.previous else None,
+            canary=canary,
+        )
+
+    @router.get("")
+    async def list_adapters(prefix: str = "", limit: Annotated[int, Query(ge=1, le=100_000)] = 1000) -> AdapterList:
+        """What is served, by name."""
+        names = [name for name in await library.names() if name.startswith(prefix)][:limit]
+        return AdapterList(default=library.table.default, adapters=[describe(name) for name in names])
+
+    @router.put("/{name}")
+    async def put(name: str, asked: PutBody) -> PutAnswer:
+        """Load an adapter, or replace one: no request is dropped; after the answer all replicas serve the new one."""
+        service.check_name(name)
+        trail.get().adapter = name
+        return PutAnswer(name=name, version=str(await service.put(name, asked.path, asked.traffic)))
+
+    @router.delete("/{name}")
+    async def drop(name: str) -> dict[str, str]:
+        """Serve an adapter no more."""
+        trail.get().adapter = name
+        if name not in library.table.entries and name in await library.names():
+            raise ConfigError(f"adapter '{name}' is served from `serve.adapter_root`: remove its folder there.")
+        await service.changes.drop(name)
+        return {"name": name}
+
+    @router.post("/{name}/default")
+    async def promote(name: str) -> dict[str, str]:
+        """Let this adapter answer requests that name none."""
+        trail.get().adapter = name
+        await service.promote(name)
+        return {"default": name}
+
+    @router.post("/{name}/rollback")
+    async def rollback(name: str) -> PutAnswer:
+        """End the canary; where there is none, go back to the previous version."""
+        trail.get().adapter = name
+        table = await service.changes.rollback(name)
+        return PutAnswer(name=name, version=str(table.entry(name).current.number))
+
+    return router
+
+
+def _state_routes(service: Service) -> APIRouter:
+    router = APIRouter(tags=["state"])
+
+    @router.get("/health")
+    async def health() -> dict[str, str]:
+        """The process lives."""
+        return {"status": "ok"}
+
+    @router.get("/ready")
+    async def ready() -> dict[str, str]:
+        """The base model is loaded and the adapters are known."""
+        if not service.ready:
+            raise NotReadyError("the adapter table has not come yet.")
+        return {"status": "ready"}
+
+    @router.get("/info")
+    async def info() -> dict[str, Any]:
+        """What is served, and within which limits."""
+        base, limits = service.library.base, service.settings
+        names = ("max_inputs", "max_characters", "max_body_bytes", "max_batch_tokens", "max_queued_tokens")
+        return {
+            "base_model": base.folder.id,
+            "base_digest": base.digest,
+            "dtype": str(base.dtype).removeprefix("torch."),
+            "device": str(base.device),
+            "replica": service.replica,
+            "default": service.library.table.default,
+            "adapters_loaded": len(service.library.shelf.held),
+            "adapter_bytes": service.library.shelf.size_bytes,
+            "ongoing_tokens": service.engine.load.tokens,
+            "limits": {name: getattr(limits, name) for name in (*names, "max_queued_requests")},
+            "versions": {name: installed(name) for name in ("ray", "torch", "transformers", "peft")}
+            | {"raylora": raylora.__version__},
+        }
+
+    @router.get("/metrics", response_class=PlainTextResponse)
+    async def metrics() -> Response:
+        """Of all replicas, as Prometheus reads it."""
+        texts = {**await service.changes.meters(), service.replica: service.meter_text()}
+        return Response(together(texts), media_type=CONTENT_TYPE_LATEST)
+
+    @router.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        headers = {"content-security-policy": PAGE_POLICY, "referrer-policy": "no-referrer"}
+        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=headers)
+
+    return router
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RayLoraError), "registered for these"
+    return refuse(error)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError), "registered for these"
+    faults = error.errors()
+    if any(fault["type"] == "json_invalid" for fault in faults):
+        return JSONResponse(body(WORDS[400], f"the body is not JSON: {faults[0]['ctx']['error']}."), 400)
+    if all(fault["loc"] == ("body",) and fault["type"] == "missing" for fault in faults):
+        return JSONResponse(body(WORDS[400], "the request has no body."), 400)
+    if any(fault["loc"][:2] == ("body", "inputs") for fault in faults):
+        return JSONResponse(body(WORDS[422], INPUTS), 422)
+    words = [f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}" for fault in faults[:5]]
+    return JSONResponse(body(WORDS[422], "; ".join(dict.fromkeys(words))), 422)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, StarletteHTTPException), "registered for these"
+    kind = WORDS.get(error.status_code, "refused")
+    return JSONResponse(body(kind, str(error.detail)), error.status_code, headers=error.headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    logger.error("request %s failed", trail.get().id, exc_info=error)
+    return JSONResponse(body(WORDS[500], f"a fault of the server's; request id {trail.get().id} is in its log."), 500)

@@ -1,0 +1,154 @@
+"""A Serve replica: one base model, the adapters it holds, and its HTTP face."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import torch
+from fastapi import FastAPI
+from ray import serve
+from ray.exceptions import RayTaskError
+from ray.serve.handle import DeploymentHandle
+
+from raylora.cluster.serve.folders import Folders
+from raylora.cluster.serve.http import build_app
+from raylora.cluster.serve.keys import HashedKey
+from raylora.cluster.serve.library import Library
+from raylora.cluster.serve.meters import Meters
+from raylora.cluster.serve.scaling import TOKENS
+from raylora.cluster.serve.service import Service
+from raylora.cluster.serve.table import Table
+from raylora.config import Job, ModelSection, parse
+from raylora.errors import NotReadyError, RayLoraError
+from raylora.model.adapter import read_card
+from raylora.model.serving.base import ServedBase, resolve_dtype
+from raylora.model.serving.engine import Engine, Limits
+
+logger = logging.getLogger(__name__)
+
+RETRY_S = 0.5
+
+
+class RegistryClient:
+    """`service.Changes` through Serve: the registry's own errors, not Ray's around them."""
+
+    def __init__(self, handle: DeploymentHandle) -> None:
+        self.handle: Any = handle
+
+    async def sync(self, replica: str, revision: int, meters: str) -> Table:
+        return await self._call(self.handle.sync.remote, replica, revision, meters)
+
+    async def leave(self, replica: str) -> None:
+        await self._call(self.handle.leave.remote, replica)
+
+    async def put(self, name: str, path: str, digest: str, traffic: float) -> Table:
+        return await self._call(self.handle.put.remote, name, path, digest, traffic)
+
+    async def drop(self, name: str) -> Table:
+        return await self._call(self.handle.drop.remote, name)
+
+    async def rollback(self, name: str) -> Table:
+        return await self._call(self.handle.rollback.remote, name)
+
+    async def promote(self, name: str) -> Table:
+        return await self._call(self.handle.promote.remote, name)
+
+    async def meters(self) -> dict[str, str]:
+        return await self._call(self.handle.meters.remote)
+
+    async def _call(self, remote: Callable[..., Awaitable[Any]], *values: Any) -> Any:
+        try:
+            return await remote(*values)
+        except RayTaskError as error:
+            if isinstance(error.cause, RayLoraError):
+                raise error.cause from None
+            raise NotReadyError(f"the adapter table does not answer: {error.cause}") from None
+        except RayLoraError:
+            raise
+        except Exception as error:  # noqa: BLE001 - a restart of the registry has many faces, and ends
+            raise NotReadyError(f"the adapter table does not answer: {type(error).__name__}") from None
+
+
+class Endpoint:
+    """The deployment class. `tree` is the job, `threads` torch's, None = its default."""
+
+    def __init__(self, tree: dict[str, Any], known: list[HashedKey], threads: int | None, registry: Any) -> None:
+        _log_access()
+        self.job, self.known = parse(tree), known
+        settings = self.job.serve
+        use_gpu = torch.cuda.is_available()
+        device = torch.device("cuda" if use_gpu else "cpu")
+        base = ServedBase(_base_model(self.job), resolve_dtype(settings.dtype, use_gpu), device)
+        meters = Meters()
+        limits = Limits(settings.max_batch_tokens, settings.max_queued_tokens, settings.max_queued_requests)
+        self.engine = Engine(base, limits, threads, meters.observe)
+        library = Library(base, settings.cache_bytes, settings.adapter_root, settings.merge == "auto")
+        self.registry = RegistryClient(registry)
+        replica = serve.get_replica_context().replica_id.unique_id
+        self.service = Service(self.job, replica, library, self.engine, self.registry, meters)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def __serve_build_asgi_app__(self) -> FastAPI:
+        open_admin = self.job.serve.host in ("127.0.0.1", "localhost", "::1")
+        app = build_app(self.service, self.known, open_admin)
+        loop = asyncio.get_event_loop()
+        self.tasks = [loop.create_task(self._follow()), loop.create_task(self._watch())]
+        return app
+
+    async def _follow(self) -> None:
+        """Keep the table as the registry has it; a lost registry comes back, and until then the last table holds."""
+        service, library, revision = self.service, self.service.library, -1
+        while True:
+            try:
+                table = await self.registry.sync(service.replica, revision, service.meter_text())
+                if table.revision != library.table.revision or not service.ready:
+                    await library.follow(table)
+                revision, service.ready = table.revision, True
+            except NotReadyError as error:
+                logger.warning("%s", error)
+                await asyncio.sleep(RETRY_S)
+
+    async def _watch(self) -> None:
+        while self.job.serve.adapter_root:
+            await asyncio.sleep(self.job.serve.watch_s)
+            try:
+                await self.service.library.watch()
+            except (OSError, RayLoraError):
+                logger.exception("`serve.adapter_root` cannot be looked at")
+
+    async def record_autoscaling_stats(self) -> dict[str, float]:
+        """Read by Ray Serve's autoscaler (`scaling.by_tokens`)."""
+        return {TOKENS: float(self.engine.load.tokens)}
+
+    def check_health(self) -> None:
+        """Read by Ray Serve: a replica that raises is replaced."""
+        if not self.engine.alive:
+            raise RuntimeError("the engine's thread has ended")
+
+
+def _base_model(job: Job) -> ModelSection:
+    """The base of the first adapter that can be read; of the config where there is none yet."""
+    folders, settings = Folders(), job.serve
+    paths = [*settings.adapters.values()]
+    if settings.adapter_root:
+        paths += [f"{settings.adapter_root.rstrip('/')}/{name}" for name in folders.names(settings.adapter_root)[:20]]
+    for path in paths:
+        try:
+            card = read_card(folders.local(folders.find(path)))
+        except RayLoraError:
+            continue
+        trusted = job.model.trust_remote_code
+        return ModelSection(base_model=card.base_model, revision=card.revision, trust_remote_code=trusted)
+    return job.model
+
+
+def _log_access() -> None:
+    """A line per request on the replica's standard output, which Ray keeps."""
+    logger = logging.getLogger("raylora.access")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)

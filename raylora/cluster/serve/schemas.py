@@ -1,0 +1,99 @@
+"""Bodies of requests and answers, as OpenAPI describes them."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from raylora.model.tasks import Function
+
+Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Parameters(Body):
+    top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="labels per input; all by default")
+    function_to_apply: Function | None = Field(default=None, description="to the logits; by default the task's own")
+    adapter: str | None = Field(default=None, description="adapter's name; the default one if not given")
+
+
+class PredictBody(Body):
+    """Hugging Face's text-classification request."""
+
+    inputs: str | list[str] | list[Pair] = Field(description="a text, a list of texts, or a list of pairs of texts")
+    parameters: Parameters | None = None
+
+
+class Score(BaseModel):
+    label: str
+    score: float
+
+
+class PutBody(Body):
+    path: Annotated[str, Field(min_length=1, description="the adapter's folder, or that of the run that made it")]
+    traffic: Annotated[float, Field(gt=0, le=1, strict=False)] = Field(
+        default=1.0, description="below 1: a canary for this share of the requests"
+    )
+
+
+class Canary(BaseModel):
+    version: str
+    traffic: float
+
+
+class AdapterInfo(BaseModel):
+    name: str
+    version: str | None
+    path: str | None
+    labels: list[str] | None
+    loaded: bool
+    previous: str | None = None
+    canary: Canary | None = None
+
+
+class AdapterList(BaseModel):
+    default: str | None
+    adapters: list[AdapterInfo]
+
+
+class PutAnswer(BaseModel):
+    name: str
+    version: str
+
+
+class Tensor(Body):
+    """KServe's Open Inference Protocol v2: a request's tensor of texts."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    name: str
+    shape: list[int]
+    datatype: Literal["BYTES"]
+    data: list[str] | list[list[str]]
+
+
+class InferBody(Body):
+    model_config = ConfigDict(extra="ignore")
+
+    id: str | None = None
+    inputs: Annotated[list[Tensor], Field(min_length=1, max_length=1)]
+
+
+class OutputTensor(BaseModel):
+    name: str
+    datatype: Literal["BYTES", "FP32"]
+    shape: list[int]
+    data: list[str] | list[float]
+
+
+class InferAnswer(BaseModel):
+    model_name: str
+    model_version: str
+    id: str | None = None
+    outputs: list[OutputTensor]
+
+
+class ErrorBody(BaseModel):
+    error: dict[Literal["type", "message"], Any]

@@ -1,0 +1,132 @@
+"""What an endpoint's replica does for a request, whatever the protocol: checks, tokens, batch, answer."""
+
+import asyncio
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import pyarrow as pa
+
+from raylora.cluster.serve.folders import check_inside
+from raylora.cluster.serve.library import Found, Library
+from raylora.cluster.serve.meters import Meters
+from raylora.cluster.serve.table import Table
+from raylora.config import Job
+from raylora.config.serve import NAME
+from raylora.errors import ConfigError, DataError, TooLargeError
+from raylora.model.serving.engine import Engine
+from raylora.model.tasks import Function, scores
+from raylora.model.tokens import Text, TokenizerSpec, encode
+
+INLINE_CHARACTERS = 4000  # about a millisecond of tokenizing; more goes to a thread
+
+
+class Changes(Protocol):
+    """The one place where the table is changed (`registry`); answers when every replica has followed."""
+
+    async def put(self, name: str, path: str, digest: str, traffic: float) -> Table: ...
+    async def drop(self, name: str) -> Table: ...
+    async def rollback(self, name: str) -> Table: ...
+    async def promote(self, name: str) -> Table: ...
+    async def meters(self) -> dict[str, str]: ...
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`scores` [N, C] of N inputs, by the labels of the adapter that gave them."""
+
+    found: Found
+    scores: np.ndarray
+
+
+class Service:
+    def __init__(self, job: Job, replica: str, library: Library, engine: Engine, changes: Changes, meters: Meters):
+        self.settings, self.replica = job.serve, replica
+        self.library, self.engine, self.changes, self.meters = library, engine, changes, meters
+        self.roots = _roots(job)
+        self.ready = False
+
+    async def predict(self, name: str | None, inputs: Sequence[Text], function: Function | None = None) -> Answer:
+        """Raises:
+        DataError, TooLargeError: the inputs.
+        UnknownAdapterError, NotReadyError: the adapter.
+        OverloadError: too much waits.
+        """
+        check_inputs(inputs, self.settings.max_inputs, self.settings.max_characters)
+        found = await self.library.find(name, random.random())
+        encoded = await _encode(inputs, found.adapter.spec)
+        logits = await self.engine.logits(found.adapter, encoded)
+        self.meters.count_inputs(found.name, len(inputs))
+        return Answer(found, scores(logits, found.adapter.card.problem_type, function))
+
+    def check_name(self, name: str) -> None:
+        """Raises:
+        ConfigError: it cannot be an adapter's name.
+        """
+        if not re.fullmatch(NAME, name):
+            raise ConfigError(
+                f"an adapter's name is letters, digits, `.`, `_` and `-`, 128 at most, found '{name[:128]}'."
+            )
+
+    def meter_text(self) -> str:
+        self.meters.ongoing_tokens.set(self.engine.load.tokens)
+        self.meters.loaded.set(len(self.library.shelf.held))
+        self.meters.adapter_bytes.set(self.library.shelf.size_bytes)
+        return self.meters.text()
+
+    async def put(self, name: str, path: str, traffic: float) -> int:
+        """The new version's number, once all replicas have it.
+
+        Raises:
+            ConfigError: the path is outside the roots.
+            ModelError: no adapter there that fits the base.
+        """
+        if name not in self.library.table.entries and traffic < 1:
+            raise ConfigError(f"`traffic` below 1 needs an adapter '{name}' to share it with; put it whole first.")
+        version = await self.library.digest_of(check_inside(path, self.roots))
+        table = await self.changes.put(name, version.path, version.digest, traffic)
+        entry = table.entry(name)
+        return (entry.canary or entry.current).number if traffic < 1 else entry.current.number
+
+    async def promote(self, name: str) -> None:
+        await self.library.find(name, 1.0)  # it must be there and load; it may be the root's
+        await self.changes.promote(name)
+
+
+def _roots(job: Job) -> list[str]:
+    """Folders from which adapters may be put."""
+    parents = [path.rstrip("/").rpartition("/")[0] or "." for path in job.serve.adapters.values()]
+    return list(dict.fromkeys(filter(None, (job.serve.adapter_root, job.storage_path, *parents))))
+
+
+def check_inputs(inputs: Sequence[Text], max_inputs: int, max_characters: int) -> None:
+    """Raises:
+    DataError: no inputs, a blank one, one that is not Unicode, single texts among pairs.
+    TooLargeError: too many or too long.
+    """
+    if not inputs:
+        raise DataError("`inputs` must hold at least one text.")
+    if len(inputs) > max_inputs:
+        raise TooLargeError(f"a request may hold {max_inputs} inputs (`serve.max_inputs`), found {len(inputs)}.")
+    if len({isinstance(text, str) for text in inputs}) > 1:
+        raise DataError("`inputs` must be all texts or all pairs of texts.")
+    for i, text in enumerate(inputs):
+        for part in (text,) if isinstance(text, str) else text:
+            if len(part) > max_characters:
+                raise TooLargeError(
+                    f"input {i} has {len(part)} characters, {max_characters} are allowed (`serve.max_characters`)."
+                )
+            if not part.strip():
+                raise DataError(f"input {i} is blank.")
+            if not part.isascii() and any("\ud800" <= letter <= "\udfff" for letter in part):
+                raise DataError(f"input {i} is not Unicode text: it holds half of a surrogate pair.")
+
+
+async def _encode(inputs: Sequence[Text], spec: TokenizerSpec) -> pa.Table:
+    characters = sum(len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in inputs)
+    if characters <= INLINE_CHARACTERS:
+        return encode(inputs, spec)
+    return await asyncio.to_thread(encode, inputs, spec)

@@ -1,0 +1,133 @@
+"""The table of adapters that an endpoint serves: which version each name stands for. Plain values, no Ray."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from raylora.errors import ConfigError, UnknownAdapterError
+from raylora.faults import close_to
+
+
+@dataclass(frozen=True)
+class Version:
+    """One state of an adapter: its folder, and the digest that its files must have."""
+
+    number: int
+    path: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A name. `traffic` of its requests (0..1) go to `canary`, if there is one; `configured` is the config's path."""
+
+    current: Version
+    previous: Version | None = None
+    canary: Version | None = None
+    traffic: float = 0.0
+    configured: str | None = None
+
+    def pick(self, draw: float) -> Version:
+        """The version for a request; `draw` in [0, 1) is its own."""
+        return self.canary if self.canary and draw < self.traffic else self.current
+
+    @property
+    def newest(self) -> int:
+        return max(v.number for v in (self.current, self.previous, self.canary) if v)
+
+
+@dataclass(frozen=True)
+class Table:
+    """All names. Each change makes a new table of the next `revision`."""
+
+    revision: int = 0
+    default: str | None = None
+    entries: Mapping[str, Entry] = field(default_factory=dict)
+
+    def entry(self, name: str) -> Entry:
+        """Raises:
+        UnknownAdapterError: no such name.
+        """
+        if name not in self.entries:
+            raise UnknownAdapterError(f"no adapter '{name}'{close_to(name, self.entries)}.")
+        return self.entries[name]
+
+    def put(self, name: str, path: str, digest: str, traffic: float = 1.0, configured: str | None = None) -> "Table":
+        """A new version of `name`: for all of its requests, or, below 1, as a canary for that share of them.
+
+        A canary of the very same files is promoted, or gets another share.
+        """
+        entry = self.entries.get(name)
+        if entry is None:
+            if traffic < 1:
+                raise ConfigError(f"`traffic` below 1 needs an adapter '{name}' to share it with; put it whole first.")
+            return self._with(name, Entry(Version(1, path, digest), configured=configured))
+        same = entry.canary and (entry.canary.path, entry.canary.digest) == (path, digest)
+        version = entry.canary if same and entry.canary else Version(entry.newest + 1, path, digest)
+        if traffic < 1:
+            return self._with(name, replace(entry, canary=version, traffic=traffic))
+        return self._with(name, Entry(version, previous=entry.current, configured=configured or entry.configured))
+
+    def rollback(self, name: str) -> "Table":
+        """Drop the canary; where there is none, go back to the previous version.
+
+        Raises:
+            UnknownAdapterError: no such name.
+            ConfigError: there is nothing to go back to.
+        """
+        entry = self.entry(name)
+        if entry.canary:
+            return self._with(name, replace(entry, canary=None, traffic=0.0))
+        if entry.previous is None:
+            raise ConfigError(f"adapter '{name}' has no previous version to go back to.")
+        return self._with(name, replace(entry, current=entry.previous, previous=entry.current))
+
+    def drop(self, name: str) -> "Table":
+        self.entry(name)
+        entries = {other: entry for other, entry in self.entries.items() if other != name}
+        return Table(self.revision + 1, None if self.default == name else self.default, entries)
+
+    def promote(self, name: str) -> "Table":
+        """Make `name` the adapter of requests that name none."""
+        return replace(self, revision=self.revision + 1, default=name)
+
+    def _with(self, name: str, entry: Entry) -> "Table":
+        return replace(self, revision=self.revision + 1, entries={**self.entries, name: entry})
+
+    def dump(self) -> str:
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+
+def load(text: str) -> Table:
+    """`Table.dump` undone."""
+    tree: dict[str, Any] = json.loads(text)
+    return Table(tree["revision"], tree["default"], {name: _entry(each) for name, each in tree["entries"].items()})
+
+
+def _entry(tree: dict[str, Any]) -> Entry:
+    versions: dict[str, Any] = {
+        key: Version(**tree[key]) if tree[key] else None for key in ("current", "previous", "canary")
+    }
+    return Entry(**{**tree, **versions})
+
+
+def configure(table: Table, adapters: Mapping[str, str], digests: Mapping[str, str], default: str | None) -> Table:
+    """The table after a start with these `serve.adapters`: what was changed over HTTP since stays, unless the config
+    itself now says otherwise.
+
+    Args:
+        digests: of the folders of the adapters that are new or whose path is.
+    """
+    for name in [n for n, entry in table.entries.items() if entry.configured and n not in adapters]:
+        table = table.drop(name)
+    for name, path in adapters.items():
+        if not is_configured(table, name, path):
+            table = table.put(name, path, digests[name], configured=path)
+    first = default or table.default or next(iter(adapters), None)
+    return table if first == table.default or first is None else table.promote(first)
+
+
+def is_configured(table: Table, name: str, path: str) -> bool:
+    """Whether the table has taken this line of the config already."""
+    return name in table.entries and table.entries[name].configured == path

@@ -1,0 +1,223 @@
+"""A saved adapter as it is held to serve: one flat tensor of all its low-rank matrices, and its head."""
+
+import copy
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from raylora.errors import ModelError
+from raylora.model import adapter
+from raylora.model.adapter import CARD, Card
+from raylora.model.tokens import TokenizerSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where one projection's matrices lie in the flat tensor: a [r, inputs] from `start`, then b [outputs, r]."""
+
+    path: str
+    r: int
+    inputs: int
+    outputs: int
+    start: int
+
+    def a(self, flat: Tensor) -> Tensor:
+        """[n, r, inputs] of flat [n, P]."""
+        end = self.start + self.r * self.inputs
+        return flat[:, self.start : end].unflatten(1, (self.r, self.inputs))
+
+    def b(self, flat: Tensor) -> Tensor:
+        """[n, outputs, r] of flat [n, P]; alpha / r is in it already."""
+        start = self.start + self.r * self.inputs
+        return flat[:, start : start + self.r * self.outputs].unflatten(1, (self.outputs, self.r))
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Where all matrices of an adapter lie; adapters of one layout share this object (`ServedBase.load`)."""
+
+    places: Mapping[str, Place]
+
+
+@dataclass(frozen=True, eq=False)
+class ServedAdapter:
+    """An adapter in memory. Those of one `layout` can be stacked; `whole` is a model of its own, where it shares none.
+
+    `digest` is that of its files (`folder_digest`).
+    """
+
+    digest: str
+    card: Card
+    spec: TokenizerSpec
+    layout: Layout
+    flat: Tensor
+    heads: Mapping[str, nn.Module]
+    size_bytes: int
+    whole: "PreTrainedModel | None" = None
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.card.labels
+
+
+@dataclass(frozen=True)
+class Files:
+    """An adapter's files, read once: what is checked is what is used."""
+
+    folder: Path
+    card: Card
+    config: dict[str, Any]
+    weights: bytes
+    digest: str
+
+
+def read_files(folder: Path) -> Files:
+    """Raises:
+    ModelError: the folder is not an adapter of raylora's, or a file in it is broken.
+    """
+    card = adapter.read_card(folder)
+    try:
+        weights = (folder / WEIGHTS).read_bytes()
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"adapter {folder} cannot be read: {error}") from None
+    return Files(folder, card, config, weights, folder_digest(folder, weights))
+
+
+def folder_digest(folder: Path, weights: bytes | None = None) -> str:
+    """sha256 of everything that decides an answer: weights, LoRA settings, card, tokenizer."""
+    total = hashlib.sha256(weights if weights is not None else (folder / WEIGHTS).read_bytes())
+    for name in (CONFIG, CARD, *TOKENIZER):
+        if (folder / name).is_file():
+            total.update(hashlib.sha256((folder / name).read_bytes()).digest())
+    return total.hexdigest()
+
+
+def why_alone(config: Mapping[str, Any]) -> str | None:
+    """What keeps an adapter with this `adapter_config.json` from sharing a base with others, if anything does."""
+    if config.get("peft_type") != "LORA":
+        return f"{config.get('peft_type')} is not LoRA"
+    if config.get("bias", "none") != "none":
+        return f"it trains biases (bias: {config['bias']})"
+    kinds = ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "target_parameters", "layer_replication")
+    return next((f"{kind} is set" for kind in kinds if config.get(kind)), None)
+
+
+def read_shared(
+    files: Files, model: "PreTrainedModel", spec: TokenizerSpec, layouts: dict[tuple[Place, ...], Layout]
+) -> ServedAdapter:
+    """The adapter beside others on `model`, which is only looked at; its layout is put among `layouts`, or found there.
+
+    Raises:
+        ModelError: its weights are broken or do not fit the base.
+    """
+    state = _state(files)
+    low_rank = {name: tensor for name, tensor in state.items() if ".lora_" in name}
+    rest = {name: tensor for name, tensor in state.items() if name not in low_rank}
+    dtype = model.dtype
+    places, parts = _lay_out(files, low_rank, model)
+    flat = torch.cat([part.reshape(-1).float() for part in parts]).to(model.device, dtype)
+    heads = _heads(files, rest, model)
+    head_bytes = sum(p.numel() * p.element_size() for head in heads.values() for p in head.parameters())
+    size = flat.numel() * flat.element_size() + head_bytes
+    layout = layouts.setdefault(places, Layout({place.path: place for place in places}))
+    return ServedAdapter(files.digest, files.card, spec, layout, flat, heads, size)
+
+
+def _state(files: Files) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        state = {name.removeprefix("base_model.model."): tensor for name, tensor in load(files.weights).items()}
+    except (SafetensorError, ValueError) as error:
+        raise ModelError(f"{files.folder / WEIGHTS} is broken: {error}") from None
+    bad = [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+    if bad:
+        raise ModelError(f"{files.folder / WEIGHTS} holds values that are not numbers, in {bad[0]}.")
+    return state
+
+
+def _lay_out(
+    files: Files, low_rank: Mapping[str, Tensor], model: "PreTrainedModel"
+) -> tuple[tuple[Place, ...], list[Tensor]]:
+    """Places in the order of their paths, and the matrices that fill them."""
+    modules = dict(model.named_modules())
+    places: list[Place] = []
+    parts: list[Tensor] = []
+    start = 0
+    for path in sorted({name.partition(".lora_")[0] for name in low_rank}):
+        linear = _linear(modules.get(path))
+        try:
+            a, b = (low_rank[f"{path}.lora_{side}.weight"] for side in "AB")
+        except KeyError as error:
+            raise ModelError(f"{files.folder / WEIGHTS} lacks {error.args[0]}.") from None
+        fits = linear is not None and a.shape == (b.shape[1], linear.in_features) and b.shape[0] == linear.out_features
+        if not fits:
+            raise ModelError(
+                f"adapter {files.folder} does not fit the base: {path} is {linear or 'not there'}, "
+                f"its matrices are {tuple(a.shape)} and {tuple(b.shape)}."
+            )
+        r = len(a)
+        alpha = float(files.config["lora_alpha"])
+        scale = alpha / (r**0.5 if files.config.get("use_rslora") else r)
+        places.append(Place(path, r, a.shape[1], b.shape[0], start))
+        parts += [a, b * scale]
+        start += a.numel() + b.numel()
+    if not places:
+        raise ModelError(f"{files.folder / WEIGHTS} holds no LoRA matrices.")
+    return tuple(places), parts
+
+
+def _linear(module: nn.Module | None) -> nn.Linear | None:
+    """A module of the base as its checkpoint has it, whatever holds it now."""
+    inner = getattr(module, "linear", module)
+    return inner if isinstance(inner, nn.Linear) else None
+
+
+def _heads(files: Files, rest: Mapping[str, Tensor], model: "PreTrainedModel") -> dict[str, nn.Module]:
+    """The modules that the adapter brings whole, in fp32, by their path in the base."""
+    modules = dict(model.named_modules())
+    names: Sequence[str] = files.config.get("modules_to_save") or []
+    tops = [path for path in modules if any(path == name or path.endswith(f".{name}") for name in names)]
+    heads: dict[str, nn.Module] = {}
+    left = dict(rest)
+    for top in tops:
+        own = {name.removeprefix(f"{top}."): left.pop(name) for name in rest if name.startswith(f"{top}.")}
+        if own:
+            heads[top] = _filled(getattr(modules[top], "original", modules[top]), own, f"adapter {files.folder}, {top}")
+    if left or not heads:
+        raise ModelError(
+            f"adapter {files.folder} does not fit the base: "
+            + (f"{next(iter(left))} has no place there." if left else "it brings no head.")
+        )
+    return heads
+
+
+def _filled(module: nn.Module, state: Mapping[str, Tensor], place: str) -> nn.Module:
+    """A copy of a module with these weights; the number of outputs may differ."""
+    filled = copy.deepcopy(module).to("meta")
+    if filled.state_dict().keys() != state.keys():
+        raise ModelError(f"{place}: the base has {sorted(filled.state_dict())}, the file {sorted(state)}.")
+    device = next(module.parameters()).device
+    for name, tensor in state.items():
+        path, _, leaf = name.rpartition(".")
+        owner = filled.get_submodule(path)
+        old = getattr(owner, leaf)
+        if old.shape[1:] != tensor.shape[1:]:
+            raise ModelError(f"{place}: {name} is {tuple(tensor.shape)} where the base has {tuple(old.shape)}.")
+        value = tensor.float().to(device)
+        setattr(owner, leaf, nn.Parameter(value, requires_grad=False) if isinstance(old, nn.Parameter) else value)
+    return filled.eval()

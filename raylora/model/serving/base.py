@@ -1,0 +1,149 @@
+"""The base of an endpoint: loaded once, with room for adapters wherever some adapter needs it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raylora.config import ModelSection
+from raylora.errors import ModelError
+from raylora.model import adapter
+from raylora.model.bank.layers import is_fed_positions
+from raylora.model.base import load_base, load_tokenizer, read_config, resolve, weights_digest
+from raylora.model.packing import NotPackable
+from raylora.model.precision import cpu_flags
+from raylora.model.serving.adapter import (
+    TOKENIZER,
+    Files,
+    Layout,
+    Place,
+    ServedAdapter,
+    read_files,
+    read_shared,
+    why_alone,
+)
+from raylora.model.serving.layers import Rows, ServedHead, ServedLinear
+from raylora.model.tokens import TokenizerSpec, tokenizer_spec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+NO_PLACES = Layout({})
+ANY_LABELS = ("0", "1")  # the base's own head is replaced by each adapter's
+
+
+def resolve_dtype(name: str, use_gpu: bool) -> torch.dtype:
+    """Of `serve.dtype`: auto is bf16 on GPUs that have it, and on CPUs with AMX."""
+    if name != "auto":
+        return torch.bfloat16 if name == "bfloat16" else torch.float32
+    fast = torch.cuda.is_bf16_supported(including_emulation=False) if use_gpu else "amx_bf16" in cpu_flags()
+    return torch.bfloat16 if fast else torch.float32
+
+
+class ServedBase:
+    """A frozen base and the adapters' way through it. Adapters are loaded by any thread, run by one.
+
+    Raises:
+        ModelError: the base model cannot be found or loaded.
+    """
+
+    def __init__(self, model: ModelSection, dtype: torch.dtype, device: torch.device) -> None:
+        self.folder = resolve(model)
+        self.digest = weights_digest(self.folder)
+        self.dtype, self.device = dtype, device
+        self.model = self._load(ANY_LABELS, dtype)
+        self.rows = Rows()
+        self.replaced: dict[str, nn.Module] = {}
+        self.mixes = self.model.config.model_type != "deberta-v2"  # its attention is fed a table that has no rows
+        self.specs: dict[tuple[bytes, ...], TokenizerSpec] = {}
+        self.layouts: dict[tuple[Place, ...], Layout] = {}
+
+    def _load(self, labels: tuple[str, ...], dtype: torch.dtype) -> "PreTrainedModel":
+        pad_id: Any = load_tokenizer(self.folder.path).pad_token_id
+        loaded = load_base(self.folder, read_config(self.folder, labels, dropout=False), pad_id, dtype)
+        loaded.model.requires_grad_(False)
+        return loaded.model.to(self.device).eval()  # pyright: ignore[reportArgumentType]
+
+    def load(self, folder: Path, merged: bool = False) -> ServedAdapter:
+        """The adapter in a folder; `merged`, or where it cannot share the base, as a model of its own.
+
+        Raises:
+            ModelError: it is broken, or was trained on another base.
+        """
+        files = read_files(folder)
+        if files.card.base_digest != self.digest:
+            raise ModelError(
+                f"adapter {folder} was trained on {files.card.base_model} with weights {files.card.base_digest[:12]}…, "
+                f"this endpoint runs {self.folder.id} with {self.digest[:12]}…. One endpoint serves one base model."
+            )
+        spec = self._spec(files)
+        if merged or why_alone(files.config):
+            return self._whole(files, spec)
+        return read_shared(files, self.model, spec, self.layouts)
+
+    def _spec(self, files: Files) -> TokenizerSpec:
+        """Adapters with the same tokenizer share one: 700 kB each otherwise."""
+        paths = [files.folder / name for name in TOKENIZER]
+        key = (*(path.read_bytes() if path.is_file() else b"" for path in paths), b"%d" % files.card.max_length)
+        if key not in self.specs:
+            self.specs[key] = tokenizer_spec(load_tokenizer(str(files.folder)), files.card.max_length)
+        return self.specs[key]
+
+    def _whole(self, files: Files, spec: TokenizerSpec) -> ServedAdapter:
+        tuned: Any = adapter.load_weights(self._load(files.card.labels, torch.float32), files.folder)
+        merged: Any = tuned.merge_and_unload(safe_merge=True)
+        merged = merged.to(self.device, self.dtype).eval()
+        size = sum(p.numel() * p.element_size() for p in merged.parameters())
+        return ServedAdapter(files.digest, files.card, spec, NO_PLACES, torch.empty(0), {}, size, whole=merged)
+
+    def lane(self, served: ServedAdapter) -> object:
+        """Adapters of one lane can be in one batch."""
+        return None if served.whole is None and self.mixes else served
+
+    @torch.inference_mode()
+    def logits(self, batch: dict[str, Tensor], adapters: Sequence[ServedAdapter]) -> list[np.ndarray]:
+        """[C] float32 of each row, C being its adapter's number of labels.
+
+        Args:
+            batch: of `Collator`, [N, T]; row i is of `adapters[i]`. All are of one lane.
+        """
+        inputs = {name: values.to(self.device) for name, values in batch.items() if name != "labels"}
+        if adapters[0].whole is not None:
+            own: Any = adapters[0].whole
+            return list(own(**inputs).logits.float().cpu().numpy())
+        self._make_room(adapters)
+        places = {layout: i for i, layout in enumerate(dict.fromkeys(a.layout for a in adapters))}
+        order = sorted(range(len(adapters)), key=lambda i: (places[adapters[i].layout], id(adapters[i])))
+        ordered = [adapters[i] for i in order]
+        if order != list(range(len(order))):
+            inputs = {name: values[order] for name, values in inputs.items()}
+        self.rows.hold(ordered)
+        model: Any = self.model
+        try:
+            found = model(**inputs).logits.float().cpu().numpy()
+        except NotPackable:
+            self.mixes = False
+            raise
+        rows = {i: row[: len(a.labels)] for i, a, row in zip(order, ordered, found, strict=True)}
+        return [rows[i] for i in range(len(adapters))]
+
+    def _make_room(self, adapters: Sequence[ServedAdapter]) -> None:
+        for served in {id(a): a for a in adapters}.values():
+            for path in served.layout.places:
+                if path not in self.replaced:
+                    self._replace(path)
+            for path in served.heads:
+                if path not in self.replaced:
+                    self._replace(path, head=True)
+
+    def _replace(self, path: str, head: bool = False) -> None:
+        above, _, leaf = path.rpartition(".")
+        parent = self.model.get_submodule(above)
+        module: Any = getattr(parent, leaf)
+        self.replaced[path] = ServedHead(path, module, self.rows) if head else ServedLinear(path, module, self.rows)
+        setattr(parent, leaf, self.replaced[path])
+        if is_fed_positions(parent, leaf):
+            self.mixes = False

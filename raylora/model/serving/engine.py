@@ -1,0 +1,239 @@
+"""Continuous batching: whenever the model is free it runs what waits, across adapters, up to a token budget."""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from raylora.errors import OverloadError
+from raylora.model.packing import NotPackable
+from raylora.model.serving.adapter import ServedAdapter
+from raylora.model.serving.base import ServedBase
+from raylora.model.serving.queue import LOOK_AHEAD, Waiting, choose
+from raylora.model.tokens import Collator, TokenTable, table_of
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One forward that has run, for the meters; `waited_s` per row from arrival to start."""
+
+    rows: int
+    tokens: int
+    padded_tokens: int
+    adapters: int
+    run_s: float
+    waited_s: Sequence[float]
+
+
+@dataclass(eq=False)
+class _Request:
+    """All rows of one request; `done` is called on its event loop, once."""
+
+    adapter: ServedAdapter
+    encoded: pa.Table
+    lengths: np.ndarray
+    done: "asyncio.Future[np.ndarray]"
+    loop: asyncio.AbstractEventLoop
+    arrived: float
+    found: list[np.ndarray | None]
+    missing: int
+
+    def settle(self, error: Exception | None) -> None:
+        if self.done.done():  # its caller has gone
+            return
+        if error:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(np.stack([row for row in self.found if row is not None]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Row(Waiting):
+    request: _Request
+    index: int
+
+
+@dataclass
+class Limits:
+    """`max_batch_tokens` of one forward, padding included; more than the others may not wait."""
+
+    max_batch_tokens: int
+    max_queued_tokens: int
+    max_queued_requests: int
+
+
+@dataclass
+class Load:
+    """What waits or runs at this moment."""
+
+    requests: int = 0
+    tokens: int = 0
+
+
+class Engine:
+    """Runs rows of many adapters on one base, in a thread of its own; asked from event loops.
+
+    Args:
+        threads: of torch; None = torch's default.
+        observe: called after every forward, from the engine's thread.
+    """
+
+    def __init__(
+        self, base: ServedBase, limits: Limits, threads: int | None, observe: Callable[[Batch], None] = lambda _: None
+    ) -> None:
+        self.base, self.limits, self.threads, self.observe = base, limits, threads, observe
+        self.load = Load()
+        self._rows: deque[_Row] = deque()
+        self._wake = threading.Condition()
+        self._open = True
+        self._thread = threading.Thread(target=self._work, name="raylora-engine", daemon=True)
+        self._thread.start()
+
+    async def logits(self, adapter: ServedAdapter, encoded: pa.Table) -> np.ndarray:
+        """[N, C] float32 of the N rows that `encode` gave. A cancelled caller's rows that wait are dropped.
+
+        Raises:
+            OverloadError: too much waits already.
+        """
+        lengths = table_of(encoded).lengths
+        loop = asyncio.get_running_loop()
+        request = _Request(
+            adapter,
+            encoded,
+            lengths,
+            loop.create_future(),
+            loop,
+            time.perf_counter(),
+            [None] * len(lengths),
+            len(lengths),
+        )
+        tokens = int(lengths.sum())
+        self._admit(request, tokens)
+        try:
+            return await request.done
+        finally:
+            with self._wake:
+                self.load.requests -= 1
+                self.load.tokens -= tokens
+
+    def _admit(self, request: _Request, tokens: int) -> None:
+        spec = request.adapter.spec
+        # pairs have a column more than single texts, and padding follows the tokenizer
+        lane = (self.base.lane(request.adapter), *request.encoded.column_names, spec.pad_id, spec.pad_left)
+        with self._wake:
+            full = self.load.tokens + tokens > self.limits.max_queued_tokens and self.load.requests
+            if full or self.load.requests >= self.limits.max_queued_requests:
+                raise OverloadError(
+                    f"{self.load.requests} requests of {self.load.tokens} tokens wait already. Try again in a second."
+                )
+            self.load.requests += 1
+            self.load.tokens += tokens
+            self._rows.extend(_Row(int(n), lane, request, i) for i, n in enumerate(request.lengths))
+            self._wake.notify()
+
+    @property
+    def alive(self) -> bool:
+        return self._thread.is_alive()
+
+    def close(self) -> None:
+        """End the thread; rows that wait are not run."""
+        with self._wake:
+            self._open = False
+            self._wake.notify()
+        self._thread.join(timeout=10)
+
+    def _work(self) -> None:
+        if self.threads:
+            torch.set_num_threads(self.threads)
+        while rows := self._take():
+            self._run(rows)
+
+    def _take(self) -> list[_Row]:
+        """The next batch; waits while there is none. Empty at the end."""
+        with self._wake:
+            while self._open:
+                self._drop_cancelled()
+                if self._rows:
+                    head = [self._rows[i] for i in range(min(len(self._rows), LOOK_AHEAD))]
+                    chosen = choose(head, self.limits.max_batch_tokens)
+                    taken = set(chosen)
+                    for _ in head:
+                        self._rows.popleft()
+                    self._rows.extendleft(row for i, row in reversed(list(enumerate(head))) if i not in taken)
+                    return [head[i] for i in chosen]
+                self._wake.wait()
+        return []
+
+    def _drop_cancelled(self) -> None:
+        while self._rows and self._rows[0].request.done.cancelled():
+            self._rows.popleft()
+
+    def _run(self, rows: Sequence[_Row]) -> None:
+        rows = [row for row in rows if not row.request.done.done()]
+        if not rows:
+            return
+        try:
+            self._forward(rows)
+        except Exception as error:
+            own = {id(row.request): row.request for row in rows}
+            if len(own) == 1:
+                logger.exception("a batch failed")
+                self._settle(own.values(), error)
+                return
+            if not isinstance(error, NotPackable):
+                logger.warning("a mixed batch failed (%s): its requests run one by one", error)
+            for request in own.values():  # a broken one fails alone
+                self._run([row for row in rows if row.request is request])
+
+    def _forward(self, rows: Sequence[_Row]) -> None:
+        start = time.perf_counter()
+        batch = _collate(rows)
+        found = self.base.logits(batch, [row.request.adapter for row in rows])
+        finished: list[_Request] = []
+        for row, logits in zip(rows, found, strict=True):
+            row.request.found[row.index] = logits
+            row.request.missing -= 1
+            if not row.request.missing:
+                finished.append(row.request)
+        self._settle(finished, None)
+        padded = batch["attention_mask"].numel()
+        tokens, run_s = sum(row.tokens for row in rows), time.perf_counter() - start
+        adapters = len({id(row.request.adapter) for row in rows})
+        self.observe(Batch(len(rows), tokens, padded, adapters, run_s, [start - row.request.arrived for row in rows]))
+
+    def _settle(self, requests: Iterable[_Request], error: Exception | None) -> None:
+        by_loop: dict[asyncio.AbstractEventLoop, list[_Request]] = {}
+        for request in requests:
+            by_loop.setdefault(request.loop, []).append(request)
+        for loop, own in by_loop.items():
+            loop.call_soon_threadsafe(_settle_all, own, error)
+
+
+def _settle_all(requests: Sequence[_Request], error: Exception | None) -> None:
+    for request in requests:
+        request.settle(error)
+
+
+def _collate(rows: Sequence[_Row]) -> dict[str, torch.Tensor]:
+    """As in training: the same `Collator`, over the tables of several requests."""
+    starts: dict[int, int] = {}
+    chunks: list[pa.Table] = []
+    count = 0
+    for row in rows:
+        if id(row.request) not in starts:
+            starts[id(row.request)] = count
+            chunks.append(row.request.encoded)
+            count += row.request.encoded.num_rows
+    places = np.array([starts[id(row.request)] + row.index for row in rows])
+    lengths = np.array([row.tokens for row in rows], dtype=np.int32)
+    table = TokenTable(chunks, places, np.zeros(len(rows), dtype=np.int64), lengths)
+    return Collator(table, rows[0].request.adapter.spec)(np.arange(len(rows)))

@@ -1,0 +1,218 @@
+"""The parts of an endpoint that need no Ray: queue, table, keys, roles, meters, folders."""
+
+from pathlib import Path
+
+import pytest
+
+from raylora.cluster.serve import keys, table
+from raylora.cluster.serve.folders import Folders, check_inside
+from raylora.cluster.serve.guard import role_of
+from raylora.cluster.serve.meters import Meters, together
+from raylora.cluster.serve.scaling import replicas_for
+from raylora.cluster.serve.service import check_inputs
+from raylora.cluster.serve.table import Table
+from raylora.errors import ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
+from raylora.model.serving.queue import Waiting, choose
+from raylora.model.tasks import best_first, scores
+
+
+def waiting(*tokens: int, lanes: str = "") -> list[Waiting]:
+    return [Waiting(n, lane) for n, lane in zip(tokens, lanes or "a" * len(tokens), strict=True)]
+
+
+def test_all_that_waits_runs_where_it_fits() -> None:
+    assert choose(waiting(5, 9, 3), 27) == [0, 1, 2]
+
+
+def test_a_batch_holds_the_oldest_and_its_likes_within_the_budget() -> None:
+    rows = waiting(10, 100, 9, 11, 10, 100)
+    chosen = choose(rows, 44)
+    assert 0 in chosen
+    assert sorted(chosen) == [0, 2, 3, 4]
+    assert len(chosen) * max(rows[i].tokens for i in chosen) <= 44
+
+
+def test_a_row_longer_than_the_budget_runs_alone() -> None:
+    assert choose(waiting(500, 3, 3), 64) == [0]
+
+
+def test_shorter_rows_fill_a_long_rows_batch() -> None:
+    assert sorted(choose(waiting(20, 5, 30, 6), 60)) == [0, 1, 3]
+
+
+def test_lanes_are_not_mixed() -> None:
+    assert choose(waiting(4, 4, 4, 4, lanes="abab"), 100) == [0, 2]
+
+
+def test_every_row_runs_in_the_end() -> None:
+    rows = waiting(*[(i * 7919) % 90 + 1 for i in range(300)])
+    left, batches = list(rows), 0
+    while left:
+        chosen = set(choose(left, 256))
+        assert 0 in chosen
+        left = [row for i, row in enumerate(left) if i not in chosen]
+        batches += 1
+    assert batches < 1.25 * sum(row.tokens for row in rows) / 256
+
+
+def test_a_swap_keeps_the_version_before_for_a_rollback() -> None:
+    first = Table().put("x", "/a", "d1")
+    second = first.put("x", "/b", "d2")
+    assert (second.entry("x").current.path, second.entry("x").current.number) == ("/b", 2)
+    back = second.rollback("x")
+    assert (back.entry("x").current.path, back.entry("x").current.number) == ("/a", 1)
+    assert back.put("x", "/c", "d3").entry("x").current.number == 3
+    assert back.revision == 3
+
+
+def test_a_canary_takes_its_share_until_it_is_promoted_or_rolled_back() -> None:
+    canary = Table().put("x", "/a", "d1").put("x", "/b", "d2", traffic=0.1)
+    entry = canary.entry("x")
+    assert [entry.pick(draw).path for draw in (0.0, 0.09, 0.1, 0.99)] == ["/b", "/b", "/a", "/a"]
+    assert canary.rollback("x").entry("x").canary is None
+    promoted = canary.put("x", "/b", "d2").entry("x")
+    assert (promoted.current.number, promoted.canary, promoted.previous) == (2, None, entry.current)
+    assert canary.put("x", "/b", "d2", traffic=0.5).entry("x").traffic == 0.5
+
+
+def test_a_canary_needs_something_to_share_with() -> None:
+    with pytest.raises(ConfigError, match="put it whole first"):
+        Table().put("x", "/a", "d", traffic=0.5)
+
+
+def test_a_table_reads_back_as_it_was_written() -> None:
+    whole = Table().put("x", "/a", "d1", configured="/a").put("x", "/b", "d2", traffic=0.25).promote("x")
+    assert table.load(whole.dump()) == whole
+
+
+def test_an_unknown_adapter_is_named_with_a_close_one() -> None:
+    known = Table().put("reviews", "/a", "d")
+    with pytest.raises(UnknownAdapterError, match="did you mean 'reviews'"):
+        known.entry("review")
+    with pytest.raises(ConfigError, match="no previous version"):
+        known.rollback("reviews")
+
+
+def test_a_restart_keeps_what_http_changed_unless_the_config_says_otherwise() -> None:
+    started = table.configure(Table(), {"x": "/a", "y": "/y"}, {"x": "d1", "y": "d2"}, None)
+    assert started.default == "x"
+    swapped = started.put("x", "/b", "d3").put("z", "/z", "d4")
+    again = table.configure(swapped, {"x": "/a", "y": "/y"}, {}, None)
+    assert again == swapped
+    changed = table.configure(swapped, {"x": "/c"}, {"x": "d5"}, None)
+    assert changed.entry("x").current.path == "/c"
+    assert sorted(changed.entries) == ["x", "z"]  # y left the config; z came over HTTP
+
+
+def test_a_dropped_default_is_no_default() -> None:
+    assert Table().put("x", "/a", "d").promote("x").drop("x").default is None
+
+
+def test_a_key_fits_its_role_and_an_admins_every_role(tmp_path: Path) -> None:
+    predict, admin = keys.make("predict"), keys.make("admin")
+    file = tmp_path / "keys"
+    file.write_text(f"# ours\n{predict.line}\n\n{admin.line}  # operations\n")
+    known = keys.read(str(file), {})
+    assert predict.key not in file.read_text()
+    keys.check(f"Bearer {predict.key}", known, "predict")
+    keys.check(f"bearer {admin.key}", known, "admin")
+    keys.check(f"Bearer {admin.key}", known, "predict")
+    for header, role in (
+        (f"Bearer {predict.key}", "admin"),
+        (None, "predict"),
+        ("Bearer ", "predict"),
+        (predict.key, "predict"),
+    ):
+        with pytest.raises(KeyMissingError, match="Authorization: Bearer"):
+            keys.check(header, known, role)
+    assert keys.read("env:KEYS", {"KEYS": admin.line}) == [known[1]]
+
+
+@pytest.mark.parametrize("text", ["admin", "root " + "0" * 64, "admin short", "secret-key-in-plain-text"])
+def test_a_wrong_line_of_keys_is_refused_and_not_shown(text: str) -> None:
+    with pytest.raises(ConfigError, match="line 1") as error:
+        keys.read("env:KEYS", {"KEYS": text})
+    assert "secret" not in str(error.value)
+
+
+def test_calls_that_change_adapters_are_an_admins() -> None:
+    assert {role_of(*call) for call in (("PUT", "/adapters/x"), ("DELETE", "/adapters/x"))} == {"admin"}
+    assert {role_of("POST", f"/adapters/x/{word}") for word in ("default", "rollback")} == {"admin"}
+    predicts = [("POST", "/predict"), ("POST", "/adapters/x/predict"), ("GET", "/adapters"), ("GET", "/metrics")]
+    assert {role_of(*call) for call in [*predicts, ("POST", "/v2/models/x/infer"), ("GET", "/info")]} == {"predict"}
+    assert {role_of("GET", path) for path in ("/", "/health", "/ready", "/docs", "/v2/health/live")} == {None}
+    assert role_of("POST", "/") == "predict"
+
+
+def test_meters_of_several_replicas_are_told_apart() -> None:
+    first, second = Meters(), Meters()
+    first.count_inputs("x", 3)
+    second.count_inputs("x", 4)
+    text = together({"a": first.text(), "b": second.text()}).decode()
+    assert 'raylora_inputs_total{adapter="x",replica="a"} 3.0' in text
+    assert 'raylora_inputs_total{adapter="x",replica="b"} 4.0' in text
+    assert text.count("# TYPE raylora_inputs_total counter") == 1
+
+
+@pytest.mark.parametrize(
+    ("inputs", "error", "message"),
+    [
+        ([], DataError, "at least one"),
+        (["a"] * 5, TooLargeError, "4 inputs"),
+        (["x" * 11], TooLargeError, "input 0 has 11 characters"),
+        (["a", " \n"], DataError, "input 1 is blank"),
+        (["a", ("b", "c")], DataError, "all texts or all pairs"),
+        (["\ud800"], DataError, "input 0 is not Unicode"),
+        ([("a", "")], DataError, "input 0 is blank"),
+    ],
+)
+def test_inputs_that_cannot_be_are_refused(inputs: list[str], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        check_inputs(inputs, 4, 10)
+
+
+def test_inputs_of_any_script_pass() -> None:
+    check_inputs(["plain", "déjà", "中文", "🙂", "a\x00b"], 5, 10)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "outside", "replicas"), [(0, 0, 0), (0, 1, 1), (1, 1, 1), (4096, 9, 1), (4097, 9, 2)]
+)
+def test_replicas_follow_tokens(tokens: float, outside: float, replicas: int) -> None:
+    assert replicas_for(tokens, outside, 4096) == replicas
+
+
+def test_a_path_outside_the_roots_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "a").mkdir(parents=True)
+    (tmp_path / "secret").mkdir()
+    (root / "link").symlink_to(tmp_path / "secret")
+    assert check_inside(str(root / "a"), [str(root)]) == str((root / "a").resolve())
+    for path in (f"{root}/../secret", str(root / "link"), str(tmp_path / "rootless"), "/etc/passwd", "s3://b/root"):
+        with pytest.raises(ConfigError, match="must be inside"):
+            check_inside(path, [str(root)])
+    with pytest.raises(ConfigError, match=r"must not hold `\.\.`"):
+        check_inside("s3://bucket/root/../other", ["s3://bucket/root"])
+
+
+def test_a_runs_folder_stands_for_the_adapter_in_it(tmp_path: Path) -> None:
+    inner = tmp_path / "run" / "adapter"
+    inner.mkdir(parents=True)
+    for name in ("raylora.json", "adapter_model.safetensors"):
+        (inner / name).write_text("{}")
+    place = Folders().find(str(tmp_path / "run"))
+    assert place.path == str(inner)
+    (inner / "adapter_model.safetensors").write_text("changed")
+    assert Folders().find(str(tmp_path / "run")).state != place.state
+
+
+def test_scores_take_the_form_of_the_task() -> None:
+    import numpy as np
+
+    logits = np.array([[0.0, 0.0, np.log(2.0)]])
+    assert scores(logits, "single_label_classification")[0].tolist() == pytest.approx([0.25, 0.25, 0.5])
+    assert scores(logits, "single_label_classification", "sigmoid")[0].tolist() == pytest.approx([0.5, 0.5, 2 / 3])
+    assert scores(np.array([[-1000.0, 1000.0]]), "single_label_classification", "sigmoid").tolist() == [[0.0, 1.0]]
+    assert scores(logits, "single_label_classification", "none")[0].tolist() == logits[0].tolist()
+    best = best_first(np.array([0.2, 0.4, 0.4]), ("a", "b", "c"), top_k=2)
+    assert [(entry.label, entry.score) for entry in best] == [("b", 0.4), ("c", 0.4)]
