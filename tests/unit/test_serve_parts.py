@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from raylora.cluster.serve import keys, table
-from raylora.cluster.serve.folders import Folders, check_inside
+from raylora.cluster.serve.folders import check_inside, find, inside, parent
 from raylora.cluster.serve.guard import role_of
 from raylora.cluster.serve.meters import Meters, together
 from raylora.cluster.serve.scaling import replicas_for
@@ -191,8 +191,17 @@ def test_a_path_outside_the_roots_is_refused(tmp_path: Path) -> None:
     for path in (f"{root}/../secret", str(root / "link"), str(tmp_path / "rootless"), "/etc/passwd", "s3://b/root"):
         with pytest.raises(ConfigError, match="must be inside"):
             check_inside(path, [str(root)])
+    assert check_inside("s3://b/root/x?region=a", ["s3://b/root?region=a"]) == "s3://b/root/x?region=a"
+    for path in ("s3://b/rootless", "s3://b/root/x?endpoint_override=evil", "file:///etc"):
+        with pytest.raises(ConfigError, match="must be inside"):
+            check_inside(path, ["s3://b/root?region=a", str(root)])
     with pytest.raises(ConfigError, match=r"must not hold `\.\.`"):
         check_inside("s3://bucket/root/../other", ["s3://bucket/root"])
+
+
+def test_folders_are_joined_and_parted_with_their_options() -> None:
+    assert [inside(path, "x") for path in ("a", "/a/", "s3://b/c?r=1")] == ["a/x", "/a/x", "s3://b/c/x?r=1"]
+    assert [parent(path) for path in ("a", "/a", "/a/b/", "s3://b/c/d?r=1")] == [".", "/", "/a", "s3://b/c?r=1"]
 
 
 def test_a_runs_folder_stands_for_the_adapter_in_it(tmp_path: Path) -> None:
@@ -200,10 +209,10 @@ def test_a_runs_folder_stands_for_the_adapter_in_it(tmp_path: Path) -> None:
     inner.mkdir(parents=True)
     for name in ("raylora.json", "adapter_model.safetensors"):
         (inner / name).write_text("{}")
-    place = Folders().find(str(tmp_path / "run"))
+    place = find(str(tmp_path / "run"))
     assert place.path == str(inner)
     (inner / "adapter_model.safetensors").write_text("changed")
-    assert Folders().find(str(tmp_path / "run")).state != place.state
+    assert find(str(tmp_path / "run")).state != place.state
 
 
 def test_scores_take_the_form_of_the_task() -> None:

@@ -11,8 +11,8 @@ from ray import serve
 from ray.serve import Application
 
 from raylora.cluster.connect import Cluster, connect, environ
-from raylora.cluster.serve import keys
-from raylora.cluster.serve.folders import Folders, absolute
+from raylora.cluster.serve import folders, keys
+from raylora.cluster.serve.folders import absolute
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.replica import Endpoint
 from raylora.config import Job, parse
@@ -107,9 +107,9 @@ def check(job: Job) -> None:
         raise ConfigError(
             "nothing to serve: set serve.adapters.NAME=PATH for one adapter, or serve.adapter_root for a folder."
         )
-    folders = Folders()
     for path in settings.adapters.values():
-        read_files(folders.local(folders.find(path)))
+        with folders.local(folders.find(path)) as folder:
+            read_files(folder)
 
 
 def run(job: Job, say: Say) -> None:

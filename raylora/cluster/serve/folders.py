@@ -2,7 +2,8 @@
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,9 +27,26 @@ def absolute(path: str) -> str:
     """
     if not is_remote(path):
         return os.path.realpath(Path(path).expanduser())
-    if ".." in path.split("/"):
+    address, mark, options = _parts(path)
+    if ".." in address.split("/"):
         raise ConfigError(f"path {path} must not hold `..`.")
-    return path.rstrip("/")
+    return address.rstrip("/") + mark + options
+
+
+def inside(path: str, name: str) -> str:
+    """A folder in a folder; an address keeps its options (`?endpoint_override=...`)."""
+    address, mark, options = _parts(path)
+    return f"{address.rstrip('/')}/{name}{mark}{options}"
+
+
+def parent(path: str) -> str:
+    """The folder around a folder."""
+    address, mark, options = _parts(path)
+    return (address.rstrip("/").rpartition("/")[0] or ("/" if address.startswith("/") else ".")) + mark + options
+
+
+def _parts(path: str) -> tuple[str, str, str]:
+    return path.partition("?") if is_remote(path) else (path, "", "")
 
 
 def check_inside(path: str, roots: Sequence[str]) -> str:
@@ -39,7 +57,8 @@ def check_inside(path: str, roots: Sequence[str]) -> str:
     """
     found = absolute(path)
     for root in map(absolute, roots):
-        if found == root or found.startswith(root.rstrip("/") + "/"):
+        (address, _, options), (above, _, expected) = _parts(found), _parts(root)
+        if f"{address}/".startswith(f"{above.rstrip('/')}/") and options == expected:
             return found
     raise ConfigError(f"path {path} must be inside {' or '.join(roots)}.")
 
@@ -52,50 +71,48 @@ class Place:
     state: str
 
 
-class Folders:
-    """Reads adapters' folders, remote ones through a local copy."""
+def adapter_in(path: str) -> Place | None:
+    """The adapter in this folder, or in its `adapter` where it is a run's; None where there is none."""
+    for folder in (path, inside(path, "adapter")):
+        filesystem, within = _open(folder)
+        card, weights = filesystem.get_file_info([f"{within}/{CARD}", f"{within}/{WEIGHTS}"])
+        if card.is_file and weights.is_file:
+            return Place(folder, f"{weights.mtime_ns}-{weights.size}-{card.mtime_ns}")
+    return None
 
-    def __init__(self) -> None:
-        self.scratch = tempfile.TemporaryDirectory(prefix="raylora-adapters-")
 
-    def place(self, path: str) -> Place | None:
-        """The adapter in this folder, or in its `adapter` where it is a run's; None where there is none."""
-        filesystem, inside = _open(path)
-        for below in ("", "/adapter"):
-            names = (f"{inside}{below}/{CARD}", f"{inside}{below}/{WEIGHTS}")
-            card, weights = filesystem.get_file_info(list(names))
-            if card.is_file and weights.is_file:
-                return Place(path.rstrip("/") + below, f"{weights.mtime_ns}-{weights.size}-{card.mtime_ns}")
-        return None
+def find(path: str) -> Place:
+    """Raises:
+    ModelError: there is no adapter.
+    """
+    found = adapter_in(path)
+    if found is None:
+        raise ModelError(f"{path} holds no adapter saved by raylora: {CARD} or {WEIGHTS} is missing.")
+    return found
 
-    def find(self, path: str) -> Place:
-        """Raises:
-        ModelError: there is no adapter.
-        """
-        found = self.place(path)
-        if found is None:
-            raise ModelError(f"{path} holds no adapter saved by raylora: {CARD} or {WEIGHTS} is missing.")
-        return found
 
-    def local(self, place: Place) -> Path:
-        """Its files, here."""
-        if not is_remote(place.path):
-            return Path(place.path)
-        filesystem, inside = _open(place.path)
-        target = Path(tempfile.mkdtemp(dir=self.scratch.name))
-        pyarrow.fs.copy_files(inside, str(target), source_filesystem=filesystem)
-        return target
+@contextmanager
+def local(place: Place) -> Generator[Path]:
+    """Its files, here, as long as the block runs."""
+    if not is_remote(place.path):
+        yield Path(place.path)
+        return
+    filesystem, within = _open(place.path)
+    with tempfile.TemporaryDirectory(prefix="raylora-adapter-") as copy:
+        pyarrow.fs.copy_files(within, copy, source_filesystem=filesystem)
+        yield Path(copy)
 
-    def names(self, root: str) -> list[str]:
-        """Folders in a root, sorted."""
-        filesystem, inside = _open(root)
-        found = filesystem.get_file_info(pyarrow.fs.FileSelector(inside, allow_not_found=True))
-        return sorted(info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory)
+
+def names(root: str) -> list[str]:
+    """Folders in a root, sorted."""
+    filesystem, within = _open(root)
+    found = filesystem.get_file_info(pyarrow.fs.FileSelector(within, allow_not_found=True))
+    return sorted(info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory)
 
 
 def _open(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
     try:
-        filesystem, inside = pyarrow.fs.FileSystem.from_uri(absolute(path))
+        filesystem, within = pyarrow.fs.FileSystem.from_uri(absolute(path))
     except (pa.ArrowInvalid, OSError) as error:
         raise ConfigError(f"path {path} cannot be used: {error}") from None
-    return filesystem, inside.rstrip("/")
+    return filesystem, within.rstrip("/")

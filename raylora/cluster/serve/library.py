@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
-from raylora.cluster.serve.folders import Folders, Place, check_inside
+from raylora.cluster.serve import folders
+from raylora.cluster.serve.folders import Place
 from raylora.cluster.serve.table import Table, Version
 from raylora.config.serve import NAME
 from raylora.errors import ModelError, NotReadyError, UnknownAdapterError
@@ -67,7 +68,6 @@ class Library:
         self.base, self.root, self.merge = base, root, merge and root is None
         self.table = Table()
         self.shelf = Shelf(cache_bytes)
-        self.folders = Folders()
         self.rooted: dict[str, Place] = {}
         self._loading: dict[Hashable, asyncio.Future[ServedAdapter]] = {}
         self._pool = ThreadPoolExecutor(2, thread_name_prefix="raylora-load")
@@ -141,7 +141,7 @@ class Library:
     async def names(self) -> list[str]:
         """All names, those of the table first."""
         root = self.root
-        rooted = await self._run(lambda: self.folders.names(root)) if root else []
+        rooted = await self._run(lambda: folders.names(root)) if root else []
         return [*self.table.entries, *(n for n in rooted if n not in self.table.entries and re.match(NAME, n))]
 
     async def digest_of(self, path: str) -> Version:
@@ -150,8 +150,8 @@ class Library:
         Raises:
             ModelError: it holds no adapter, a broken one, or one of another base.
         """
-        place = await self._run(lambda: self.folders.find(path))
-        adapter = await self._run(lambda: self.base.load(self.folders.local(place)))
+        place = await self._run(lambda: folders.find(path))
+        adapter = await self._run(lambda: self._read(place, merged=False))
         self.shelf.add((adapter.digest, False), adapter)
         return Version(0, place.path, adapter.digest)
 
@@ -166,7 +166,7 @@ class Library:
         return self.merge and len(table.entries) == 1 and all(entry.canary is None for entry in table.entries.values())
 
     def _checked(self, version: Version, merged: bool) -> ServedAdapter:
-        adapter = self._read(self.folders.find(version.path), merged)
+        adapter = self._read(folders.find(version.path), merged)
         if adapter.digest != version.digest:
             raise ModelError(
                 f"the files in {version.path} have changed since they were put (sha256 {adapter.digest[:12]}…, then "
@@ -175,7 +175,8 @@ class Library:
         return adapter
 
     def _read(self, place: Place, merged: bool) -> ServedAdapter:
-        return self.base.load(self.folders.local(place), merged)
+        with folders.local(place) as folder:
+            return self.base.load(folder, merged)
 
     async def _place(self, name: str) -> Place:
         place = self.rooted.get(name)
@@ -190,7 +191,7 @@ class Library:
 
     def _look(self, name: str) -> Place | None:
         assert self.root, "asked for where there is a root"
-        return self.folders.place(check_inside(f"{self.root.rstrip('/')}/{name}", [self.root]))
+        return folders.adapter_in(folders.check_inside(folders.inside(self.root, name), [self.root]))
 
     async def _held(self, key: Hashable, load: Callable[[], ServedAdapter]) -> ServedAdapter:
         """From memory, or loaded; requests that ask at the same time wait for one load.

@@ -8,8 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+from raylora.cluster.serve import folders
 from raylora.cluster.serve import table as tables
-from raylora.cluster.serve.folders import Folders, absolute
+from raylora.cluster.serve.folders import absolute
 from raylora.cluster.serve.table import Table
 from raylora.cluster.storage import RunFolder
 from raylora.config import parse
@@ -43,9 +44,10 @@ class Registry:
         self.changed = asyncio.Condition()
         adapters = {name: absolute(path) for name, path in job.serve.adapters.items()}
         new = {n: path for n, path in adapters.items() if not tables.is_configured(self.table, n, path)}
-        folders, digests = Folders(), dict[str, str]()
+        digests: dict[str, str] = {}
         for name, path in new.items():
-            digests[name] = read_files(folders.local(folders.find(path))).digest
+            with folders.local(folders.find(path)) as folder:
+                digests[name] = read_files(folder).digest
         self._keep(tables.configure(self.table, adapters, digests, job.serve.default))
 
     def _keep(self, table: Table) -> None:

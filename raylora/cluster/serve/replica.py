@@ -12,7 +12,7 @@ from ray import serve
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
-from raylora.cluster.serve.folders import Folders
+from raylora.cluster.serve import folders
 from raylora.cluster.serve.http import build_app
 from raylora.cluster.serve.keys import HashedKey
 from raylora.cluster.serve.library import Library
@@ -130,13 +130,14 @@ class Endpoint:
 
 def _base_model(job: Job) -> ModelSection:
     """The base of the first adapter that can be read; of the config where there is none yet."""
-    folders, settings = Folders(), job.serve
+    settings = job.serve
     paths = [*settings.adapters.values()]
     if settings.adapter_root:
-        paths += [f"{settings.adapter_root.rstrip('/')}/{name}" for name in folders.names(settings.adapter_root)[:20]]
+        paths += [folders.inside(settings.adapter_root, name) for name in folders.names(settings.adapter_root)[:20]]
     for path in paths:
         try:
-            card = read_card(folders.local(folders.find(path)))
+            with folders.local(folders.find(path)) as folder:
+                card = read_card(folder)
         except RayLoraError:
             continue
         trusted = job.model.trust_remote_code

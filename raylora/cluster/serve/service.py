@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from raylora.cluster.serve.folders import check_inside
+from raylora.cluster.serve.folders import check_inside, parent
 from raylora.cluster.serve.library import Found, Library
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.table import Table
@@ -98,7 +98,7 @@ class Service:
 
 def _roots(job: Job) -> list[str]:
     """Folders from which adapters may be put."""
-    parents = [path.rstrip("/").rpartition("/")[0] or "." for path in job.serve.adapters.values()]
+    parents = map(parent, job.serve.adapters.values())
     return list(dict.fromkeys(filter(None, (job.serve.adapter_root, job.storage_path, *parents))))
 
 
