@@ -24,7 +24,7 @@ from raylora.errors import KeyMissingError, RayLoraError, TooLargeError
 access = logging.getLogger("raylora.access")
 
 BODY_S = 30.0  # a body that takes longer to arrive is not waited for
-OPEN = re.compile(r"/|/health|/ready|/docs|/openapi\.json|/v2/health/(live|ready)|/v2")
+OPEN = re.compile(r"/|/health|/ready|/docs(/.*)?|/openapi\.json|/v2/health/(live|ready)|/v2")
 ADMIN = re.compile(r"/adapters/[^/]+(/default|/rollback)?")
 ID = re.compile(r"[\x21-\x7e]{1,128}")
 

@@ -10,6 +10,7 @@ from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
@@ -52,11 +53,12 @@ def build_app(service: Service, known: Sequence[HashedKey], open_admin: bool) ->
         known: API keys; with none everybody may predict.
         open_admin: whether adapters may be changed without a key.
     """
-    app = FastAPI(
+    app = FastAPIOffline(  # its /docs asks no other server for scripts
         title="raylora",
         version=raylora.__version__,
         description="LoRA adapters for sequence classification over one base model.",
         redoc_url=None,
+        static_url="/docs/static",
         responses=ERRORS,
     )
     for routes in (_predict_routes, _adapter_routes, _state_routes, kserve.routes):
