@@ -1,7 +1,9 @@
 """The parts of an endpoint that need no Ray: queue, table, keys, roles, meters, folders."""
 
+from itertools import combinations, pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from raylora.cluster.serve import keys, table
@@ -12,7 +14,7 @@ from raylora.cluster.serve.scaling import replicas_for
 from raylora.cluster.serve.service import check_inputs
 from raylora.cluster.serve.table import Table
 from raylora.errors import ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
-from raylora.model.serving.queue import Waiting, choose
+from raylora.model.serving.queue import Waiting, cheapest, choose, fit_cost
 from raylora.model.tasks import best_first, scores
 
 
@@ -20,39 +22,59 @@ def waiting(*tokens: int, lanes: str = "") -> list[Waiting]:
     return [Waiting(n, lane) for n, lane in zip(tokens, lanes or "a" * len(tokens), strict=True)]
 
 
-def test_all_that_waits_runs_where_it_fits() -> None:
-    assert choose(waiting(5, 9, 3), 27) == [0, 1, 2]
+def test_all_that_waits_runs_together_where_that_is_cheapest() -> None:
+    assert sorted(choose(waiting(5, 9, 3), 27, overhead=20)) == [0, 1, 2]
 
 
-def test_a_batch_holds_the_oldest_and_its_likes_within_the_budget() -> None:
+def test_rows_of_other_lengths_wait_where_padding_costs_more_than_another_forward() -> None:
+    rows = waiting(5, 100, 6, 90, 5)
+    assert sorted(choose(rows, 2048, overhead=50)) == [0, 2, 4]
+    assert sorted(choose(rows, 2048, overhead=1000)) == [0, 1, 2, 3, 4]
+
+
+def test_a_division_is_the_cheapest_of_all() -> None:
+    lengths = np.array([2, 3, 3, 7, 8, 8, 8, 20])
+
+    def cost(starts: list[int]) -> float:
+        ends = [*starts[1:], len(lengths)]
+        return sum(10 + (end - start) * lengths[end - 1] for start, end in zip(starts, ends, strict=True))
+
+    every = [[0, *inner] for n in range(8) for inner in combinations(range(1, 8), n)]
+    fits = [s for s in every if all((e - b) * lengths[e - 1] <= 24 or e - b == 1 for b, e in pairwise([*s, 8]))]
+    assert cost(cheapest(lengths, 24, 10)) == min(map(cost, fits))
+
+
+def test_a_batch_stays_within_the_budget() -> None:
     rows = waiting(10, 100, 9, 11, 10, 100)
-    chosen = choose(rows, 44)
+    chosen = choose(rows, 44, overhead=1000)
     assert 0 in chosen
-    assert sorted(chosen) == [0, 2, 3, 4]
+    assert len(chosen) > 1
     assert len(chosen) * max(rows[i].tokens for i in chosen) <= 44
 
 
 def test_a_row_longer_than_the_budget_runs_alone() -> None:
-    assert choose(waiting(500, 3, 3), 64) == [0]
-
-
-def test_shorter_rows_fill_a_long_rows_batch() -> None:
-    assert sorted(choose(waiting(20, 5, 30, 6), 60)) == [0, 1, 3]
+    assert choose(waiting(500, 3, 3), 64, overhead=1000) == [0]
 
 
 def test_lanes_are_not_mixed() -> None:
-    assert choose(waiting(4, 4, 4, 4, lanes="abab"), 100) == [0, 2]
+    assert sorted(choose(waiting(4, 4, 4, 4, lanes="abab"), 100, overhead=10)) == [0, 2]
 
 
 def test_every_row_runs_in_the_end() -> None:
     rows = waiting(*[(i * 7919) % 90 + 1 for i in range(300)])
-    left, batches = list(rows), 0
+    left, padded = list(rows), 0
     while left:
-        chosen = set(choose(left, 256))
+        chosen = choose(left, 256, overhead=30)
         assert 0 in chosen
-        left = [row for i, row in enumerate(left) if i not in chosen]
-        batches += 1
-    assert batches < 1.25 * sum(row.tokens for row in rows) / 256
+        padded += len(chosen) * max(left[i].tokens for i in chosen)
+        left = [row for i, row in enumerate(left) if i not in set(chosen)]
+    assert padded < 1.1 * sum(row.tokens for row in rows)
+
+
+def test_the_cost_of_a_forward_is_a_line_through_its_timings() -> None:
+    cost = fit_cost([10, 20, 40], [0.006, 0.007, 0.009])
+    assert (cost.base_s, cost.token_s, cost.overhead) == pytest.approx((0.005, 0.0001, 50))
+    assert fit_cost([10, 20], [0.001, 0.005]).overhead == 0
 
 
 def test_a_swap_keeps_the_version_before_for_a_rollback() -> None:
@@ -216,8 +238,6 @@ def test_a_runs_folder_stands_for_the_adapter_in_it(tmp_path: Path) -> None:
 
 
 def test_scores_take_the_form_of_the_task() -> None:
-    import numpy as np
-
     logits = np.array([[0.0, 0.0, np.log(2.0)]])
     assert scores(logits, "single_label_classification")[0].tolist() == pytest.approx([0.25, 0.25, 0.5])
     assert scores(logits, "single_label_classification", "sigmoid")[0].tolist() == pytest.approx([0.5, 0.5, 2 / 3])

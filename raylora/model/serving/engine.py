@@ -6,6 +6,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,10 +17,13 @@ from raylora.errors import OverloadError
 from raylora.model.packing import NotPackable
 from raylora.model.serving.adapter import ServedAdapter
 from raylora.model.serving.base import ServedBase
-from raylora.model.serving.queue import LOOK_AHEAD, Waiting, choose
+from raylora.model.serving.queue import LOOK_AHEAD, Cost, Waiting, choose, fit_cost
 from raylora.model.tokens import Collator, TokenTable, table_of
 
 logger = logging.getLogger(__name__)
+
+
+TIMED = ((1, 16), (4, 16), (16, 16), (16, 32))  # rows, tokens of each
 
 
 @dataclass(frozen=True)
@@ -95,8 +99,10 @@ class Engine:
         self._rows: deque[_Row] = deque()
         self._wake = threading.Condition()
         self._open = True
-        self._thread = threading.Thread(target=self._work, name="raylora-engine", daemon=True)
+        timed: Future[Cost] = Future()
+        self._thread = threading.Thread(target=self._work, args=(timed,), name="raylora-engine", daemon=True)
         self._thread.start()
+        self.cost = timed.result()
 
     async def logits(self, adapter: ServedAdapter, encoded: pa.Table) -> np.ndarray:
         """[N, C] float32 of the N rows that `encode` gave. A cancelled caller's rows that wait are dropped.
@@ -151,11 +157,25 @@ class Engine:
             self._wake.notify()
         self._thread.join(timeout=10)
 
-    def _work(self) -> None:
+    def _work(self, timed: "Future[Cost]") -> None:
         if self.threads:
             torch.set_num_threads(self.threads)
+        try:
+            timed.set_result(self._timed())
+        except Exception as error:  # noqa: BLE001 - raised where the engine is made
+            timed.set_exception(error)
+            return
         while rows := self._take():
             self._run(rows)
+
+    def _timed(self) -> Cost:
+        """What a forward costs here: on GPUs nearly all is launching it, on CPUs little. Also warms torch up."""
+        tokens, seconds = [], []
+        for rows, width in TIMED:
+            taken = [self.base.time(rows, width) for _ in range(4)]
+            tokens.append(rows * width)
+            seconds.append(min(taken[1:]))
+        return fit_cost(tokens, seconds)
 
     def _take(self) -> list[_Row]:
         """The next batch; waits while there is none. Empty at the end."""
@@ -164,7 +184,7 @@ class Engine:
                 self._drop_cancelled()
                 if self._rows:
                     head = [self._rows[i] for i in range(min(len(self._rows), LOOK_AHEAD))]
-                    chosen = choose(head, self.limits.max_batch_tokens)
+                    chosen = choose(head, self.limits.max_batch_tokens, self.cost.overhead)
                     taken = set(chosen)
                     for _ in head:
                         self._rows.popleft()
