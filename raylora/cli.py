@@ -47,6 +47,9 @@ The same run_name (and storage_path) goes on with an interrupted sweep. Leaves t
 keys of the search; those of `raylora train --help` hold for every trial:
 """
 
+TUNE_PARTS = ("pack", "sweep", "start")  # of raylora.bench.tune and .serve, without loading torch
+SERVE_PARTS = ("floor", "raylora", "mixed", "pipeline", "recipe", "batch", "memory")
+
 SERVE_HELP = """\
 Serve adapters over one base model behind HTTP, with Ray Serve, until Ctrl-C.
 
@@ -124,14 +127,16 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("--markdown", action="store_true", help="a table of keys, defaults and meanings instead")
 
     bench = _command(commands, "bench", _bench, "measure raylora against what one would write without it")
-    bench.add_argument("what", choices=["train", "tune"])
+    bench.add_argument("what", choices=["train", "tune", "serve"])
     bench.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
     bench.add_argument("--repeats", type=_count, default=3, help="interleaved speed measurements (default 3)")
     bench.add_argument("--speed-rows", type=_count, default=800, help="train rows of a speed measurement (default 800)")
     bench.add_argument("--seeds", type=int, default=1, help="train: seeds for the mean accuracy (default 1)")
     bench.add_argument("--top-layers", type=_count, default=2, help="train: layers above the frozen prefix (default 2)")
-    parts = ["pack", "sweep", "start"]
-    bench.add_argument("--parts", nargs="+", choices=parts, default=parts, help="tune: what to measure (default all)")
+    parts = [*TUNE_PARTS, *SERVE_PARTS]
+    bench.add_argument("--parts", nargs="+", choices=parts, help=f"tune: {TUNE_PARTS}, serve: {SERVE_PARTS} (all)")
+    bench.add_argument("--seconds", type=_count, default=10, help="serve: of each load (default 10)")
+    bench.add_argument("--clients", type=_count, nargs="+", default=[1, 8, 32], help="serve: loads (default 1 8 32)")
     bench.add_argument("--sweep-rows", type=_count, default=200, help="tune: train rows of a sweep (default 200)")
     return parser
 
@@ -271,7 +276,11 @@ def _bench(options: argparse.Namespace) -> None:
     from raylora.bench.rows import check_files
     from raylora.space import parse_space
 
-    if options.what == "train":
+    if options.what == "serve":
+        from raylora.bench.serve import bench
+
+        bench(job, options.parts or SERVE_PARTS, options.repeats, options.seconds, options.clients, say=_say)
+    elif options.what == "train":
         check_files(job, ("train", "validation", "test"))
         from raylora.bench.train import bench
 
@@ -281,7 +290,7 @@ def _bench(options: argparse.Namespace) -> None:
         parse_space(job)
         from raylora.bench.tune import bench
 
-        bench(job, options.parts, options.repeats, options.speed_rows, options.sweep_rows, say=_say)
+        bench(job, options.parts or TUNE_PARTS, options.repeats, options.speed_rows, options.sweep_rows, say=_say)
 
 
 def _count(text: str) -> int:

