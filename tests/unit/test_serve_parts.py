@@ -95,6 +95,7 @@ def test_a_canary_takes_its_share_until_it_is_promoted_or_rolled_back() -> None:
     promoted = canary.put("x", "/b", "d2").entry("x")
     assert (promoted.current.number, promoted.canary, promoted.previous) == (2, None, entry.current)
     assert canary.put("x", "/b", "d2", traffic=0.5).entry("x").traffic == 0.5
+    assert canary.rollback("x").put("x", "/c", "d3").entry("x").current.number == 3  # no number stands for two versions
 
 
 def test_a_canary_needs_something_to_share_with() -> None:

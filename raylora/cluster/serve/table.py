@@ -20,21 +20,21 @@ class Version:
 
 @dataclass(frozen=True)
 class Entry:
-    """A name. `traffic` of its requests (0..1) go to `canary`, if there is one; `configured` is the config's path."""
+    """A name. `traffic` of its requests (0..1) go to `canary`, if there is one.
+
+    `configured` is the config's path, `newest` the highest number that a version has had.
+    """
 
     current: Version
     previous: Version | None = None
     canary: Version | None = None
     traffic: float = 0.0
     configured: str | None = None
+    newest: int = 1
 
     def pick(self, draw: float) -> Version:
         """The version for a request; `draw` in [0, 1) is its own."""
         return self.canary if self.canary and draw < self.traffic else self.current
-
-    @property
-    def newest(self) -> int:
-        return max(v.number for v in (self.current, self.previous, self.canary) if v)
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,11 @@ class Table:
             return self._with(name, Entry(Version(1, path, digest), configured=configured))
         same = entry.canary and (entry.canary.path, entry.canary.digest) == (path, digest)
         version = entry.canary if same and entry.canary else Version(entry.newest + 1, path, digest)
+        newest = max(entry.newest, version.number)
         if traffic < 1:
-            return self._with(name, replace(entry, canary=version, traffic=traffic))
-        return self._with(name, Entry(version, previous=entry.current, configured=configured or entry.configured))
+            return self._with(name, replace(entry, canary=version, traffic=traffic, newest=newest))
+        configured = configured or entry.configured
+        return self._with(name, Entry(version, previous=entry.current, configured=configured, newest=newest))
 
     def rollback(self, name: str) -> "Table":
         """Drop the canary; where there is none, go back to the previous version.
