@@ -90,11 +90,14 @@ class Endpoint:
         self.service = Service(self.job, replica, library, self.engine, self.registry, meters)
         self.tasks: list[asyncio.Task[None]] = []
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    async def __serve_build_asgi_app__(self) -> FastAPI:
+        """Comes back with the adapter table: a replica that has none yet would say 404 to what is sent to it."""
         open_admin = self.job.serve.host in ("127.0.0.1", "localhost", "::1")
         app = build_app(self.service, self.known, open_admin)
-        loop = asyncio.get_event_loop()
+        loop = asyncio.get_running_loop()
         self.tasks = [loop.create_task(self._follow()), loop.create_task(self._watch())]
+        while not self.service.ready:
+            await asyncio.sleep(0.02)
         return app
 
     async def _follow(self) -> None:
