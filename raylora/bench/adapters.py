@@ -12,8 +12,8 @@ from safetensors.numpy import load_file, save_file
 
 from raylora.bench.load import Load, Plan, run
 from raylora.errors import TrainingError
+from raylora.model.serving.adapter import WEIGHTS
 
-WEIGHTS = "adapter_model.safetensors"
 NOISE = 0.2  # of a tensor's own spread: other answers than its neighbours', none of them absurd
 
 

@@ -24,6 +24,11 @@ def resolve_bf16(train: TrainSection, use_gpu: bool) -> bool:
     """
     if train.bf16 != "auto":
         return train.bf16
+    return bf16_pays(use_gpu)
+
+
+def bf16_pays(use_gpu: bool) -> bool:
+    """Whether this machine runs bf16 faster than fp32: GPUs that have it, and CPUs with AMX."""
     if use_gpu:
         return torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     return "amx_bf16" in cpu_flags()

@@ -8,10 +8,10 @@ import numpy as np
 
 from raylora.config import ModelSection
 from raylora.errors import DataError, ModelError
-from raylora.metrics import softmax
 from raylora.model import adapter
 from raylora.model.base import load_base, load_tokenizer, read_config, resolve, weights_digest
 from raylora.model.batches import sorted_batches
+from raylora.model.tasks import best_first, scores
 from raylora.model.tokens import Collator, Text, encode, table_of, tokenizer_spec
 
 BATCH = 64
@@ -74,12 +74,11 @@ class Predictor:
         """
         if not texts:
             return []
-        return [self._prediction(row) for row in softmax(self.logits(texts).astype(np.float64))]
+        return [self._prediction(row) for row in scores(self.logits(texts), self.card.problem_type)]
 
-    def _prediction(self, probabilities: np.ndarray) -> Prediction:
-        order = np.argsort(-probabilities, kind="stable")
-        scores = {self.labels[i]: float(probabilities[i]) for i in order}
-        return Prediction(self.labels[order[0]], float(probabilities[order[0]]), scores)
+    def _prediction(self, row: np.ndarray) -> Prediction:
+        ranked = best_first(row, self.labels)
+        return Prediction(ranked[0].label, ranked[0].score, {entry.label: entry.score for entry in ranked})
 
 
 def _check(texts: Sequence[Text]) -> None:

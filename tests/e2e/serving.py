@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Generator
@@ -14,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import commands
+
+from raylora.cluster.connect import free_port
 
 START_S = 120.0
 
@@ -48,12 +49,6 @@ class Server:
 
     def predict(self, inputs: Any, path: str = "/predict", **parameters: Any) -> Reply:
         return self.ask("POST", path, {"inputs": inputs, "parameters": parameters})
-
-
-def free_port() -> int:
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @contextmanager

@@ -31,7 +31,7 @@ from raylora.cluster.serve.schemas import (
 )
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.status import WORDS, body
-from raylora.errors import ConfigError, NotReadyError, RayLoraError
+from raylora.errors import ConfigError, RayLoraError
 from raylora.model.tasks import best_first
 from raylora.model.tokens import Text
 
@@ -193,6 +193,7 @@ def _adapter_routes(service: Service) -> APIRouter:
 
 def _state_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["state"])
+    html = PAGE.read_text(encoding="utf-8")
 
     @router.get("/health")
     async def health() -> dict[str, str]:
@@ -202,8 +203,7 @@ def _state_routes(service: Service) -> APIRouter:
     @router.get("/ready")
     async def ready() -> dict[str, str]:
         """The base model is loaded and the adapters are known."""
-        if not service.ready:
-            raise NotReadyError("the adapter table has not come yet.")
+        service.check_ready()
         return {"status": "ready"}
 
     @router.get("/info")
@@ -235,7 +235,7 @@ def _state_routes(service: Service) -> APIRouter:
     @router.get("/", response_class=HTMLResponse, include_in_schema=False)
     async def page() -> HTMLResponse:
         headers = {"content-security-policy": PAGE_POLICY, "referrer-policy": "no-referrer"}
-        return HTMLResponse(PAGE.read_text(encoding="utf-8"), headers=headers)
+        return HTMLResponse(html, headers=headers)
 
     return router
 

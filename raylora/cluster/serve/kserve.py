@@ -12,7 +12,7 @@ import raylora
 from raylora.cluster.serve.guard import trail
 from raylora.cluster.serve.schemas import InferAnswer, InferBody, OutputTensor, Tensor
 from raylora.cluster.serve.service import Service
-from raylora.errors import DataError, NotReadyError
+from raylora.errors import DataError
 from raylora.model.tokens import Text
 
 
@@ -25,8 +25,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/health/ready")
     async def ready() -> dict[str, bool]:
-        if not service.ready:
-            raise NotReadyError("the adapter table has not come yet.")
+        service.check_ready()
         return {"ready": True}
 
     @router.get("")

@@ -65,9 +65,6 @@ class Registry:
                     await asyncio.wait_for(self.changed.wait_for(lambda: self.table.revision != revision), WAIT_S)
         return self.table
 
-    async def leave(self, replica: str) -> None:
-        self.seen.pop(replica, None)
-
     async def put(self, name: str, path: str, digest: str, traffic: float) -> Table:
         return await self._change(lambda table: table.put(name, path, digest, traffic))
 

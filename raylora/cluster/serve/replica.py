@@ -40,9 +40,6 @@ class RegistryClient:
     async def sync(self, replica: str, revision: int, meters: str) -> Table:
         return await self._call(self.handle.sync.remote, replica, revision, meters)
 
-    async def leave(self, replica: str) -> None:
-        await self._call(self.handle.leave.remote, replica)
-
     async def put(self, name: str, path: str, digest: str, traffic: float) -> Table:
         return await self._call(self.handle.put.remote, name, path, digest, traffic)
 

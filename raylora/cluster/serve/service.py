@@ -16,7 +16,7 @@ from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.table import Table
 from raylora.config import Job
 from raylora.config.serve import NAME
-from raylora.errors import ConfigError, DataError, TooLargeError
+from raylora.errors import ConfigError, DataError, NotReadyError, TooLargeError
 from raylora.model.serving.engine import Engine
 from raylora.model.tasks import Function, scores
 from raylora.model.tokens import Text, TokenizerSpec, encode
@@ -61,6 +61,13 @@ class Service:
         logits = await self.engine.logits(found.adapter, encoded)
         self.meters.count_inputs(found.name, len(inputs))
         return Answer(found, scores(logits, found.adapter.card.problem_type, function))
+
+    def check_ready(self) -> None:
+        """Raises:
+        NotReadyError: the adapters are not known yet.
+        """
+        if not self.ready:
+            raise NotReadyError("the adapter table has not come yet.")
 
     def check_name(self, name: str) -> None:
         """Raises:

@@ -15,7 +15,7 @@ from raylora.model import adapter
 from raylora.model.bank.layers import is_fed_positions
 from raylora.model.base import load_base, load_tokenizer, read_config, resolve, weights_digest
 from raylora.model.packing import NotPackable
-from raylora.model.precision import cpu_flags
+from raylora.model.precision import bf16_pays
 from raylora.model.serving.adapter import (
     TOKENIZER,
     Files,
@@ -40,8 +40,7 @@ def resolve_dtype(name: str, use_gpu: bool) -> torch.dtype:
     """Of `serve.dtype`: auto is bf16 on GPUs that have it, and on CPUs with AMX."""
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
-    fast = torch.cuda.is_bf16_supported(including_emulation=False) if use_gpu else "amx_bf16" in cpu_flags()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if bf16_pays(use_gpu) else torch.float32
 
 
 class ServedBase:
