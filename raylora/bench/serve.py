@@ -13,7 +13,8 @@ import raylora
 from raylora import jobfile
 from raylora.bench import load
 from raylora.bench.adapters import file_bytes, make_adapters, measure_growth, touch
-from raylora.bench.endpoints import Limit, Spec, better
+from raylora.bench.endpoints import Spec
+from raylora.bench.inprocess import Limit, better
 from raylora.bench.load import Plan
 from raylora.bench.processes import run_alone
 from raylora.bench.rows import read_rows

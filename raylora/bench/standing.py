@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from raylora.bench.endpoints import Limit
+from raylora.bench.inprocess import Limit
 from raylora.bench.load import Load
 from raylora.bench.verdict import target
 from raylora.records import Say

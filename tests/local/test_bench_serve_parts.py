@@ -14,7 +14,7 @@ from aiohttp import web
 from safetensors.numpy import load_file, save_file
 
 from raylora.bench.adapters import file_bytes, make_adapters
-from raylora.bench.endpoints import Limit, better
+from raylora.bench.inprocess import Limit, better
 from raylora.bench.load import Answer, Load, Plan, drive, percentile, requests_of, summarize, well_formed
 from raylora.bench.serve import PARTS, Ground, contenders
 from raylora.bench.served import free_port, running

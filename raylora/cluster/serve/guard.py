@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from raylora.cluster.serve import keys
 from raylora.cluster.serve.keys import HashedKey, Role
 from raylora.cluster.serve.meters import Meters
-from raylora.cluster.serve.status import NAMES, STATUS, body
+from raylora.cluster.serve.status import HEADERS, REFUSALS, body
 from raylora.errors import KeyMissingError, RayLoraError, TooLargeError
 
 access = logging.getLogger("raylora.access")
@@ -159,8 +159,5 @@ def _too_large(max_bytes: int) -> TooLargeError:
 
 def refuse(error: RayLoraError) -> JSONResponse:
     """The answer that says what is wrong."""
-    kind = next(kind for kind in type(error).__mro__ if kind in STATUS)
-    status = STATUS[kind]  # pyright: ignore[reportArgumentType]
-    headers = {429: {"retry-after": "1"}, 503: {"retry-after": "2"}, 401: {"www-authenticate": "Bearer"}}.get(status)
-    name = NAMES[kind]  # pyright: ignore[reportArgumentType]
-    return JSONResponse(body(name, str(error)), status, headers=headers)
+    refusal = next(refusal for kind, refusal in REFUSALS.items() if isinstance(error, kind))
+    return JSONResponse(body(refusal.name, str(error)), refusal.status, headers=HEADERS.get(refusal.status))

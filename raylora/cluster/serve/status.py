@@ -1,5 +1,7 @@
 """One table from what went wrong to the HTTP status that says so."""
 
+from typing import NamedTuple
+
 from raylora.errors import (
     ConfigError,
     DataError,
@@ -12,16 +14,25 @@ from raylora.errors import (
     UnknownAdapterError,
 )
 
-STATUS: dict[type[RayLoraError], int] = {
-    KeyMissingError: 401,
-    UnknownAdapterError: 404,
-    TooLargeError: 413,
-    DataError: 422,
-    ConfigError: 422,
-    ModelError: 422,
-    OverloadError: 429,
-    NotReadyError: 503,
+
+class Refusal(NamedTuple):
+    """An error's HTTP status, and its `type` in the answer."""
+
+    status: int
+    name: str
+
+
+REFUSALS: dict[type[RayLoraError], Refusal] = {
+    KeyMissingError: Refusal(401, "unauthorized"),
+    UnknownAdapterError: Refusal(404, "unknown_adapter"),
+    TooLargeError: Refusal(413, "too_large"),
+    DataError: Refusal(422, "wrong_shape"),
+    ConfigError: Refusal(422, "wrong_shape"),
+    ModelError: Refusal(422, "bad_adapter"),
+    OverloadError: Refusal(429, "overload"),
+    NotReadyError: Refusal(503, "not_ready"),
 }
+HEADERS = {401: {"www-authenticate": "Bearer"}, 429: {"retry-after": "1"}, 503: {"retry-after": "2"}}
 WORDS = {
     400: "malformed",
     404: "not_found",
@@ -29,16 +40,6 @@ WORDS = {
     413: "too_large",
     422: "wrong_shape",
     500: "internal",
-}
-NAMES: dict[type[RayLoraError], str] = {
-    KeyMissingError: "unauthorized",
-    UnknownAdapterError: "unknown_adapter",
-    TooLargeError: "too_large",
-    DataError: "wrong_shape",
-    ConfigError: "wrong_shape",
-    ModelError: "bad_adapter",
-    OverloadError: "overload",
-    NotReadyError: "not_ready",
 }
 
 
