@@ -74,6 +74,6 @@ def did_you_mean(path: str, root: type[BaseModel]) -> str:
 
 
 def close_to(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` where some known name is close, else nothing."""
+    """How a sentence about an unknown name ends: `; did you mean 'x'?` where some known one is close, else `.`."""
     near = difflib.get_close_matches(name, list(known)[:10_000], n=1)
-    return f"; did you mean '{near[0]}'?" if near else ""
+    return f"; did you mean '{near[0]}'?" if near else "."

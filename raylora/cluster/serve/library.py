@@ -183,9 +183,7 @@ class Library:
         if place is None and self.root and re.match(NAME, name):
             place = await self._run(lambda: self._look(name))
         if place is None:
-            raise UnknownAdapterError(
-                f"no adapter '{name[:128]}'{close_to(name, [*self.table.entries, *self.rooted])}."
-            )
+            raise UnknownAdapterError(f"no adapter '{name[:128]}'{close_to(name, [*self.table.entries, *self.rooted])}")
         self.rooted[name] = place
         return place
 

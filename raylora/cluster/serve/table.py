@@ -50,7 +50,7 @@ class Table:
         UnknownAdapterError: no such name.
         """
         if name not in self.entries:
-            raise UnknownAdapterError(f"no adapter '{name}'{close_to(name, self.entries)}.")
+            raise UnknownAdapterError(f"no adapter '{name}'{close_to(name, self.entries)}")
         return self.entries[name]
 
     def put(self, name: str, path: str, digest: str, traffic: float = 1.0, configured: str | None = None) -> "Table":
