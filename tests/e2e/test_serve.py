@@ -355,6 +355,18 @@ def test_an_endpoint_that_cannot_be_ends_with_its_reason(words: list[str], messa
 
 
 @pytest.mark.slow
+def test_two_endpoints_on_one_machine_never_answer_for_each_other(
+    server: Server, adapters: Path, tmp_path: Path
+) -> None:
+    for _ in range(2):
+        with serving(f"serve.adapters.only={adapters / 'topics'}", folder=tmp_path) as other:
+            replicas = {other.ask("GET", "/info").json["replica"] for _ in range(20)}
+            assert server.ask("GET", "/info").json["replica"] not in replicas
+            assert_answers(other.predict(TEXTS), adapters / "topics", TEXTS)
+            assert_answers(server.predict(TEXTS), adapters / "demo", TEXTS)
+
+
+@pytest.mark.slow
 def test_keys_limits_and_the_table_outlive_a_restart(adapters: Path, tmp_path: Path) -> None:
     predict, admin = make("predict"), make("admin")
     (tmp_path / "keys").write_text(f"{predict.line}\n{admin.line}\n")
