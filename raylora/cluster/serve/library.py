@@ -61,11 +61,12 @@ class Library:
 
     Args:
         root: folder whose folders are adapters, by name; the table's names come first.
+        own: name of a folder in `root` that is the endpoint's own, and no adapter.
         merge: whether an adapter that is the only one may be merged into a base of its own.
     """
 
-    def __init__(self, base: ServedBase, cache_bytes: int, root: str | None, merge: bool) -> None:
-        self.base, self.root, self.merge = base, root, merge and root is None
+    def __init__(self, base: ServedBase, cache_bytes: int, root: str | None, own: str | None, merge: bool) -> None:
+        self.base, self.root, self.own, self.merge = base, root, own, merge and root is None
         self.table = Table()
         self.shelf = Shelf(cache_bytes)
         self.rooted: dict[str, Place] = {}
@@ -142,7 +143,8 @@ class Library:
         """All names, those of the table first."""
         root = self.root
         rooted = await self._run(lambda: folders.names(root)) if root else []
-        return [*self.table.entries, *(n for n in rooted if n not in self.table.entries and re.match(NAME, n))]
+        known = {*self.table.entries, self.own}
+        return [*self.table.entries, *(n for n in rooted if n not in known and re.match(NAME, n))]
 
     async def digest_of(self, path: str) -> Version:
         """A folder's digest, once it has loaded on this base: version 0 of it, its `path` that of the adapter itself.
