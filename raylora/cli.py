@@ -7,7 +7,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import raylora
 from raylora import jobfile
@@ -15,6 +15,9 @@ from raylora.config import Job, keys
 from raylora.errors import RayLoraError, TrainingError
 from raylora.metrics import Scores
 from raylora.usage import SERVE_HELP, TRAIN_HELP, TUNE_HELP
+
+if TYPE_CHECKING:
+    from raylora.model.predict import Prediction
 
 RUN = ("data.", "model.", "lora.", "train.", "ray.")  # sections of a run; keys without one are of every job
 TUNE_PARTS = ("pack", "sweep", "start")  # of raylora.bench.tune and .serve, without loading torch
@@ -71,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     predict = _command(commands, "predict", _predict, "label texts with a saved adapter")
     predict.add_argument("--adapter", required=True, metavar="PATH", help="the folder `adapter` of a run")
     predict.add_argument("--json", action="store_true", help="one JSON object per text, with all scores")
+    predict.add_argument("--trust-remote-code", action="store_true", help="run Python code of the base model")
     predict.add_argument("texts", nargs="+", metavar="TEXT")
 
     init = _command(commands, "init", _init, "write a commented config for a data file")
@@ -136,7 +140,8 @@ def _train(options: argparse.Namespace) -> None:
     if job.data.train is None:
         from raylora.demo import NEW_SENTENCES
 
-        _print_predictions(result.adapter_uri, NEW_SENTENCES)
+        trusted = job.model.trust_remote_code
+        _print_predictions(NEW_SENTENCES, raylora.load(result.adapter_uri, trusted).predict(NEW_SENTENCES))
     print(f'try it     raylora predict --adapter {os.path.relpath(result.adapter_uri)} "a text of yours"')
 
 
@@ -199,16 +204,16 @@ def _print_scores(validation: Scores, test: Scores | None) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    predictions = raylora.load(options.adapter, options.trust_remote_code).predict(options.texts)
     if not options.json:
-        _print_predictions(options.adapter, options.texts)
+        _print_predictions(options.texts, predictions)
         return
-    for text, prediction in zip(options.texts, raylora.load(options.adapter).predict(options.texts), strict=True):
+    for text, prediction in zip(options.texts, predictions, strict=True):
         record = {"text": text, "label": prediction.label, "score": prediction.score, "scores": prediction.scores}
         print(json.dumps(record, ensure_ascii=False))
 
 
-def _print_predictions(adapter: str, texts: Sequence[str]) -> None:
-    predictions = raylora.load(adapter).predict(texts)
+def _print_predictions(texts: Sequence[str], predictions: "Sequence[Prediction]") -> None:
     width = max(len(prediction.label) for prediction in predictions)
     for text, prediction in zip(texts, predictions, strict=True):
         print(f"{prediction.label:<{width}}  {prediction.score:.4f}  {text}")
