@@ -7,6 +7,8 @@ from typing import NamedTuple
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from raylora.secrecy import redact
+
 
 def leaves(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
     """Every dotted key with its description, sections left out."""
@@ -57,7 +59,7 @@ def _reason(detail: ErrorDetails, root: type[BaseModel]) -> _Reason:
         return _Reason(did_you_mean(".".join(str(part) for part in detail["loc"]), root), "")
     if detail["type"] == "value_error":
         return _Reason(detail["msg"].removeprefix("Value error, "), "")
-    return _Reason(detail["msg"].replace("Input should", "must"), f", found {detail['input']!r}")
+    return _Reason(detail["msg"].replace("Input should", "must"), f", found {redact(repr(detail['input']))}")
 
 
 def did_you_mean(path: str, root: type[BaseModel]) -> str:

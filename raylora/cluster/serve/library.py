@@ -4,7 +4,7 @@ import asyncio
 import logging
 import re
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -13,7 +13,7 @@ from raylora.cluster.serve import folders
 from raylora.cluster.serve.folders import Place
 from raylora.cluster.serve.table import Table, Version
 from raylora.config.serve import NAME
-from raylora.errors import ModelError, NotReadyError, UnknownAdapterError
+from raylora.errors import ConfigError, ModelError, NotReadyError, UnknownAdapterError
 from raylora.faults import close_to
 from raylora.model.serving.adapter import ServedAdapter
 from raylora.model.serving.base import ServedBase
@@ -125,7 +125,11 @@ class Library:
     async def watch(self) -> None:
         """Look once at the loaded adapters of the root; a changed one is loaded before it replaces the old."""
         for name, old in list(self.rooted.items()):
-            new = await self._run(lambda name=name: self._look(name))
+            try:
+                new = await self._run(lambda name=name: self._look(name))
+            except ConfigError as error:  # a link out of the root now stands in its place
+                logger.warning("adapter %s is served no more: %s", name, error)
+                new = None
             if new is None:
                 self.rooted.pop(name, None)
                 self.shelf.drop((old.path, old.state))
@@ -144,13 +148,14 @@ class Library:
         rooted = await self._run(lambda: folders.names(root)) if root else []
         return [*self.table.entries, *(n for n in rooted if n not in self.table.entries and re.match(NAME, n))]
 
-    async def digest_of(self, path: str) -> Version:
+    async def digest_of(self, path: str, roots: Sequence[str]) -> Version:
         """A folder's digest, once it has loaded on this base: version 0 of it, its `path` that of the adapter itself.
 
         Raises:
+            ConfigError: it is in none of the roots.
             ModelError: it holds no adapter, a broken one, or one of another base.
         """
-        place = await self._run(lambda: folders.find(path))
+        place = folders.there(path, await self._run(lambda: folders.adapter_inside(path, roots)))
         adapter = await self._run(lambda: self._read(place, merged=False))
         self.shelf.add((adapter.digest, False), adapter)
         return Version(0, place.path, adapter.digest)
@@ -189,7 +194,7 @@ class Library:
 
     def _look(self, name: str) -> Place | None:
         assert self.root, "asked for where there is a root"
-        return folders.adapter_in(folders.check_inside(folders.inside(self.root, name), [self.root]))
+        return folders.adapter_inside(folders.inside(self.root, name), [self.root])
 
     async def _held(self, key: Hashable, load: Callable[[], ServedAdapter]) -> ServedAdapter:
         """From memory, or loaded; requests that ask at the same time wait for one load.

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from raylora.cluster.serve.folders import check_inside, parent
+from raylora.cluster.serve.folders import parent
 from raylora.cluster.serve.library import Found, Library
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.table import Table
@@ -93,7 +93,7 @@ class Service:
         """
         if name not in self.library.table.entries and traffic < 1:
             raise ConfigError(f"`traffic` below 1 needs an adapter '{name}' to share it with; put it whole first.")
-        version = await self.library.digest_of(check_inside(path, self.roots))
+        version = await self.library.digest_of(path, self.roots)
         table = await self.changes.put(name, version.path, version.digest, traffic)
         entry = table.entry(name)
         return (entry.canary or entry.current).number if traffic < 1 else entry.current.number
