@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
@@ -76,6 +77,9 @@ def did_you_mean(path: str, root: type[BaseModel]) -> str:
 
 
 def close_to(name: str, known: Iterable[str]) -> str:
-    """How a sentence about an unknown name ends: `; did you mean 'x'?` where some known one is close, else `.`."""
-    near = difflib.get_close_matches(name, list(known)[:10_000], n=1)
+    """How a sentence about an unknown name ends: `; did you mean 'x'?` where some known one is close, else `.`.
+
+    Only so many are compared: 10,000 names take 230 ms, in which an endpoint answers nobody.
+    """
+    near = difflib.get_close_matches(name, list(islice(known, 300)), n=1)
     return f"; did you mean '{near[0]}'?" if near else "."
