@@ -19,8 +19,8 @@ _VARIABLE = re.compile(r"(^|_)(SECRET|PASSWORD|PASSWD|PWD|TOKEN|KEY)(_|$)", re.I
 
 ADVICE = (
     "A config is printed and kept with every run and adapter. Leave it out: credentials come from each node's "
-    "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN, ...), from the "
-    "cloud's own files, or from the machine's role."
+    "environment (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, GOOGLE_APPLICATION_CREDENTIALS, HF_TOKEN, ...), from "
+    "the cloud's own files, or from the machine's role."
 )
 
 

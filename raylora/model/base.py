@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,13 +42,17 @@ CARRIED = {
 
 @dataclass(frozen=True)
 class BaseFolder:
-    """A resolved base model: `path` holds its files, `origin` says in words where they came from."""
+    """A resolved base model: `path` holds its files, `origin` says in words where they came from.
+
+    `digest` is that of its weights where other machines must find the same ones (`pin`).
+    """
 
     id: str
     revision: str | None
     path: str
     origin: str
     trust_remote_code: bool = False
+    digest: str | None = None
 
 
 def resolve(model: ModelSection) -> BaseFolder:
@@ -142,6 +146,29 @@ def weights_digest(base: BaseFolder) -> str:
     if len(files) == 1:
         return file_sha256(str(files[0]))
     return hashlib.sha256("".join(file_sha256(str(f)) for f in files).encode()).hexdigest()
+
+
+def pin(base: BaseFolder) -> BaseFolder:
+    """The base with its weights' digest, for `here` on other machines."""
+    return replace(base, digest=weights_digest(base))
+
+
+def here(base: BaseFolder) -> BaseFolder:
+    """The base as this machine has it: at the path where it was found, or else sought again, in this hub cache.
+
+    Raises:
+        ModelError: it is nowhere, or it is another one.
+    """
+    if (Path(base.path) / "config.json").is_file():
+        return base
+    trusted = base.trust_remote_code
+    found = resolve(ModelSection(base_model=base.id, revision=base.revision, trust_remote_code=trusted))
+    if base.digest and weights_digest(found) != base.digest:
+        raise ModelError(
+            f"base model {base.id} in {found.path} on {os.uname().nodename} has other weights than where the job "
+            "started. Set `model.revision` to a commit, or put one copy where all nodes see it."
+        )
+    return replace(found, digest=base.digest)
 
 
 def read_config(base: BaseFolder, labels: tuple[str, ...], dropout: bool) -> Any:

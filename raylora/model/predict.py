@@ -37,8 +37,8 @@ class Predictor:
     def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
         self.card = adapter.read_card(folder)
         self.labels = self.card.labels
-        named = {"base_model": self.card.base_model, "revision": self.card.revision}
-        base = resolve(ModelSection(**named, trust_remote_code=trust_remote_code))
+        name, revision = self.card.base_model, self.card.revision
+        base = resolve(ModelSection(base_model=name, revision=revision, trust_remote_code=trust_remote_code))
         digest = weights_digest(base)
         if digest != self.card.base_digest:
             raise ModelError(

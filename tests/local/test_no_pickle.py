@@ -116,7 +116,7 @@ def test_a_checkpoint_with_a_pickle_in_it_is_not_gone_on_from(bases: Bases, tmp_
 def with_code(folder: Path, mark: Path, *autos: str) -> None:
     """Let a model folder bring code of its own, as `trust_remote_code` would run it."""
     (folder / "trap.py").write_text(f"import os\nos.mkdir({str(mark)!r})\nclass Trap: ...\n")
-    edit_json(folder / "config.json", model_type="unheard-of", auto_map={auto: "trap.Trap" for auto in autos})
+    edit_json(folder / "config.json", model_type="unheard-of", auto_map=dict.fromkeys(autos, "trap.Trap"))
 
 
 def test_code_that_comes_with_a_base_runs_only_where_the_config_says_so(
@@ -172,11 +172,9 @@ def test_a_parquet_column_of_pickled_objects_is_refused(nested: bool, tmp_path: 
     if nested:
         column = pa.StructArray.from_arrays([column], fields=[field])
         field = pa.field("text", column.type)
-    table = pa.Table.from_arrays(
-        [column, pa.array(["a"])], schema=pa.schema([field, pa.field("label", pa.string())])
-    )
+    table = pa.Table.from_arrays([column, pa.array(["a"])], schema=pa.schema([field, pa.field("label", pa.string())]))
     pyarrow.parquet.write_table(table, tmp_path / "evil.parquet")
-    with pytest.raises(DataError, match="column 'text' is of the type .*not text or a number"):
+    with pytest.raises(DataError, match=r"column 'text' is of the type .*not text or a number"):
         list(read_rows(Source(str(tmp_path / "evil.parquet"), "train", "parquet"), DataSection()))
     assert not mark.exists()
 

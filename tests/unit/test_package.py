@@ -57,7 +57,13 @@ def test_no_secret_and_no_ballast_leaves_and_the_jobs_do(gitignore: bool, projec
     with zipfile.ZipFile(tmp_path / "package.zip") as package:
         names = set(package.namelist())
         assert not [name for name in names if package.read(name) == b"secret"]
-    assert {"jobs/train.py", "jobs/sst2.yaml", "raylora/cli.py", "raylora/demo/reviews.jsonl", "pyproject.toml"} <= names
+    assert {
+        "jobs/train.py",
+        "jobs/sst2.yaml",
+        "raylora/cli.py",
+        "raylora/demo/reviews.jsonl",
+        "pyproject.toml",
+    } <= names
     assert "raylora/cluster/serve/page.html" in names
     assert not [name for name in names if name.startswith(("tests/", ".git/", ".ci/", "venv"))]
 

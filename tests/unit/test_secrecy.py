@@ -100,6 +100,6 @@ def test_no_command_prints_a_secret(command: list[str], tmp_path: Path) -> None:
 
 
 def test_an_api_key_where_its_file_belongs_is_refused_and_not_shown() -> None:
-    with pytest.raises(ConfigError, match="`serve.api_keys` holds an API key") as caught:
+    with pytest.raises(ConfigError, match=r"`serve\.api_keys` holds an API key") as caught:
         Job().replace({"serve.api_keys": API_KEY})
     assert API_KEY not in str(caught.value)

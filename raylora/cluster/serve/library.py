@@ -191,7 +191,9 @@ class Library:
         if place is None and self.root and re.match(NAME, name):
             place = await self._run(lambda: self._look(name))
         if place is None:
-            raise UnknownAdapterError(f"no adapter '{name[:128]}'{close_to(name, chain(self.table.entries, self.rooted))}")
+            raise UnknownAdapterError(
+                f"no adapter '{name[:128]}'{close_to(name, chain(self.table.entries, self.rooted))}"
+            )
         self.rooted[name] = place
         return place
 
