@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import textwrap
 import warnings
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 RUN = ("data.", "model.", "lora.", "train.", "ray.")  # sections of a run; keys without one are of every job
 TUNE_PARTS = ("pack", "sweep", "start")  # of raylora.bench.tune and .serve, without loading torch
 SERVE_PARTS = ("floor", "raylora", "mixed", "pipeline", "recipe", "batch", "memory")
+GO_ON = "the same command with the same run_name goes on from the last checkpoint."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,16 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except TrainingError as error:
-        print(
-            f"error: {error}\nThe same command with the same run_name goes on from the last checkpoint.",
-            file=sys.stderr,
-        )
+        print(f"error: {error}\n{GO_ON.capitalize()}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "\ninterrupted: the same command with the same run_name goes on from the last checkpoint.", file=sys.stderr
-        )
+        print(f"\ninterrupted: {GO_ON}", file=sys.stderr)
         return 130
+    except SystemExit as end:
+        if end.code != signal.SIGTERM:
+            raise
+        # Ray makes this of SIGTERM: `ray job stop`, a pod's end
+        print(f"\nstopped: {GO_ON}", file=sys.stderr)
+        return 128 + signal.SIGTERM
     return 0
 
 

@@ -125,9 +125,9 @@ def run(job: Job, say: Say) -> None:
     check(job)
     settings = job.serve
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     with connect(job.ray) as cluster:
+        for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which takes SIGTERM for itself
+            signal.signal(number, lambda *_: ended.set())
         say(f"cluster    {cluster}")
         check_room(_need(settings), cluster, job.ray)
         if cluster.own:

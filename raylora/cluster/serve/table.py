@@ -141,8 +141,11 @@ def dump_changes(changes: Iterable[Change]) -> str:
 
 def load_changes(text: str) -> list[Change]:
     """`dump_changes` undone."""
-    trees: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()]
-    return [Change(**{**tree, "entry": _entry(tree["entry"]) if tree["entry"] else None}) for tree in trees]
+    return [_change(json.loads(line)) for line in text.splitlines()]
+
+
+def _change(tree: dict[str, Any]) -> Change:
+    return Change(tree["revision"], tree["default"], tree["name"], _entry(tree["entry"]) if tree["entry"] else None)
 
 
 def _json(value: Any) -> str:
