@@ -10,14 +10,13 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 from urllib.request import Request, urlopen
 
 import psutil
 import pytest
 import yaml
-from commands import ROOT, command, run
+from commands import ROOT, command, end_processes_of, run
 from safetensors.torch import load_file
 from tiny import largest_difference, save_adapter
 
@@ -52,14 +51,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     assert started.returncode == 0, started.stdout + started.stderr
     yield {**environ, "RAY_API_SERVER_ADDRESS": DASHBOARD}
     end_processes_of(folder)
-
-
-def end_processes_of(folder: Path) -> None:
-    """Those of the Ray whose temporary folder this is; `ray stop` would take the session's own with it."""
-    for process in psutil.process_iter(["cmdline"]):
-        if any(str(folder) in part for part in process.info["cmdline"] or ()):
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
 
 
 def settings(bases: Bases, data: str, storage: Path, name: str, epochs: int = 2) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from raylora.cluster.serve import keys, table
 from raylora.cluster.serve.folders import adapter_inside, check_inside, find, inside, parent
 from raylora.cluster.serve.guard import role_of
-from raylora.cluster.serve.meters import Meters, together
+from raylora.cluster.serve.meters import TOLD_APART, Meters, together
 from raylora.cluster.serve.scaling import replicas_for
 from raylora.cluster.serve.service import check_inputs
 from raylora.cluster.serve.table import Table
@@ -175,6 +175,17 @@ def test_meters_of_several_replicas_are_told_apart() -> None:
     assert 'raylora_inputs_total{adapter="x",replica="a"} 3.0' in text
     assert 'raylora_inputs_total{adapter="x",replica="b"} 4.0' in text
     assert text.count("# TYPE raylora_inputs_total counter") == 1
+
+
+def test_meters_tell_so_many_adapters_apart_and_no_more() -> None:
+    meters = Meters()
+    for i in range(TOLD_APART + 5):
+        meters.count_inputs(f"a{i}", 2)
+    meters.count_inputs("a0", 1)
+    text = meters.text()
+    assert 'raylora_inputs_total{adapter="a0"} 3.0' in text
+    assert 'raylora_inputs_total{adapter="(others)"} 10.0' in text
+    assert text.count("raylora_inputs_total{") == TOLD_APART + 1
 
 
 @pytest.mark.parametrize(
