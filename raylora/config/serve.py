@@ -15,6 +15,7 @@ AUTOSCALING = {
     "initial_replicas",
     "max_replicas",
     "target_ongoing_tokens",
+    "metrics_interval_s",
     "look_back_period_s",
     "upscale_delay_s",
     "downscale_delay_s",
@@ -37,6 +38,9 @@ class ServeSection(Section):
     port: Annotated[int, Field(ge=1, le=65535)] = Field(default=8000, description="port to listen on")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="of base and adapters; auto = bfloat16 on GPUs that have it and on CPUs with AMX"
+    )
+    int8: bool = Field(
+        default=False, description="on = the base's linear layers in int8, on CPUs; what that costs is said at start"
     )
     merge: Literal["auto", "off"] = Field(
         default="auto", description="auto = one adapter that is served alone is merged into the base"
@@ -68,6 +72,12 @@ class ServeSection(Section):
     def default_is_served(self) -> Self:
         if self.default and not self.adapter_root and self.default not in self.adapters:
             raise ValueError(f"`default` must be one of `adapters` ({', '.join(self.adapters)}), found {self.default}")
+        return self
+
+    @model_validator(mode="after")
+    def int8_is_beside_float32(self) -> Self:
+        if self.int8 and self.dtype == "bfloat16":
+            raise ValueError("`int8` goes with `dtype` float32 or auto, found bfloat16")
         return self
 
     @model_validator(mode="after")

@@ -1,6 +1,7 @@
 """The train job on a local Ray: any number of workers, the same result."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tiny import largest_difference, tiny_job
 
 from raylora import jobfile
 from raylora.cluster.data.files import list_sources
+from raylora.cluster.serve.quantized import tell_change
 from raylora.cluster.train import train
 from raylora.config import Job
 from raylora.errors import ClusterError, ConfigError, TrainingError
@@ -146,3 +148,16 @@ def test_more_workers_than_the_cluster_has_are_refused_at_once(job: Job) -> None
     with pytest.raises(ClusterError, match=r"1 GPU; the cluster .* has 0"):
         run(job, "gpu", ray__use_gpu=True)
     assert not (Path(job.storage_path) / "many").exists()
+
+
+def test_what_int8_costs_is_told_from_the_adapters_own_validation_rows(job: Job) -> None:
+    result, lines = run(job, "one"), list[str]()
+    tell_change(job.replace({"serve.adapters": {"own": result.adapter_uri}, "serve.int8": True}), lines.append)
+    assert len(lines) == 1
+    accuracy = f"{result.validation.accuracy:.4f}"
+    assert re.fullmatch(
+        rf"int8       own: accuracy 0\.\d{{4}}, in float32 {accuracy}, on 18 of its .*; \d+ get another label", lines[0]
+    )
+    Path(str(job.data.train)).unlink()
+    tell_change(job.replace({"serve.adapters": {"own": result.adapter_uri}}), lines.append)
+    assert "own: the change in accuracy is not measured: " in lines[1]

@@ -404,7 +404,9 @@ def test_keys_limits_and_the_table_outlive_a_restart(adapters: Path, tmp_path: P
         assert refused[0].json["error"]["type"] == "overload"
     log = (tmp_path / "serve.log").read_text()
     assert predict.key not in log and admin.key not in log
-    with serving(*words, folder=tmp_path) as server:
+    with serving(*words, f"serve.adapter_root={tmp_path / 'runs'}", folder=tmp_path) as server:
         reply = server.ask("POST", "/predict", {"inputs": TEXTS}, by["predict"])
         assert_answers(reply, adapters / "topics", TEXTS)
         assert reply.headers["x-adapter-version"] == "2"
+        listed = server.ask("GET", "/adapters", headers=by["predict"]).json["adapters"]
+        assert [each["name"] for each in listed] == ["only"]  # not the endpoint's own folder among the runs

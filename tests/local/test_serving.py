@@ -34,8 +34,8 @@ OTHER_TARGETS = {
 }
 
 
-def open_base(path: Path) -> ServedBase:
-    return ServedBase(ModelSection(base_model=str(path)), torch.float32, torch.device("cpu"))
+def open_base(path: Path, int8: bool = False) -> ServedBase:
+    return ServedBase(ModelSection(base_model=str(path)), torch.float32, torch.device("cpu"), int8)
 
 
 def rows_of(adapters: Sequence[ServedAdapter], texts: Sequence[Text]) -> dict[str, torch.Tensor]:
@@ -112,6 +112,23 @@ def test_an_adapter_that_shares_no_base_is_served_by_a_model_of_its_own(
     found = mixed(base, [*adapters, adapters[0]], TEXTS[:3])
     for i, folder in enumerate((own, plain, own)):
         assert np.abs(found[i] - raylora.load(folder).logits([TEXTS[i]])[0]).max() < 1e-5
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_a_base_in_int8_is_smaller_and_nearly_says_the_same(kind: str, bases: Bases, tmp_path: Path) -> None:
+    folders = make_adapters(kind, bases(kind), tmp_path)
+    exact, coarse = open_base(bases(kind)), open_base(bases(kind), int8=True)
+    for folder, merged in [(folders[0], True), *((folder, False) for folder in folders[1:4])]:
+        before, after = (base.load(folder, merged) for base in (exact, coarse))
+        expected, found = (mixed(base, [own] * 4, TEXTS) for base, own in ((exact, before), (coarse, after)))
+        off = np.abs(softmax(np.stack(found)) - softmax(np.stack(expected))).mean()
+        assert 0 < off < 0.1  # these bases are random; what int8 does to a real one is measured by `tell_change`
+        assert not merged or after.size_bytes < before.size_bytes
+
+
+def test_int8_is_refused_beside_bfloat16(bases: Bases) -> None:
+    with pytest.raises(ModelError, match="runs on CPUs, beside float32"):
+        ServedBase(ModelSection(base_model=str(bases("bert"))), torch.bfloat16, torch.device("cpu"), int8=True)
 
 
 def test_an_adapter_takes_its_own_bytes_and_no_more(bases: Bases, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from ray.serve import Application
 from raylora.cluster.connect import Cluster, Need, check_room, connect, environ
 from raylora.cluster.serve import folders, keys
 from raylora.cluster.serve.folders import absolute
+from raylora.cluster.serve.quantized import tell_change
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.replica import Endpoint
 from raylora.config import Job, ServeSection, parse
@@ -132,6 +133,8 @@ def run(job: Job, say: Say) -> None:
         check_room(_need(settings), cluster, job.ray)
         if cluster.own:
             _check_port(settings.host, settings.port)
+        if settings.int8:
+            tell_change(job, say)
         where = "HeadOnly" if cluster.own else None
         serve.start(proxy_location=where, http_options=_http_options(job), logging_config=QUIET)
         serve.run(

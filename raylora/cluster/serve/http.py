@@ -214,6 +214,7 @@ def _state_routes(service: Service) -> APIRouter:
             "base_model": base.folder.id,
             "base_digest": base.digest,
             "dtype": str(base.dtype).removeprefix("torch."),
+            "int8": base.int8,
             "device": str(base.device),
             "replica": service.replica,
             "default": service.library.table.default,

@@ -62,11 +62,12 @@ class Library:
 
     Args:
         root: folder whose folders are adapters, by name; the table's names come first.
+        own: name of a folder in `root` that is the endpoint's own, and no adapter.
         merge: whether an adapter that is the only one may be merged into a base of its own.
     """
 
-    def __init__(self, base: ServedBase, cache_bytes: int, root: str | None, merge: bool) -> None:
-        self.base, self.root, self.merge = base, root, merge and root is None
+    def __init__(self, base: ServedBase, cache_bytes: int, root: str | None, own: str | None, merge: bool) -> None:
+        self.base, self.root, self.own, self.merge = base, root, own, merge and root is None
         self.table = Table()
         self.shelf = Shelf(cache_bytes)
         self.rooted: dict[str, Place] = {}
@@ -143,9 +144,9 @@ class Library:
 
     async def names(self) -> list[str]:
         """All names, those of the table first."""
-        root, known = self.root, self.table.entries
+        root, known = self.root, {*self.table.entries, self.own}
         rooted = await self._run(lambda: [n for n in folders.names(root) if re.match(NAME, n)]) if root else []
-        return [*known, *(name for name in rooted if name not in known)]
+        return [*self.table.entries, *(name for name in rooted if name not in known)]
 
     async def is_rooted(self, name: str) -> bool:
         """Whether the root has an adapter of this name."""

@@ -77,11 +77,14 @@ class Endpoint:
         settings = self.job.serve
         use_gpu = torch.cuda.is_available()
         device = torch.device("cuda" if use_gpu else "cpu")
-        base = ServedBase(_base_model(self.job), resolve_dtype(settings.dtype, use_gpu), device)
+        dtype = resolve_dtype(settings.dtype, use_gpu, settings.int8)
+        base = ServedBase(_base_model(self.job), dtype, device, settings.int8)
         meters = Meters()
         limits = Limits(settings.max_batch_tokens, settings.max_queued_tokens, settings.max_queued_requests)
         self.engine = Engine(base, limits, threads, meters.observe)
-        library = Library(base, settings.cache_bytes, settings.adapter_root, settings.merge == "auto")
+        library = Library(
+            base, settings.cache_bytes, settings.adapter_root, _own_folder(self.job), settings.merge == "auto"
+        )
         self.registry = RegistryClient(registry)
         replica = serve.get_replica_context().replica_id.unique_id
         self.service = Service(self.job, replica, library, self.engine, self.registry, meters)
@@ -144,6 +147,12 @@ def _base_model(job: Job) -> ModelSection:
         trusted = job.model.trust_remote_code
         return ModelSection(base_model=card.base_model, revision=card.revision, trust_remote_code=trusted)
     return job.model
+
+
+def _own_folder(job: Job) -> str | None:
+    """The endpoint's run folder, where that lies among the adapters: `serve.adapter_root=runs`."""
+    root = job.serve.adapter_root
+    return job.run_name if root and folders.absolute(root) == folders.absolute(job.storage_path) else None
 
 
 def _log_access() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from raylora.errors import ModelError
 from raylora.model import adapter
 from raylora.model.adapter import CARD, Card
+from raylora.model.serving.int8 import Int8Linear
 from raylora.model.tokens import TokenizerSpec
 
 if TYPE_CHECKING:
@@ -181,10 +182,10 @@ def _lay_out(
     return tuple(places), parts
 
 
-def _linear(module: nn.Module | None) -> nn.Linear | None:
-    """A module of the base as its checkpoint has it, whatever holds it now."""
+def _linear(module: nn.Module | None) -> nn.Linear | Int8Linear | None:
+    """A linear layer of the base, whatever holds it now."""
     inner = getattr(module, "linear", module)
-    return inner if isinstance(inner, nn.Linear) else None
+    return inner if isinstance(inner, nn.Linear | Int8Linear) else None
 
 
 def _heads(files: Files, rest: Mapping[str, Tensor], model: "PreTrainedModel") -> dict[str, nn.Module]:

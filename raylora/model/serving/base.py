@@ -26,6 +26,7 @@ from raylora.model.serving.adapter import (
     read_shared,
     why_alone,
 )
+from raylora.model.serving.int8 import held_bytes, to_int8
 from raylora.model.serving.layers import Rows, ServedHead, ServedLinear
 from raylora.model.tokens import TokenizerSpec, tokenizer_spec
 
@@ -36,25 +37,32 @@ NO_PLACES = Layout({})
 ANY_LABELS = ("0", "1")  # the base's own head is replaced by each adapter's
 
 
-def resolve_dtype(name: str, use_gpu: bool) -> torch.dtype:
-    """Of `serve.dtype`: auto is bf16 on GPUs that have it, and on CPUs with AMX."""
+def resolve_dtype(name: str, use_gpu: bool, int8: bool = False) -> torch.dtype:
+    """Of `serve.dtype`: auto is bf16 on GPUs that have it and on CPUs with AMX, but for what is not in int8."""
     if name != "auto":
         return torch.bfloat16 if name == "bfloat16" else torch.float32
-    return torch.bfloat16 if bf16_pays(use_gpu) else torch.float32
+    return torch.bfloat16 if bf16_pays(use_gpu) and not int8 else torch.float32
 
 
 class ServedBase:
     """A frozen base and the adapters' way through it. Adapters are loaded by any thread, run by one.
 
+    Args:
+        int8: whether its linear layers are held in int8 (`to_int8`); on CPUs, beside float32.
+
     Raises:
-        ModelError: the base model cannot be found or loaded.
+        ModelError: the base model cannot be found or loaded; int8 elsewhere.
     """
 
-    def __init__(self, model: ModelSection, dtype: torch.dtype, device: torch.device) -> None:
+    def __init__(self, model: ModelSection, dtype: torch.dtype, device: torch.device, int8: bool = False) -> None:
+        if int8 and (device.type != "cpu" or dtype != torch.float32):
+            raise ModelError(f"`serve.int8` runs on CPUs, beside float32; here it is {dtype} on {device.type}.")
         self.folder = resolve(model)
         self.digest = weights_digest(self.folder)
-        self.dtype, self.device = dtype, device
+        self.dtype, self.device, self.int8 = dtype, device, int8
         self.model = self._load(ANY_LABELS, dtype)
+        if int8:
+            to_int8(self.model)
         self.rows = Rows()
         self.replaced: dict[str, nn.Module] = {}
         self.mixes = self.model.config.model_type != "deberta-v2"  # its attention is fed a table that has no rows
@@ -96,7 +104,9 @@ class ServedBase:
         tuned: Any = adapter.load_weights(self._load(files.card.labels, torch.float32), files.folder)
         merged: Any = tuned.merge_and_unload(safe_merge=True)
         merged = merged.to(self.device, self.dtype).eval()
-        size = sum(p.numel() * p.element_size() for p in merged.parameters())
+        if self.int8:
+            to_int8(merged)
+        size = held_bytes(merged)
         return ServedAdapter(files.digest, files.card, spec, NO_PLACES, torch.empty(0), {}, size, whole=merged)
 
     def lane(self, served: ServedAdapter) -> object:

@@ -1,0 +1,66 @@
+"""What int8 costs in accuracy: an adapter's own validation rows, labelled in fp32 and in int8."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from raylora.cluster.data.dataset import prepare
+from raylora.cluster.data.files import list_sources
+from raylora.cluster.serve import folders
+from raylora.config import Job, ModelSection, parse
+from raylora.errors import RayLoraError
+from raylora.model.adapter import read_card
+from raylora.model.base import load_tokenizer
+from raylora.model.batches import sorted_batches
+from raylora.model.serving.base import ServedBase
+from raylora.model.tokens import Collator, TokenTable, tokenizer_spec
+from raylora.records import Say
+
+ROWS, BATCH = 1000, 64
+
+
+def tell_change(job: Job, say: Say) -> None:
+    """Say how accurate the default adapter is in fp32 and in int8; on a running Ray.
+
+    The rows are those that its run chose its best epoch by: read again from where its config says they are.
+    """
+    settings = job.serve
+    name = settings.default or next(iter(settings.adapters), None)
+    if name is None:
+        say("int8       no adapter is the default: the change in accuracy is not measured")
+        return
+    path = settings.adapters.get(name) or folders.inside(str(settings.adapter_root), name)
+    try:
+        with folders.local(folders.find(path)) as folder:
+            say(f"int8       {name}: {_change(folder, job.model.trust_remote_code)}")
+    except (RayLoraError, OSError) as error:
+        say(f"int8       {name}: the change in accuracy is not measured: {error}")
+
+
+def _change(folder: Path, trusted: bool) -> str:
+    card = read_card(folder)
+    own = parse(card.config)
+    spec = tokenizer_spec(load_tokenizer(str(folder)), card.max_length)
+    splits = prepare(own, list_sources(own.data), spec).load()
+    table = splits.validation
+    rows = np.arange(min(ROWS, len(table.rows)))  # their order is that of their texts' hashes
+    model = ModelSection(base_model=card.base_model, revision=card.revision, trust_remote_code=trusted)
+    exact, coarse = (_labels(model, folder, table, rows, int8) for int8 in (False, True))
+    right = table.label_ids[rows]
+    return (
+        f"accuracy {(coarse == right).mean():.4f}, in float32 {(exact == right).mean():.4f}, on {len(rows):,} of its "
+        f"validation rows; {int((coarse != exact).sum())} get another label"
+    )
+
+
+def _labels(model: ModelSection, folder: Path, table: TokenTable, rows: np.ndarray, int8: bool) -> np.ndarray:
+    """[N] label id of each row."""
+    base = ServedBase(model, torch.float32, torch.device("cpu"), int8)
+    adapter = base.load(folder)
+    collator = Collator(table, adapter.spec)
+    found = np.empty(len(rows), dtype=np.int64)
+    for indices in sorted_batches(table.lengths[rows], BATCH):
+        logits = base.logits(collator(rows[indices]), [adapter] * len(indices))
+        found[indices] = np.stack(logits).argmax(axis=1)
+    return found
