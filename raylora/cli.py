@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("--markdown", action="store_true", help="a table of keys, defaults and meanings instead")
 
     bench = _command(commands, "bench", _bench, "measure raylora against what one would write without it")
-    bench.add_argument("what", choices=["train", "tune", "serve"])
+    bench.add_argument("what", choices=["train", "tune", "serve", "scale"])
     bench.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
     bench.add_argument("--repeats", type=_count, default=3, help="interleaved speed measurements (default 3)")
     bench.add_argument("--speed-rows", type=_count, default=800, help="train rows of a speed measurement (default 800)")
@@ -99,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--seconds", type=_count, default=10, help="serve: of each load (default 10)")
     bench.add_argument("--clients", type=_count, nargs="+", default=[1, 8, 32], help="serve: loads (default 1 8 32)")
     bench.add_argument("--sweep-rows", type=_count, default=200, help="tune: train rows of a sweep (default 200)")
+    bench.add_argument("--adapters", type=_count, default=100_000, help="scale: in one table (default 100000)")
+    bench.add_argument("--workers", type=_count, default=64, help="scale: of one sweep (default 64)")
     return parser
 
 
@@ -238,7 +240,11 @@ def _bench(options: argparse.Namespace) -> None:
     from raylora.bench.rows import check_files
     from raylora.space import parse_space
 
-    if options.what == "serve":
+    if options.what == "scale":
+        from raylora.bench.scale import bench
+
+        bench(options.adapters, options.workers, say=_say)
+    elif options.what == "serve":
         from raylora.bench.serve import bench
 
         bench(job, options.parts or SERVE_PARTS, options.repeats, options.seconds, options.clients, say=_say)
