@@ -10,12 +10,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load(path: str | PathLike[str]) -> "Predictor":
+def load(path: str | PathLike[str], trust_remote_code: bool = False) -> "Predictor":
     """The adapter in a folder (`runs/x/adapter`), ready to predict.
+
+    Args:
+        trust_remote_code: run Python code that comes with the base model.
 
     Raises:
         raylora.errors.ModelError: the folder is not an adapter, or its base model cannot be found.
     """
     from raylora.model.predict import Predictor
 
-    return Predictor(Path(path))
+    return Predictor(Path(path), trust_remote_code)

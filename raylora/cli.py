@@ -3,11 +3,12 @@
 import argparse
 import json
 import os
+import signal
 import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import raylora
 from raylora import jobfile
@@ -16,9 +17,13 @@ from raylora.errors import RayLoraError, TrainingError
 from raylora.metrics import Scores
 from raylora.usage import SERVE_HELP, TRAIN_HELP, TUNE_HELP
 
+if TYPE_CHECKING:
+    from raylora.model.predict import Prediction
+
 RUN = ("data.", "model.", "lora.", "train.", "ray.")  # sections of a run; keys without one are of every job
 TUNE_PARTS = ("pack", "sweep", "start")  # of raylora.bench.tune and .serve, without loading torch
 SERVE_PARTS = ("floor", "raylora", "mixed", "pipeline", "recipe", "batch", "memory")
+GO_ON = "the same command with the same run_name goes on from the last checkpoint."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -31,16 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except TrainingError as error:
-        print(
-            f"error: {error}\nThe same command with the same run_name goes on from the last checkpoint.",
-            file=sys.stderr,
-        )
+        print(f"error: {error}\n{GO_ON.capitalize()}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(
-            "\ninterrupted: the same command with the same run_name goes on from the last checkpoint.", file=sys.stderr
-        )
+        print(f"\ninterrupted: {GO_ON}", file=sys.stderr)
         return 130
+    except SystemExit as end:
+        if end.code != signal.SIGTERM:
+            raise
+        # Ray makes this of SIGTERM: `ray job stop`, a pod's end
+        print(f"\nstopped: {GO_ON}", file=sys.stderr)
+        return 128 + signal.SIGTERM
     return 0
 
 
@@ -71,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     predict = _command(commands, "predict", _predict, "label texts with a saved adapter")
     predict.add_argument("--adapter", required=True, metavar="PATH", help="the folder `adapter` of a run")
     predict.add_argument("--json", action="store_true", help="one JSON object per text, with all scores")
+    predict.add_argument("--trust-remote-code", action="store_true", help="run Python code of the base model")
     predict.add_argument("texts", nargs="+", metavar="TEXT")
 
     init = _command(commands, "init", _init, "write a commented config for a data file")
@@ -81,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("--markdown", action="store_true", help="a table of keys, defaults and meanings instead")
 
     bench = _command(commands, "bench", _bench, "measure raylora against what one would write without it")
-    bench.add_argument("what", choices=["train", "tune", "serve"])
+    bench.add_argument("what", choices=["train", "tune", "serve", "scale"])
     bench.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
     bench.add_argument("--repeats", type=_count, default=3, help="interleaved speed measurements (default 3)")
     bench.add_argument("--speed-rows", type=_count, default=800, help="train rows of a speed measurement (default 800)")
@@ -92,6 +99,8 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument("--seconds", type=_count, default=10, help="serve: of each load (default 10)")
     bench.add_argument("--clients", type=_count, nargs="+", default=[1, 8, 32], help="serve: loads (default 1 8 32)")
     bench.add_argument("--sweep-rows", type=_count, default=200, help="tune: train rows of a sweep (default 200)")
+    bench.add_argument("--adapters", type=_count, default=100_000, help="scale: in one table (default 100000)")
+    bench.add_argument("--workers", type=_count, default=64, help="scale: of one sweep (default 64)")
     return parser
 
 
@@ -136,7 +145,8 @@ def _train(options: argparse.Namespace) -> None:
     if job.data.train is None:
         from raylora.demo import NEW_SENTENCES
 
-        _print_predictions(result.adapter_uri, NEW_SENTENCES)
+        trusted = job.model.trust_remote_code
+        _print_predictions(NEW_SENTENCES, raylora.load(result.adapter_uri, trusted).predict(NEW_SENTENCES))
     print(f'try it     raylora predict --adapter {os.path.relpath(result.adapter_uri)} "a text of yours"')
 
 
@@ -199,16 +209,16 @@ def _print_scores(validation: Scores, test: Scores | None) -> None:
 
 
 def _predict(options: argparse.Namespace) -> None:
+    predictions = raylora.load(options.adapter, options.trust_remote_code).predict(options.texts)
     if not options.json:
-        _print_predictions(options.adapter, options.texts)
+        _print_predictions(options.texts, predictions)
         return
-    for text, prediction in zip(options.texts, raylora.load(options.adapter).predict(options.texts), strict=True):
+    for text, prediction in zip(options.texts, predictions, strict=True):
         record = {"text": text, "label": prediction.label, "score": prediction.score, "scores": prediction.scores}
         print(json.dumps(record, ensure_ascii=False))
 
 
-def _print_predictions(adapter: str, texts: Sequence[str]) -> None:
-    predictions = raylora.load(adapter).predict(texts)
+def _print_predictions(texts: Sequence[str], predictions: "Sequence[Prediction]") -> None:
     width = max(len(prediction.label) for prediction in predictions)
     for text, prediction in zip(texts, predictions, strict=True):
         print(f"{prediction.label:<{width}}  {prediction.score:.4f}  {text}")
@@ -230,7 +240,11 @@ def _bench(options: argparse.Namespace) -> None:
     from raylora.bench.rows import check_files
     from raylora.space import parse_space
 
-    if options.what == "serve":
+    if options.what == "scale":
+        from raylora.bench.scale import bench
+
+        bench(options.adapters, options.workers, say=_say)
+    elif options.what == "serve":
         from raylora.bench.serve import bench
 
         bench(job, options.parts or SERVE_PARTS, options.repeats, options.seconds, options.clients, say=_say)

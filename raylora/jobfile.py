@@ -14,6 +14,7 @@ import yaml
 from raylora import config
 from raylora.config import Job
 from raylora.errors import ConfigError
+from raylora.secrecy import redact
 
 
 class _Loader(yaml.SafeLoader):
@@ -89,7 +90,7 @@ def parse_yaml(text: str, place: str) -> Any:
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
-        raise ConfigError(f"{place} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{redact(place)} is not valid YAML: {redact(' '.join(str(error).split()))}") from None
 
 
 def _expand(value: Any, environ: Mapping[str, str], place: str | os.PathLike[str]) -> Any:

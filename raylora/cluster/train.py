@@ -16,17 +16,18 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunCo
 from ray.train.torch import TorchTrainer
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raylora.cluster.connect import Cluster, WorkerPlan, connect, plan_workers
+from raylora.cluster.connect import Cluster, WorkerPlan, connect, need_of, plan_workers, waits_for
 from raylora.cluster.data.dataset import Dataset, prepare
 from raylora.cluster.data.files import Source
 from raylora.cluster.data.prefix import with_prefix
 from raylora.cluster.progress import Record, follow
+from raylora.cluster.reach import check_reach
 from raylora.cluster.storage import FINISHED, RunFolder
 from raylora.config import Job
 from raylora.errors import ConfigError, TrainingError
 from raylora.jobfile import changed_keys, dump, parse_yaml
 from raylora.metrics import Scores
-from raylora.model.base import BaseFolder, load_tokenizer, resolve
+from raylora.model.base import BaseFolder, here, load_tokenizer, pin, resolve
 from raylora.model.fit import Fitted, Worker, check_fits, fit
 from raylora.model.precision import resolve_bf16
 from raylora.model.tokens import tokenizer_spec
@@ -73,6 +74,10 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
     with connect(job.ray) as cluster:
         say(f"ray        {cluster}")
         plan = plan_workers(job.ray, cluster)
+        if line := waits_for(need_of(plan), cluster):
+            say(line)
+        check_reach(folder, sources, cluster)
+        base = pin(base) if len(cluster.nodes) > 1 else base
         job = decide_bf16(job, plan)
         dataset = prepare(job, sources, tokenizer)
         folder.write_text("config.yaml", dump(job))
@@ -83,7 +88,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         last = _last_report(folder)
         if last:
             say(f"resuming   from epoch {last['epoch']:g} of {job.train.num_train_epochs}, step {last['step']}")
-        outcome = _run(job, base, dataset, plan, folder, last, say)
+        outcome = _run(folder.absolute(job), base, dataset, plan, folder, last, say)
     return _conclude(job, base, dataset, cluster, folder, outcome)
 
 
@@ -217,7 +222,7 @@ def work(config: dict[str, Any]) -> dict[str, Any] | TrainingError:
         try:
             fitted = fit(
                 task.job,
-                task.base,
+                here(task.base),
                 task.dataset.load(),
                 worker=worker,
                 report=report,

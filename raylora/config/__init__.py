@@ -3,9 +3,9 @@
 Key names are those of `transformers.TrainingArguments`, `peft.LoraConfig` and `ray.train`, verbatim.
 """
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from raylora.config.learning import DataSection, LoraSection, ModelSection, RaySection, TrainSection
 from raylora.config.section import Section
@@ -13,6 +13,7 @@ from raylora.config.serve import ServeSection
 from raylora.config.tune import SIZES, TuneSection
 from raylora.errors import ConfigError
 from raylora.faults import explain, leaves
+from raylora.secrecy import ADVICE, find_secret
 
 __all__ = [
     "SIZES",
@@ -50,6 +51,12 @@ class Job(Section):
     ray: RaySection = RaySection()
     tune: TuneSection = TuneSection()
     serve: ServeSection = ServeSection()
+
+    @model_validator(mode="after")
+    def holds_no_secret(self) -> Self:
+        if found := find_secret(self.model_dump()):
+            raise ValueError(f"`{found[0]}` holds {found[1]}. {ADVICE}")
+        return self
 
     def replace(self, overrides: dict[str, Any]) -> "Job":
         """The job with dotted keys set, e.g. `{"lora.r": 16}`, checked as a whole.

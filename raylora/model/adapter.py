@@ -185,16 +185,28 @@ def load_weights(model: "PreTrainedModel", folder: Path) -> "PeftModel":
     """The base with a saved adapter on it, for prediction.
 
     Raises:
-        ModelError: the weights are unreadable or do not fit the base.
+        ModelError: the weights are unreadable, do not fit the base, or are not LoRA's.
     """
     from peft import PeftModel
 
+    read_card(folder)  # PEFT would take adapter_model.bin, a pickle, where there are no safetensors
+    _check_lora(folder)
     try:
         return PeftModel.from_pretrained(model, str(folder)).eval()
     except (ValueError, RuntimeError, OSError, KeyError) as error:
         raise ModelError(f"adapter {folder} does not load on {model.config.model_type}: {error}") from None
     except Exception as error:  # noqa: BLE001 - safetensors raises its own type for a broken file
         raise ModelError(f"{folder}/adapter_model.safetensors is broken: {error}") from None
+
+
+def _check_lora(folder: Path) -> None:
+    """Other kinds of PEFT's may name more folders and repositories to load from."""
+    try:
+        kind = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))["peft_type"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{folder}/adapter_config.json is broken: {error}") from None
+    if kind != "LORA":
+        raise ModelError(f"adapter {folder} is of PEFT's kind {kind}; raylora loads LORA.")
 
 
 def _readme(card: Card, config: "LoraConfig") -> str:

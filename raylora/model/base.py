@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,20 +42,24 @@ CARRIED = {
 
 @dataclass(frozen=True)
 class BaseFolder:
-    """A resolved base model: `path` holds its files, `origin` says in words where they came from."""
+    """A resolved base model: `path` holds its files, `origin` says in words where they came from.
+
+    `digest` is that of its weights where other machines must find the same ones (`pin`).
+    """
 
     id: str
     revision: str | None
     path: str
     origin: str
     trust_remote_code: bool = False
+    digest: str | None = None
 
 
 def resolve(model: ModelSection) -> BaseFolder:
     """Find the base model: a local folder, an installed package that carries it, the hub cache, the hub.
 
     Raises:
-        ModelError: found nowhere; says where it looked and what to do.
+        ModelError: found nowhere; says where it looked and what to do. Or it has no safetensors.
     """
     name, revision = model.base_model, model.revision
     tried: list[str] = []
@@ -65,6 +69,7 @@ def resolve(model: ModelSection) -> BaseFolder:
 
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
+        _check_weights(folder)
         return found(folder, "local folder")
     tried.append(f"local folder {folder.absolute()}: {'no config.json' if folder.is_dir() else 'not there'}")
 
@@ -86,6 +91,17 @@ def resolve(model: ModelSection) -> BaseFolder:
     raise ModelError(
         f"base model '{name}' was not found. Looked in:\n  " + "\n  ".join(tried) + "\nSet `model.base_model` to a "
         f"local folder, or to a hub id where the hub or its cache can be reached.{install}"
+    )
+
+
+def _check_weights(folder: Path) -> None:
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = next((path.name for kind in ("*.bin", "*.pt", "*.pth", "*.ckpt") for path in folder.glob(kind)), None)
+    what = f"only {pickled}, a pickle, which can run any code when it is loaded" if pickled else "no weights"
+    raise ModelError(
+        f"base model {folder} has no *.safetensors, but {what}. If you trust the folder, convert it once: "
+        "AutoModel.from_pretrained(FOLDER).save_pretrained(NEW), and its tokenizer likewise."
     )
 
 
@@ -113,6 +129,8 @@ def _from_hub(name: str, revision: str | None, offline: bool) -> tuple[str | Non
         return None, str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
     if not (Path(path) / "config.json").is_file():
         return None, "no config.json in the cached copy"
+    if not any(Path(path).glob("*.safetensors")):
+        return None, "no *.safetensors; other weights are pickles and are not loaded"
     return path, ""
 
 
@@ -128,6 +146,29 @@ def weights_digest(base: BaseFolder) -> str:
     if len(files) == 1:
         return file_sha256(str(files[0]))
     return hashlib.sha256("".join(file_sha256(str(f)) for f in files).encode()).hexdigest()
+
+
+def pin(base: BaseFolder) -> BaseFolder:
+    """The base with its weights' digest, for `here` on other machines."""
+    return replace(base, digest=weights_digest(base))
+
+
+def here(base: BaseFolder) -> BaseFolder:
+    """The base as this machine has it: at the path where it was found, or else sought again, in this hub cache.
+
+    Raises:
+        ModelError: it is nowhere, or it is another one.
+    """
+    if (Path(base.path) / "config.json").is_file():
+        return base
+    trusted = base.trust_remote_code
+    found = resolve(ModelSection(base_model=base.id, revision=base.revision, trust_remote_code=trusted))
+    if base.digest and weights_digest(found) != base.digest:
+        raise ModelError(
+            f"base model {base.id} in {found.path} on {os.uname().nodename} has other weights than where the job "
+            "started. Set `model.revision` to a commit, or put one copy where all nodes see it."
+        )
+    return replace(found, digest=base.digest)
 
 
 def read_config(base: BaseFolder, labels: tuple[str, ...], dropout: bool) -> Any:
@@ -157,7 +198,7 @@ def read_config(base: BaseFolder, labels: tuple[str, ...], dropout: bool) -> Any
 
 
 def load_tokenizer(path: str) -> "PreTrainedTokenizerBase":
-    """The fast tokenizer in a folder, with a padding token.
+    """The fast tokenizer in a folder, with a padding token. It is data; code that comes with it is never run.
 
     Raises:
         ModelError: there is none, or no token can serve as padding.
@@ -165,7 +206,7 @@ def load_tokenizer(path: str) -> "PreTrainedTokenizerBase":
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True)
+        tokenizer = AutoTokenizer.from_pretrained(path, use_fast=True, trust_remote_code=False)
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(f"no tokenizer can be loaded from {path}: {error}") from None
     if not tokenizer.is_fast:
@@ -207,7 +248,7 @@ def load_base(
     from transformers import AutoModelForSequenceClassification
 
     config.pad_token_id = pad_token_id if config.pad_token_id is None else config.pad_token_id
-    options: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True}
+    options: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True, "use_safetensors": True}
     state = torch.get_rng_state()
     try:
         with _quiet():

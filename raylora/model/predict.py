@@ -27,15 +27,18 @@ class Prediction:
 
 
 class Predictor:
-    """An adapter on its base model. Make one with `raylora.load(path)`."""
+    """An adapter on its base model. Make one with `raylora.load(path)`.
 
-    def __init__(self, folder: Path) -> None:
+    Args:
+        trust_remote_code: run Python code that comes with the base model. The adapter's card, which anybody may have
+            written, has no say in this.
+    """
+
+    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
         self.card = adapter.read_card(folder)
         self.labels = self.card.labels
-        trusted = bool(self.card.config.get("model", {}).get("trust_remote_code", False))
-        base = resolve(
-            ModelSection(base_model=self.card.base_model, revision=self.card.revision, trust_remote_code=trusted)
-        )
+        name, revision = self.card.base_model, self.card.revision
+        base = resolve(ModelSection(base_model=name, revision=revision, trust_remote_code=trust_remote_code))
         digest = weights_digest(base)
         if digest != self.card.base_digest:
             raise ModelError(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from raylora.cluster.connect import Cluster
+from raylora.cluster.connect import Cluster, plan_workers
 from raylora.cluster.tune.crew import leave_room, plan_crew
 from raylora.cluster.tune.nested import is_nested, plan_nested
 from raylora.cluster.tune.policy import alone_because, pack_places
@@ -13,7 +13,28 @@ from raylora.model.limits import check_limits
 
 
 def cluster(cpus: int, gpus: int = 0, own: bool = False) -> Cluster:
-    return Cluster(own, "10.0.0.1:6379", {"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {}), 1)
+    return Cluster(own, "10.0.0.1:6379", ({"CPU": float(cpus)} | ({"GPU": float(gpus)} if gpus else {}),))
+
+
+def nodes(*cpus: float) -> Cluster:
+    return Cluster(False, "10.0.0.1:6379", tuple({"CPU": each} for each in cpus))
+
+
+def test_a_worker_is_placed_on_one_node_not_on_two_halves() -> None:
+    assert nodes(1, 1, 1, 1).places({"CPU": 2}) == 0
+    assert nodes(3, 5, 0).places({"CPU": 2}) == 3
+    assert nodes(1).places({"CPU": 0.1}) == 10
+    assert nodes(4, 4).places({"CPU": 1, "GPU": 1}) == 0
+    two = Job().replace({"ray.num_workers": 2, "ray.resources_per_worker": {"CPU": 2}})
+    with pytest.raises(ClusterError, match=r"finds 0 places: each must be on one node, and the nodes have 1 CPU; 1"):
+        plan_workers(two.ray, nodes(1, 1, 1, 1))
+    with pytest.raises(ClusterError, match=r"needs 4 CPU; the cluster \(.*2 nodes, 3 CPUs\) has 3"):
+        plan_workers(two.ray, nodes(1, 2))
+    assert plan_workers(two.ray, nodes(2, 3)).fewest == 2
+    halves = Job().replace({"ray.resources_per_worker": {"CPU": 3}})
+    assert plan_crew(halves, nodes(4, 4, 4), total=9, width=25).count == 3  # not 12 // 3
+    nested = Job().replace({"ray.num_workers": 2, "ray.resources_per_worker": {"CPU": 3}})
+    assert plan_nested(nested, nodes(4, 4, 4), total=9).concurrent == 1
 
 
 def test_a_laptop_has_one_worker_of_all_cores_that_packs() -> None:
@@ -32,6 +53,13 @@ def test_a_cluster_has_a_worker_per_share_and_no_more_than_trials() -> None:
 def test_a_gpu_holds_one_worker_and_more_trials() -> None:
     plan = plan_crew(Job(), cluster(16, gpus=2), total=100, width=25)
     assert (plan.count, plan.concurrent, str(plan)) == (2, 64, "2 workers of a GPU")
+
+
+def test_a_cluster_that_grew_its_first_gpu_for_the_sweep_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raylora.cluster.connect._wait_for_room", lambda *_: None)  # the autoscaler added a node
+    job = Job().replace({"ray.use_gpu": True, "ray.scale_up_timeout_s": 60})
+    plan = plan_crew(job, cluster(4), total=100, width=25)
+    assert (plan.count, str(plan)) == (1, "1 worker of a GPU")
 
 
 def test_without_packing_a_worker_takes_one_trial_at_a_time() -> None:

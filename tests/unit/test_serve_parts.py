@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from raylora.cluster.serve import keys, table
-from raylora.cluster.serve.folders import check_inside, find, inside, parent
+from raylora.cluster.serve.folders import adapter_inside, check_inside, find, inside, parent
 from raylora.cluster.serve.guard import role_of
-from raylora.cluster.serve.meters import Meters, together
+from raylora.cluster.serve.meters import TOLD_APART, Meters, together
 from raylora.cluster.serve.scaling import replicas_for
 from raylora.cluster.serve.service import check_inputs
 from raylora.cluster.serve.table import Table
@@ -184,6 +184,17 @@ def test_meters_of_several_replicas_are_told_apart() -> None:
     assert text.count("# TYPE raylora_inputs_total counter") == 1
 
 
+def test_meters_tell_so_many_adapters_apart_and_no_more() -> None:
+    meters = Meters()
+    for i in range(TOLD_APART + 5):
+        meters.count_inputs(f"a{i}", 2)
+    meters.count_inputs("a0", 1)
+    text = meters.text()
+    assert 'raylora_inputs_total{adapter="a0"} 3.0' in text
+    assert 'raylora_inputs_total{adapter="(others)"} 10.0' in text
+    assert text.count("raylora_inputs_total{") == TOLD_APART + 1
+
+
 @pytest.mark.parametrize(
     ("inputs", "error", "message"),
     [
@@ -227,6 +238,31 @@ def test_a_path_outside_the_roots_is_refused(tmp_path: Path) -> None:
             check_inside(path, ["s3://b/root?region=a", str(root)])
     with pytest.raises(ConfigError, match=r"must not hold `\.\.`"):
         check_inside("s3://bucket/root/../other", ["s3://bucket/root"])
+
+
+def adapter_of(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    for name in ("raylora.json", "adapter_model.safetensors"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def test_links_out_of_the_root_are_refused_wherever_they_stand(tmp_path: Path) -> None:
+    root, outside = tmp_path / "root", adapter_of(tmp_path / "outside")
+    adapter_of(root / "plain")
+    (root / "newest").symlink_to(root / "plain")  # within the root links are fine
+    (root / "folder").symlink_to(outside)
+    (root / "run").mkdir()
+    (root / "run" / "adapter").symlink_to(outside)
+    (adapter_of(root / "weights") / "adapter_model.safetensors").unlink()
+    (root / "weights" / "adapter_model.safetensors").symlink_to(outside / "adapter_model.safetensors")
+    (adapter_of(root / "tokenizer") / "tokenizer.json").symlink_to("/etc/passwd")
+    for name in ("plain", "newest"):
+        assert adapter_inside(str(root / name), [str(root)]) == find(str(root / "plain"))
+    for name in ("folder", "run", "weights", "tokenizer", "../outside"):
+        with pytest.raises(ConfigError, match="must be inside"):
+            adapter_inside(str(root / name), [str(root)])
+    assert adapter_inside(str(root / "nobody"), [str(root)]) is None
 
 
 def test_folders_are_joined_and_parted_with_their_options() -> None:

@@ -304,6 +304,8 @@ def _parquet_rows(source: Source, stream: IO[bytes], data: DataSection) -> Itera
         file = pyarrow.parquet.ParquetFile(stream)
         columns = file.schema_arrow.names
         positions = _columns(source, columns, data)
+        for i in positions:
+            _check_plain(source.path, columns[i], file.schema_arrow.field(i).type)
         place = 0
         for batch in file.iter_batches(4096, columns=[columns[i] for i in positions]):
             ordered = [batch.column(columns[i]).to_pylist() for i in positions]
@@ -312,6 +314,21 @@ def _parquet_rows(source: Source, stream: IO[bytes], data: DataSection) -> Itera
                 yield check_row(place, list(values), data)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{source.path} is not readable as parquet: {error}") from None
+
+
+def _check_plain(path: str, column: str, kind: pa.DataType) -> None:
+    """Ray Data teaches Arrow a type of pickled objects: reading one value of it runs whatever the file's author wrote.
+
+    Raises:
+        DataError: the column is of an extension type, or holds one.
+    """
+    inner = [kind.field(i).type for i in range(kind.num_fields)]
+    if isinstance(kind, pa.DictionaryType):
+        inner.append(kind.value_type)
+    if isinstance(kind, pa.BaseExtensionType):
+        raise DataError(f"{path}: column '{column}' is of the type {kind}, not text or a number. It is not read.")
+    for each in inner:
+        _check_plain(path, column, each)
 
 
 def _hub_rows(source: Source, data: DataSection) -> Iterator[Row]:

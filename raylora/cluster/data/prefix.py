@@ -12,7 +12,7 @@ from ray import ObjectRef
 from raylora.cluster.data.dataset import Dataset
 from raylora.config import Job
 from raylora.model import adapter
-from raylora.model.base import BaseFolder, as_tensor, base_weights, empty_base, load_base, read_config
+from raylora.model.base import BaseFolder, as_tensor, base_weights, empty_base, here, load_base, read_config
 from raylora.model.precision import eager_when_short, held_dtype
 from raylora.model.prefix import compute, constant_layers
 from raylora.model.tokens import Collator, TokenTable
@@ -78,9 +78,10 @@ def _num_rows(block: pa.Table) -> int:
 
 @ray.remote
 def _weights(order: _Order) -> dict[str, np.ndarray]:
-    config = read_config(order.base, order.dataset.labels, dropout=False)
+    base = here(order.base)
+    config = read_config(base, order.dataset.labels, dropout=False)
     pad_id = order.dataset.tokenizer.pad_id
-    return base_weights(load_base(order.base, config, pad_id, held_dtype(order.job.train)))
+    return base_weights(load_base(base, config, pad_id, held_dtype(order.job.train)))
 
 
 @ray.remote(num_returns=2)
@@ -92,9 +93,10 @@ def _compute(order: _Order, block: pa.Table, weights: dict[str, np.ndarray], sta
     lengths = np.concatenate([side.lengths for side in dataset.sides.values()])
     here = (rows >= 0) & (rows < block.num_rows)
     table = TokenTable([block], rows[here], np.zeros(int(here.sum()), dtype=np.int64), lengths[here])
-    config = read_config(order.base, dataset.labels, dropout=False)
+    base = here(order.base)
+    config = read_config(base, dataset.labels, dropout=False)
     state = {name: as_tensor(array) for name, array in weights.items()}
-    model: Any = load_base(order.base, config, dataset.tokenizer.pad_id, held_dtype(train), state).model
+    model: Any = load_base(base, config, dataset.tokenizer.pad_id, held_dtype(train), state).model
     if train.bf16:
         eager_when_short(model)
     model.to("cuda" if order.use_gpu else "cpu")

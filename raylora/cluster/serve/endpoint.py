@@ -10,13 +10,13 @@ import yaml
 from ray import serve
 from ray.serve import Application
 
-from raylora.cluster.connect import Cluster, connect, environ
+from raylora.cluster.connect import Cluster, Need, check_room, connect, environ
 from raylora.cluster.serve import folders, keys
 from raylora.cluster.serve.folders import absolute
 from raylora.cluster.serve.quantized import tell_change
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.replica import Endpoint
-from raylora.config import Job, parse
+from raylora.config import Job, ServeSection, parse
 from raylora.errors import ClusterError, ConfigError
 from raylora.model.serving.adapter import read_files
 from raylora.records import Say
@@ -126,10 +126,11 @@ def run(job: Job, say: Say) -> None:
     check(job)
     settings = job.serve
     ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     with connect(job.ray) as cluster:
+        for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which takes SIGTERM for itself
+            signal.signal(number, lambda *_: ended.set())
         say(f"cluster    {cluster}")
+        check_room(_need(settings), cluster, job.ray)
         if cluster.own:
             _check_port(settings.host, settings.port)
         if settings.int8:
@@ -148,6 +149,15 @@ def run(job: Job, say: Say) -> None:
         ended.wait()
         say("ending")
         serve.shutdown()
+
+
+def _need(settings: ServeSection) -> Need:
+    """What the fewest replicas reserve; one, where there may be none at times."""
+    options = settings.ray_actor_options
+    named = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0), **options.get("resources", {})}
+    fewest = max(1, int(settings.autoscaling_config.get("min_replicas", 1)))
+    each = {name: float(amount) for name, amount in named.items()}
+    return Need("serve.autoscaling_config.min_replicas", fewest, "serve.ray_actor_options", each)
 
 
 def _threads(job: Job, cluster: Cluster) -> int | None:

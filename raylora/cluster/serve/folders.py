@@ -85,10 +85,29 @@ def find(path: str) -> Place:
     """Raises:
     ModelError: there is no adapter.
     """
-    found = adapter_in(path)
+    return there(path, adapter_in(path))
+
+
+def there(path: str, found: Place | None) -> Place:
+    """Raises:
+    ModelError: nothing was found.
+    """
     if found is None:
         raise ModelError(f"{path} holds no adapter saved by raylora: {CARD} or {WEIGHTS} is missing.")
     return found
+
+
+def adapter_inside(path: str, roots: Sequence[str]) -> Place | None:
+    """`adapter_in` for a path that came from outside: folder, files and whatever links stand for them lie in a root.
+
+    Raises:
+        ConfigError: one of them does not.
+    """
+    place = adapter_in(check_inside(path, roots))
+    if place and not is_remote(place.path):
+        for file in (Path(place.path), *Path(place.path).iterdir()):
+            check_inside(str(file), roots)
+    return place
 
 
 @contextmanager

@@ -169,7 +169,7 @@ def _adapter_routes(service: Service) -> APIRouter:
     async def drop(name: str) -> dict[str, str]:
         """Serve an adapter no more."""
         trail.get().adapter = name
-        if name not in library.table.entries and name in await library.names():
+        if name not in library.table.entries and await library.is_rooted(name):
             raise ConfigError(f"adapter '{name}' is served from `serve.adapter_root`: remove its folder there.")
         await service.changes.drop(name)
         return {"name": name}
@@ -185,8 +185,7 @@ def _adapter_routes(service: Service) -> APIRouter:
     async def rollback(name: str) -> PutAnswer:
         """End the canary; where there is none, go back to the previous version."""
         trail.get().adapter = name
-        table = await service.changes.rollback(name)
-        return PutAnswer(name=name, version=str(table.entry(name).current.number))
+        return PutAnswer(name=name, version=str((await service.changes.rollback(name)).current.number))
 
     return router
 

@@ -33,21 +33,19 @@ def tell_change(job: Job, say: Say) -> None:
     path = settings.adapters.get(name) or folders.inside(str(settings.adapter_root), name)
     try:
         with folders.local(folders.find(path)) as folder:
-            say(f"int8       {name}: {_change(folder)}")
+            say(f"int8       {name}: {_change(folder, job.model.trust_remote_code)}")
     except (RayLoraError, OSError) as error:
         say(f"int8       {name}: the change in accuracy is not measured: {error}")
 
 
-def _change(folder: Path) -> str:
+def _change(folder: Path, trusted: bool) -> str:
     card = read_card(folder)
     own = parse(card.config)
     spec = tokenizer_spec(load_tokenizer(str(folder)), card.max_length)
     splits = prepare(own, list_sources(own.data), spec).load()
     table = splits.validation
     rows = np.arange(min(ROWS, len(table.rows)))  # their order is that of their texts' hashes
-    model = ModelSection(
-        base_model=card.base_model, revision=card.revision, trust_remote_code=own.model.trust_remote_code
-    )
+    model = ModelSection(base_model=card.base_model, revision=card.revision, trust_remote_code=trusted)
     exact, coarse = (_labels(model, folder, table, rows, int8) for int8 in (False, True))
     right = table.label_ids[rows]
     return (

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,14 +12,17 @@ from typing import Any
 from raylora.cluster.serve import folders
 from raylora.cluster.serve import table as tables
 from raylora.cluster.serve.folders import absolute
-from raylora.cluster.serve.table import Table
+from raylora.cluster.serve.table import Change, Entry, Table
 from raylora.cluster.storage import RunFolder
 from raylora.config import parse
+from raylora.errors import RayLoraError
 from raylora.model.serving.adapter import read_files
 
 logger = logging.getLogger(__name__)
 
 FILE = "adapters.json"
+CHANGES = "adapters.changes.jsonl"  # since FILE was written; a table of 100,000 is 30 MB, a change 300 bytes
+KEPT = 1000  # changes that are kept apart, and in memory for replicas that are behind
 WAIT_S = 2.0  # a replica's question is answered after this, changed or not: its meters come with the next
 GONE_S = 8.0  # a replica not heard of for so long is not waited for
 SETTLE_S = 30.0
@@ -39,7 +43,12 @@ class Registry:
     def __init__(self, tree: dict[str, Any]) -> None:
         job = parse(tree)
         self.folder = RunFolder(job)
-        self.table = tables.load(self.folder.read_text(FILE)) if self.folder.has(FILE) else Table()
+        written = tables.load(self.folder.read_text(FILE)) if self.folder.has(FILE) else None
+        self.table = written or Table()
+        if self.folder.has(CHANGES):
+            self.table = self.table.after(tables.load_changes(self.folder.read_text(CHANGES)))
+        self.recent: deque[Change] = deque(maxlen=KEPT)
+        self.apart: list[Change] = []
         self.seen: dict[str, Seen] = {}
         self.changed = asyncio.Condition()
         adapters = {name: absolute(path) for name, path in job.serve.adapters.items()}
@@ -48,44 +57,70 @@ class Registry:
         for name, path in new.items():
             with folders.local(folders.find(path)) as folder:
                 digests[name] = read_files(folder).digest
-        self._keep(tables.configure(self.table, adapters, digests, job.serve.default))
+        self.table = tables.configure(self.table, adapters, digests, job.serve.default)
+        if self.table != written:
+            self._write_whole()
 
-    def _keep(self, table: Table) -> None:
-        if table != self.table or not self.folder.has(FILE):
-            self.folder.write_text(FILE, table.dump())
-        self.table = table
+    def _write_whole(self) -> None:
+        """The changes are passed over by their revisions where a crash leaves them here."""
+        self.folder.write_text(FILE, self.table.dump())
+        self.apart = []
+        if self.folder.has(CHANGES):
+            self.folder.write_text(CHANGES, "")
 
-    async def sync(self, replica: str, revision: int, meters: str) -> Table:
-        """The table as soon as it is newer than `revision`, which the replica now has; at the latest after a while."""
+    def _keep(self, table: Table, change: Change) -> None:
+        """Write down, then take over: what replicas are told outlives a crash."""
+        if len(table.entries) <= KEPT or len(self.apart) >= KEPT:
+            old, self.table = self.table, table
+            try:
+                self._write_whole()
+            except RayLoraError:
+                self.table = old
+                raise
+        else:
+            self.folder.write_text(CHANGES, tables.dump_changes([*self.apart, change]))
+            self.apart.append(change)
+            self.table = table
+        self.recent.append(change)
+
+    async def sync(self, replica: str, revision: int, meters: str) -> Table | list[Change]:
+        """What is newer than `revision`, which the replica now has, as soon as there is something; at the latest after
+        a while, and then maybe nothing. The whole table where the replica has none, or one too old."""
         self.seen[replica] = Seen(revision, time.monotonic(), meters)
         async with self.changed:
             self.changed.notify_all()
             if revision == self.table.revision:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(self.changed.wait_for(lambda: self.table.revision != revision), WAIT_S)
+        if revision == self.table.revision:
+            return []
+        if self.recent and self.recent[0].revision <= revision + 1 <= self.table.revision:
+            return [change for change in self.recent if change.revision > revision]
         return self.table
 
-    async def put(self, name: str, path: str, digest: str, traffic: float) -> Table:
-        return await self._change(lambda table: table.put(name, path, digest, traffic))
+    async def put(self, name: str, path: str, digest: str, traffic: float) -> Entry:
+        table = await self._change(name, lambda table: table.put(name, path, digest, traffic))
+        return table.entry(name)
 
-    async def drop(self, name: str) -> Table:
-        return await self._change(lambda table: table.drop(name))
+    async def drop(self, name: str) -> None:
+        await self._change(name, lambda table: table.drop(name))
 
-    async def rollback(self, name: str) -> Table:
-        return await self._change(lambda table: table.rollback(name))
+    async def rollback(self, name: str) -> Entry:
+        table = await self._change(name, lambda table: table.rollback(name))
+        return table.entry(name)
 
-    async def promote(self, name: str) -> Table:
-        return await self._change(lambda table: table.promote(name))
+    async def promote(self, name: str) -> None:
+        await self._change(name, lambda table: table.promote(name))
 
     async def meters(self) -> dict[str, str]:
         """Text of every replica that is heard of."""
         return {name: seen.meters for name, seen in self.seen.items() if self._lives(seen)}
 
-    async def _change(self, change: Callable[[Table], Table]) -> Table:
+    async def _change(self, name: str, change: Callable[[Table], Table]) -> Table:
         """Write the changed table down, and answer once every replica has followed."""
         async with self.changed:
             table = change(self.table)
-            self._keep(table)
+            self._keep(table, table.change_of(name))
             logger.info("adapter table: revision %d", table.revision)
             self.changed.notify_all()
             try:

@@ -19,7 +19,7 @@ from raylora.cluster.serve.library import Library
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.scaling import TOKENS
 from raylora.cluster.serve.service import Service
-from raylora.cluster.serve.table import Table
+from raylora.cluster.serve.table import Change, Entry, Table
 from raylora.config import Job, ModelSection, parse
 from raylora.errors import NotReadyError, RayLoraError
 from raylora.model.adapter import read_card
@@ -38,20 +38,20 @@ class RegistryClient:
     def __init__(self, handle: DeploymentHandle) -> None:
         self.handle: Any = handle
 
-    async def sync(self, replica: str, revision: int, meters: str) -> Table:
+    async def sync(self, replica: str, revision: int, meters: str) -> Table | list[Change]:
         return await self._call(self.handle.sync.remote, replica, revision, meters)
 
-    async def put(self, name: str, path: str, digest: str, traffic: float) -> Table:
+    async def put(self, name: str, path: str, digest: str, traffic: float) -> Entry:
         return await self._call(self.handle.put.remote, name, path, digest, traffic)
 
-    async def drop(self, name: str) -> Table:
-        return await self._call(self.handle.drop.remote, name)
+    async def drop(self, name: str) -> None:
+        await self._call(self.handle.drop.remote, name)
 
-    async def rollback(self, name: str) -> Table:
+    async def rollback(self, name: str) -> Entry:
         return await self._call(self.handle.rollback.remote, name)
 
-    async def promote(self, name: str) -> Table:
-        return await self._call(self.handle.promote.remote, name)
+    async def promote(self, name: str) -> None:
+        await self._call(self.handle.promote.remote, name)
 
     async def meters(self) -> dict[str, str]:
         return await self._call(self.handle.meters.remote)
@@ -107,7 +107,8 @@ class Endpoint:
         service, library, revision = self.service, self.service.library, -1
         while True:
             try:
-                table = await self.registry.sync(service.replica, revision, service.meter_text())
+                news = await self.registry.sync(service.replica, revision, service.meter_text())
+                table = news if isinstance(news, Table) else library.table.after(news) if news else library.table
                 if table.revision != library.table.revision or not service.ready:
                     await library.follow(table)
                 revision, service.ready = table.revision, True

@@ -10,10 +10,10 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from raylora.cluster.serve.folders import check_inside, parent
+from raylora.cluster.serve.folders import parent
 from raylora.cluster.serve.library import Found, Library
 from raylora.cluster.serve.meters import Meters
-from raylora.cluster.serve.table import Table
+from raylora.cluster.serve.table import Entry
 from raylora.config import Job
 from raylora.config.serve import NAME
 from raylora.errors import ConfigError, DataError, NotReadyError, TooLargeError
@@ -27,10 +27,10 @@ INLINE_CHARACTERS = 4000  # about a millisecond of tokenizing; more goes to a th
 class Changes(Protocol):
     """The one place where the table is changed (`registry`); answers when every replica has followed."""
 
-    async def put(self, name: str, path: str, digest: str, traffic: float) -> Table: ...
-    async def drop(self, name: str) -> Table: ...
-    async def rollback(self, name: str) -> Table: ...
-    async def promote(self, name: str) -> Table: ...
+    async def put(self, name: str, path: str, digest: str, traffic: float) -> Entry: ...
+    async def drop(self, name: str) -> None: ...
+    async def rollback(self, name: str) -> Entry: ...
+    async def promote(self, name: str) -> None: ...
     async def meters(self) -> dict[str, str]: ...
 
 
@@ -93,9 +93,8 @@ class Service:
         """
         if name not in self.library.table.entries and traffic < 1:
             raise ConfigError(f"`traffic` below 1 needs an adapter '{name}' to share it with; put it whole first.")
-        version = await self.library.digest_of(check_inside(path, self.roots))
-        table = await self.changes.put(name, version.path, version.digest, traffic)
-        entry = table.entry(name)
+        version = await self.library.digest_of(path, self.roots)
+        entry = await self.changes.put(name, version.path, version.digest, traffic)
         return (entry.canary or entry.current).number if traffic < 1 else entry.current.number
 
     async def promote(self, name: str) -> None:

@@ -65,6 +65,7 @@ class Board:
     def __init__(self, total: int, concurrent: int, workers: int) -> None:
         self.total, self.concurrent, self.workers = total, concurrent, workers
         self.seats: dict[str, _Seat] = {}
+        self.hung: list[_Seat] = []  # those that may wait for a worker
         self.known: dict[str, int] = {}
         self.verdicts: dict[str, str] = {}
         self.news_items: list[dict[str, Any]] = []
@@ -78,6 +79,7 @@ class Board:
         attempt = self.known[offer.trial] = self.known.get(offer.trial, 0) + 1
         ticket = f"{offer.trial}/{attempt}"
         self.seats[ticket] = _Seat(replace(offer, ticket=ticket))
+        self.hung.append(self.seats[ticket])
         if offer.trial in self.verdicts:  # Ray Tune tries errors again; this one would end the same way
             self.seats[ticket].reports.put_nowait(Report(failure=self.verdicts[offer.trial]))
             self.seats[ticket].gone = True
@@ -95,7 +97,8 @@ class Board:
 
     async def leave(self, ticket: str) -> None:
         """The trial ends here: finished, stopped by the scheduler, paused, or its proxy failed."""
-        self.seats[ticket].gone = True
+        seat = self.seats[ticket]
+        seat.gone, seat.offer = True, replace(seat.offer, tree={}, checkpoint=None)  # kept for a worker's last word
         await self._notify()
 
     # -- workers
@@ -137,6 +140,7 @@ class Board:
         """A worker cannot pack this trial after all: it waits to run alone."""
         seat = self.seats[ticket]
         seat.worker, seat.offer = None, replace(offer, key=None)
+        self.hung.append(seat)
         await self._notify()
 
     async def decisions(self, tickets: list[str], wait_s: float) -> list[str]:
@@ -169,8 +173,8 @@ class Board:
     # -- inside
 
     def _waiting(self, key: str | None) -> list[_Seat]:
-        free = [seat for seat in self.seats.values() if seat.worker is None and not seat.gone]
-        return [seat for seat in free if key is None or seat.offer.key == key]
+        self.hung = [seat for seat in self.hung if seat.worker is None and not seat.gone]
+        return [seat for seat in self.hung if key is None or seat.offer.key == key]
 
     def _to_come(self, key: str) -> int:
         """How many trials could be waiting at most: those that are, and those never seen yet."""

@@ -15,6 +15,7 @@ from raylora.config import Job, TuneSection
 from raylora.errors import TrainingError
 from raylora.jobfile import dump
 from raylora.leaderboard import Trial, pareto, rank, table, to_csv
+from raylora.model.base import here
 from raylora.model.finish import Finished, finish
 from raylora.model.fit import Worker
 from raylora.records import Say, TuneResult
@@ -43,7 +44,7 @@ def conclude(
         raise TrainingError(f"all {len(ranked)} trials failed:\n{reasons}")
     best = trial_job(job, winner.sample)
     folder.write_text("best_config.yaml", dump(best.model_copy(update={"run_name": None, "tune": TuneSection()})))
-    done = _finish(best, winner, cluster, grounds[best.model.base_model])
+    done = _finish(folder.absolute(best), winner, cluster, grounds[best.model.base_model])
     metrics = _metrics(job, trials, winner, front, done, grounds[best.model.base_model])
     folder.write_json(FINISHED, metrics)
     return TuneResult(
@@ -72,7 +73,7 @@ def _finish_there(best: Job, ground: Ground, winner: Trial, plan: WorkerPlan) ->
     with checkpoint.as_directory() as files, tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
         adapter = Path(scratch) / "adapter"
         splits = ground.dataset.load()
-        done = finish(best, ground.base, splits, Path(files), winner.best_epoch, worker, adapter)
+        done = finish(best, here(ground.base), splits, Path(files), winner.best_epoch, worker, adapter)
         folder.upload(adapter, "adapter")
     return done
 

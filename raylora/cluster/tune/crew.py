@@ -47,8 +47,7 @@ def plan_crew(job: Job, cluster: Cluster, total: int, width: float) -> CrewPlan:
     one = plan_workers(job.ray.model_copy(update={"num_workers": 1}), cluster)
     alone = cluster.own and not one.use_gpu  # its threads are all cores already
     needs = {name: amount for name, amount in one.resources_per_worker.items() if amount}
-    held = min((int(cluster.resources[name] // amount) for name, amount in needs.items()), default=1)
-    count = 1 if alone else held
+    count = max(1, cluster.places(needs)) if needs and not alone else 1
     each = pack_places(job, width, one.use_gpu)
     most = count * each if job.tune.max_concurrent_trials == "auto" else job.tune.max_concurrent_trials
     concurrent = min(most, total)

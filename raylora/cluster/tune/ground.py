@@ -14,7 +14,7 @@ from raylora.cluster.data.files import Source
 from raylora.cluster.data.prefix import prefix_depth, with_prefix
 from raylora.cluster.tune.progress import Progress
 from raylora.config import Job
-from raylora.model.base import BaseFolder, as_tensor, base_weights, load_base, load_tokenizer, read_config
+from raylora.model.base import BaseFolder, as_tensor, base_weights, here, load_base, load_tokenizer, read_config
 from raylora.model.limits import check_limits, latency_ms, trainable_parameters
 from raylora.model.tokens import tokenizer_spec
 
@@ -99,6 +99,7 @@ def _load(
 ) -> tuple[dict[str, Any], tuple[tuple[str, ...], float]]:
     if plan.threads and not plan.use_gpu:
         torch.set_num_threads(plan.threads)
+    base = here(base)
     dtype = torch.bfloat16 if bf16 else torch.float32
     loaded = load_base(base, read_config(base, labels, dropout=False), pad_token_id, dtype)
     weights = base_weights(loaded)

@@ -8,8 +8,9 @@ import ray
 import ray.tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
-from raylora.cluster.connect import Cluster, connect, plan_workers
+from raylora.cluster.connect import Cluster, connect, need_of, plan_workers, waits_for
 from raylora.cluster.data.files import Source
+from raylora.cluster.reach import check_reach
 from raylora.cluster.storage import RunFolder
 from raylora.cluster.train import check_folder, decide_bf16, tell
 from raylora.cluster.tune import search
@@ -23,7 +24,7 @@ from raylora.config import Job
 from raylora.errors import ConfigError
 from raylora.jobfile import dump
 from raylora.leaderboard import Trial
-from raylora.model.base import BaseFolder, resolve
+from raylora.model.base import BaseFolder, pin, resolve
 from raylora.model.fit import check_fits
 from raylora.records import Say, TuneResult
 from raylora.space import Domain, draw_samples, parse_space, trial_job
@@ -55,6 +56,11 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
     with connect(job.ray, dashboard=is_nested(job)) as cluster:
         say(f"ray        {cluster}")
         one = plan_workers(job.ray.model_copy(update={"num_workers": 1}), cluster)
+        if line := waits_for(need_of(one), cluster):
+            say(line)
+        check_reach(folder, sources, cluster)
+        if len(cluster.nodes) > 1:
+            bases = {name: pin(base) for name, base in bases.items()}
         job = decide_bf16(job, one)
         examples = _examples(job, space)
         grounds = {name: make_ground(job, base, sources, one, examples) for name, base in bases.items()}

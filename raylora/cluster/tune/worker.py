@@ -5,7 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from raylora.cluster.tune.progress import Progress, read_progress
 from raylora.config import Job
 from raylora.errors import RayLoraError, TrainingError
 from raylora.model.bank import Bank, Outcome
+from raylora.model.base import here
 from raylora.model.fit import Worker, fit
 from raylora.model.packing import NotPackable
 
@@ -40,7 +41,8 @@ class SweepTask:
     board: Any
 
     def ground(self, job: Job) -> Ground:
-        return self.grounds[job.model.base_model]
+        ground = self.grounds[job.model.base_model]
+        return replace(ground, base=here(ground.base))
 
 
 class Left(BaseException):
