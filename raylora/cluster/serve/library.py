@@ -5,10 +5,8 @@ import logging
 import re
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import chain
-from typing import TypeVar
 
 from raylora.cluster.serve import folders
 from raylora.cluster.serve.folders import Place
@@ -18,10 +16,9 @@ from raylora.errors import ConfigError, ModelError, NotReadyError, UnknownAdapte
 from raylora.faults import close_to
 from raylora.model.serving.adapter import ServedAdapter
 from raylora.model.serving.base import ServedBase
+from raylora.model.threads import in_passing
 
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -72,7 +69,7 @@ class Library:
         self.shelf = Shelf(cache_bytes)
         self.rooted: dict[str, Place] = {}
         self._loading: dict[Hashable, asyncio.Future[ServedAdapter]] = {}
-        self._pool = ThreadPoolExecutor(2, thread_name_prefix="raylora-load")
+        self._loads = asyncio.Semaphore(2)
 
     async def find(self, name: str | None, draw: float) -> Found:
         """The adapter of a request that names `name`, or none; `draw` in [0, 1) decides between canary and current.
@@ -126,7 +123,7 @@ class Library:
         """Look once at the loaded adapters of the root; a changed one is loaded before it replaces the old."""
         for name, old in list(self.rooted.items()):
             try:
-                new = await self._run(lambda name=name: self._look(name))
+                new = await asyncio.to_thread(lambda name=name: self._look(name))
             except ConfigError as error:  # a link out of the root now stands in its place
                 logger.warning("adapter %s is served no more: %s", name, error)
                 new = None
@@ -145,12 +142,12 @@ class Library:
     async def names(self) -> list[str]:
         """All names, those of the table first."""
         root, known = self.root, {*self.table.entries, self.own}
-        rooted = await self._run(lambda: [n for n in folders.names(root) if re.match(NAME, n)]) if root else []
+        rooted = await asyncio.to_thread(lambda: [n for n in folders.names(root) if re.match(NAME, n)]) if root else []
         return [*self.table.entries, *(name for name in rooted if name not in known)]
 
     async def is_rooted(self, name: str) -> bool:
         """Whether the root has an adapter of this name."""
-        return bool(self.root and re.match(NAME, name) and await self._run(lambda: self._look(name)))
+        return bool(self.root and re.match(NAME, name) and await asyncio.to_thread(lambda: self._look(name)))
 
     async def digest_of(self, path: str, roots: Sequence[str]) -> Version:
         """A folder's digest, once it has loaded on this base: version 0 of it, its `path` that of the adapter itself.
@@ -159,8 +156,8 @@ class Library:
             ConfigError: it is in none of the roots.
             ModelError: it holds no adapter, a broken one, or one of another base.
         """
-        place = folders.there(path, await self._run(lambda: folders.adapter_inside(path, roots)))
-        adapter = await self._run(lambda: self._read(place, merged=False))
+        place = folders.there(path, await asyncio.to_thread(lambda: folders.adapter_inside(path, roots)))
+        adapter = await self._load(lambda: self._read(place, merged=False))
         self.shelf.add((adapter.digest, False), adapter)
         return Version(0, place.path, adapter.digest)
 
@@ -190,7 +187,7 @@ class Library:
     async def _place(self, name: str) -> Place:
         place = self.rooted.get(name)
         if place is None and self.root and re.match(NAME, name):
-            place = await self._run(lambda: self._look(name))
+            place = await asyncio.to_thread(lambda: self._look(name))
         if place is None:
             raise UnknownAdapterError(
                 f"no adapter '{name[:128]}'{close_to(name, chain(self.table.entries, self.rooted))}"
@@ -212,7 +209,7 @@ class Library:
         if held:
             return held
         if key not in self._loading:
-            self._loading[key] = asyncio.ensure_future(self._run(load))
+            self._loading[key] = asyncio.ensure_future(self._load(load))
             self._loading[key].add_done_callback(lambda done: self._loaded(key, done))
         try:
             return await asyncio.shield(self._loading[key])
@@ -224,5 +221,6 @@ class Library:
         if not done.cancelled() and done.exception() is None:
             self.shelf.add(key, done.result())
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+    async def _load(self, load: Callable[[], ServedAdapter]) -> ServedAdapter:
+        async with self._loads:
+            return await asyncio.wrap_future(in_passing(load))

@@ -25,6 +25,7 @@ from raylora.errors import NotReadyError, RayLoraError
 from raylora.model.adapter import read_card
 from raylora.model.serving.base import ServedBase, resolve_dtype
 from raylora.model.serving.engine import Engine, Limits
+from raylora.model.threads import in_passing
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +81,8 @@ class Endpoint:
         use_gpu = torch.cuda.is_available()
         device = torch.device("cuda" if use_gpu else "cpu")
         dtype = resolve_dtype(settings.dtype, use_gpu, settings.int8)
-        base = ServedBase(_base_model(self.job), dtype, device, settings.int8)
+        model = _base_model(self.job)
+        base = in_passing(lambda: ServedBase(model, dtype, device, settings.int8)).result()
         meters = Meters()
         limits = Limits(settings.max_batch_tokens, settings.max_queued_tokens, settings.max_queued_requests)
         self.engine = Engine(base, limits, threads, meters.observe)

@@ -17,12 +17,13 @@ from raylora.errors import OverloadError
 from raylora.model.packing import NotPackable
 from raylora.model.serving.adapter import ServedAdapter
 from raylora.model.serving.base import ServedBase
-from raylora.model.serving.queue import LOOK_AHEAD, Cost, Waiting, choose, fit_cost
+from raylora.model.serving.queue import LOOK_AHEAD, Cost, Waiting, choose, fit_cost, least_seconds
 from raylora.model.tokens import Collator, TokenTable, table_of
 
 logger = logging.getLogger(__name__)
 
 
+TURNS = 8
 TIMED = ((1, 16), (4, 16), (16, 16), (16, 32))  # rows, tokens of each
 
 
@@ -186,19 +187,48 @@ class Engine:
 
     def _take(self) -> list[_Row]:
         """The next batch; waits while there is none. Empty at the end."""
-        with self._wake:
-            while self._open:
+        while self._wait():
+            self._gather()
+            with self._wake:
                 self._drop_cancelled()
                 if self._rows:
-                    head = [self._rows[i] for i in range(min(len(self._rows), LOOK_AHEAD))]
-                    chosen = choose(head, self.limits.max_batch_tokens, self.costs)
-                    taken = set(chosen)
-                    for _ in head:
-                        self._rows.popleft()
-                    self._rows.extendleft(row for i, row in reversed(list(enumerate(head))) if i not in taken)
-                    return [head[i] for i in chosen]
-                self._wake.wait()
+                    return self._chosen()
         return []
+
+    def _wait(self) -> bool:
+        """Until a row waits; False at the end."""
+        with self._wake:
+            self._drop_cancelled()
+            while self._open and not self._rows:
+                self._wake.wait()
+                self._drop_cancelled()
+            return self._open
+
+    def _gather(self) -> None:
+        """Let the event loop first take in what has come, and send off what was found.
+
+        Beside it a forward is slow where cores are few, and the batch is the larger for it. It ends with the first
+        turns of the loop that bring nothing new; a row waits at most as long for this as its batch will take.
+        """
+        start = time.perf_counter()
+        while True:
+            with self._wake:
+                waiting = list(self._rows)
+            tokens = sum(row.tokens for row in waiting)
+            if not waiting or tokens >= self.limits.max_batch_tokens:
+                return
+            left = float(least_seconds(np.array(tokens), self.costs)) - (time.perf_counter() - start)
+            if left <= 0 or not _after_turns(waiting[-1].request.loop).wait(left) or len(self._rows) == len(waiting):
+                return
+
+    def _chosen(self) -> list[_Row]:
+        head = [self._rows[i] for i in range(min(len(self._rows), LOOK_AHEAD))]
+        chosen = choose(head, self.limits.max_batch_tokens, self.costs)
+        taken = set(chosen)
+        for _ in head:
+            self._rows.popleft()
+        self._rows.extendleft(row for i, row in reversed(list(enumerate(head))) if i not in taken)
+        return [head[i] for i in chosen]
 
     def _drop_cancelled(self) -> None:
         while self._rows and self._rows[0].request.done.cancelled():
@@ -244,6 +274,23 @@ class Engine:
             by_loop.setdefault(request.loop, []).append(request)
         for loop, own in by_loop.items():
             loop.call_soon_threadsafe(_settle_all, own, error)
+
+
+def _after_turns(loop: asyncio.AbstractEventLoop) -> threading.Event:
+    """Set once the loop has gone round a few times; a request that has arrived takes as many to come here."""
+    done = threading.Event()
+
+    def turn(left: int) -> None:
+        if left:
+            loop.call_soon(turn, left - 1)
+        else:
+            done.set()
+
+    try:
+        loop.call_soon_threadsafe(turn, TURNS)
+    except RuntimeError:  # the loop has ended
+        done.set()
+    return done
 
 
 def _settle_all(requests: Sequence[_Request], error: Exception | None) -> None:
