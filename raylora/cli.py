@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import raylora
 from raylora import jobfile
 from raylora.config import Job, keys
-from raylora.errors import RayLoraError, TrainingError
+from raylora.errors import ConfigError, RayLoraError, TrainingError
 from raylora.metrics import Scores
-from raylora.usage import SERVE_HELP, TRAIN_HELP, TUNE_HELP
+from raylora.usage import RUNS_HELP, SERVE_HELP, TRAIN_HELP, TUNE_HELP
 
 if TYPE_CHECKING:
     from raylora.model.predict import Prediction
@@ -79,6 +80,11 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="one JSON object per text, with all scores")
     predict.add_argument("--trust-remote-code", action="store_true", help="run Python code of the base model")
     predict.add_argument("texts", nargs="+", metavar="TEXT")
+
+    runs = _command(commands, "runs", _runs, "list runs, sweeps and endpoints, or show one")
+    runs.description = RUNS_HELP
+    runs.add_argument("words", nargs="*", metavar="[show NAME] [STORAGE_PATH]")
+    runs.add_argument("--json", action="store_true", help="a JSON list of runs, or one JSON object")
 
     init = _command(commands, "init", _init, "write a commented config for a data file")
     init.add_argument("data", metavar="DATA", help="csv, tsv, jsonl, json or parquet file")
@@ -222,6 +228,34 @@ def _print_predictions(texts: Sequence[str], predictions: "Sequence[Prediction]"
     width = max(len(prediction.label) for prediction in predictions)
     for text, prediction in zip(texts, predictions, strict=True):
         print(f"{prediction.label:<{width}}  {prediction.score:.4f}  {text}")
+
+
+def _runs(options: argparse.Namespace) -> None:
+    words: list[str] = options.words
+    name = words[1] if words[:1] == ["show"] and len(words) > 1 else None
+    places = words[2:] if name else words
+    if len(places) > 1 or words == ["show"]:
+        raise ConfigError("`raylora runs` takes [STORAGE_PATH], `raylora runs show` takes NAME [STORAGE_PATH].")
+    place = _storage_path(places)
+    from raylora.cluster import runlines, runs
+
+    if name:
+        shown = runs.show_run(place, name)
+        lines = (
+            [json.dumps(runlines.as_tree(shown), indent=2)] if options.json else runlines.details(shown, time.time())
+        )
+    else:
+        found = runs.list_runs(place)
+        records = [runlines.as_record(summary) for summary in found]
+        lines = [json.dumps(records, indent=2)] if options.json else runlines.table(found, time.time())
+    print("\n".join(lines) or f"no runs in {place}")
+
+
+def _storage_path(places: list[str]) -> str:
+    """As it is, or that of a config; none given = the config's default."""
+    if places and not places[0].endswith((".yaml", ".yml")) and not places[0].startswith("storage_path="):
+        return places[0]
+    return jobfile.read(places, os.environ).storage_path
 
 
 def _init(options: argparse.Namespace) -> None:

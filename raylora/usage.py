@@ -45,3 +45,17 @@ ends; --print-config prints the file that `serve deploy` takes.
 
 keys of serving:
 """
+
+RUNS_HELP = """\
+List the runs, sweeps and endpoints under a storage path, last written first, or show one.
+
+  raylora runs                                  those of the default storage_path, `runs`
+  raylora runs s3://bucket/runs
+  raylora runs job.yaml                         those of the config's storage_path
+  raylora runs show first                       config, scores by epoch, files, and the command that goes on or serves
+  raylora runs show first s3://bucket/runs --json
+
+Read from the folders alone: `finished` has metrics.json; `unfinished` runs now or was interrupted; an endpoint is
+neither, and `unreadable` has a broken file. validation and test are accuracies: of the best epoch, or, while
+unfinished, a run's last epoch and a sweep's most accurate trial so far.
+"""
