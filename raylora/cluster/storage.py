@@ -3,7 +3,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs
@@ -14,22 +14,44 @@ from raylora.errors import ConfigError
 FINISHED = "metrics.json"
 
 
+class Storage(NamedTuple):
+    """`path`: absolute or an address; `root`: the same within the filesystem."""
+
+    path: str
+    filesystem: pyarrow.fs.FileSystem
+    root: str
+
+
+def open_storage(job: Job) -> Storage:
+    """The folder of the job's `storage_path`, there or not.
+
+    Raises:
+        ConfigError: no such kind of address, or its options cannot be.
+    """
+    path = job.storage_path
+    if "://" not in path:
+        path = os.path.abspath(os.path.expanduser(path))
+    try:
+        return Storage(path, *pyarrow.fs.FileSystem.from_uri(path))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigError(f"`storage_path` {job.storage_path} cannot be used: {error}") from None
+
+
+def address_in(path: str, name: str) -> str:
+    """The address of a folder in a folder; options (`?endpoint_override=...`) stay at the end."""
+    base, mark, options = path.partition("?") if "://" in path else (path, "", "")
+    return f"{base.rstrip('/')}/{name}{mark}{options}"
+
+
 class RunFolder:
     """`<storage_path>/<run_name>`. metrics.json is written last: a folder that has it is a finished run."""
 
     def __init__(self, job: Job) -> None:
         assert job.run_name, "jobfile.name_run names the run before anything is written"
-        self.storage_path = job.storage_path
-        if "://" not in self.storage_path:
-            self.storage_path = os.path.abspath(os.path.expanduser(self.storage_path))
-        try:
-            self.filesystem, self.root = pyarrow.fs.FileSystem.from_uri(self.storage_path)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ConfigError(f"`storage_path` {job.storage_path} cannot be used: {error}") from None
+        self.storage_path, self.filesystem, self.root = open_storage(job)
         self.name = job.run_name
         self.path = f"{self.root.rstrip('/')}/{self.name}"
-        base, _, query = self.storage_path.partition("?")
-        self.uri = f"{base.rstrip('/')}/{self.name}" + (f"?{query}" if query else "")
+        self.uri = address_in(self.storage_path, self.name)
 
     def absolute(self, job: Job) -> Job:
         """The job with this folder's `storage_path`: a process elsewhere works in another directory."""
@@ -37,8 +59,7 @@ class RunFolder:
 
     def inside(self, name: str) -> str:
         """The address of a folder in this one, as a `storage_path`."""
-        base, mark, query = self.uri.partition("?")
-        return f"{base}/{name}{mark}{query}"
+        return address_in(self.uri, name)
 
     def has(self, name: str) -> bool:
         return self.filesystem.get_file_info(f"{self.path}/{name}").type != pyarrow.fs.FileType.NotFound

@@ -35,6 +35,15 @@ class Best:
     epoch: float
 
 
+@dataclass(frozen=True)
+class _Mark:
+    """A moment of the fit. `evaluation_s`: of all evaluations before it."""
+
+    at: float
+    epoch: float
+    evaluation_s: float
+
+
 class Keeper(TrainerCallback):
     """Keeps the best weights, reports every checkpoint, and says how far the run is.
 
@@ -59,6 +68,7 @@ class Keeper(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.start, self.first_step = time.perf_counter(), state.global_step
+        self.last = _Mark(self.start, state.epoch or 0.0, self.evaluation_s)
         if self.best_file:
             evaluations = [record for record in state.log_history if "eval_loss" in record]
             best = next(r for r in evaluations if r["step"] == state.best_global_step)
@@ -75,7 +85,8 @@ class Keeper(TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Record | None = None, **_: Any) -> None:
         if self.log and logs and "loss" in logs:
-            self.log({"kind": "loss", "step": state.global_step, "epoch": state.epoch, **logs})
+            place = {"step": state.global_step, "epoch": state.epoch}
+            self.log({"kind": "loss", **place, **logs, "rows_per_s": self._rows_per_s(state)})
 
     def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Record | None = None, **_: Any) -> None:
         assert metrics is not None, "PlanTrainer.evaluate passes them"
@@ -104,6 +115,12 @@ class Keeper(TrainerCallback):
         patience = self.job.train.early_stopping_patience
         if patience and round(state.epoch - self.best.epoch) >= patience:
             control.should_training_stop = True
+
+    def _rows_per_s(self, state: Any) -> float:
+        """Since the loss record before, of all workers together, without evaluations."""
+        last, self.last = self.last, _Mark(time.perf_counter(), state.epoch, self.evaluation_s)
+        taken = self.last.at - last.at - (self.last.evaluation_s - last.evaluation_s)
+        return round((self.last.epoch - last.epoch) * len(self.plan.lengths) / taken, 1)
 
     def _pace(self, state: Any) -> Record:
         taken = time.perf_counter() - self.start

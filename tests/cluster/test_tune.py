@@ -13,6 +13,7 @@ from tiny import largest_difference, tiny_job
 import raylora
 from raylora import jobfile
 from raylora.cluster.data.files import list_sources
+from raylora.cluster.runs import list_runs, show_run
 from raylora.cluster.train import train
 from raylora.cluster.tune.sweep import tune
 from raylora.config import Job
@@ -70,6 +71,15 @@ def test_every_trial_is_accounted_for_best_first(done: Done) -> None:
     assert [row["rank"] for row in done.rows] == ["1", "2", "3", "4", "5", "6"]
     assert all(int(row["trainable_parameters"]) > 0 and float(row["train_s"]) > 0 for row in done.rows[:4])
     assert done.result.trials == 6
+
+
+def test_the_sweep_is_listed_as_it_ended(done: Done) -> None:
+    (summary,) = list_runs(str(done.folder.parent))
+    assert (summary.name, summary.kind, summary.state, summary.reached) == ("sweep", "sweep", "finished", "6 trials")
+    assert summary.validation == done.result.validation.as_dict()
+    history = show_run(str(done.folder.parent), "sweep").history
+    assert [(each["epoch"], "eval_loss" in each) for each in history] == [(2, True)] * 4
+    assert min(each["score"] for each in history) == pytest.approx(float(done.rows[0]["score"]), abs=1e-5)
 
 
 def test_a_failed_trial_says_why_and_the_others_go_on(done: Done) -> None:

@@ -114,3 +114,16 @@ def test_a_finished_run_is_not_written_again(demo: Demo) -> None:
     assert done.returncode == 2
     assert "is finished" in done.stderr
     assert (demo.folder / "metrics.json").read_text() == before
+
+
+def test_the_run_is_listed_and_shown_as_it_was(demo: Demo) -> None:
+    metrics = json.loads((demo.folder / "metrics.json").read_text())
+    done = run("raylora", "runs", cwd=demo.home)
+    assert done.returncode == 0, done.stderr
+    (line,) = done.stdout.splitlines()[1:]
+    expected = [demo.folder.name, "run", "finished", f"{metrics['validation']['accuracy']:.4f}", "-"]
+    assert line.split()[:5] == expected
+    done = run("raylora", "runs", "show", demo.folder.name, "--json", cwd=demo.home)
+    shown = json.loads(done.stdout)
+    assert [record["epoch"] for record in shown["history"]] == [1, 2, 3]
+    assert shown["commands"]["serve"].endswith(f"={demo.adapter}")

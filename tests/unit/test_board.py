@@ -152,3 +152,19 @@ def test_workers_are_sent_home_when_the_sweep_is_over() -> None:
         assert await taking is None
 
     run(scene())
+
+
+def test_every_trial_has_one_state_that_of_its_last_attempt() -> None:
+    async def scene() -> None:
+        board = Board(total=4, concurrent=4, workers=1)
+        tickets = {name: await board.submit(offer(name)) for name in "abcd"}
+        assert await board.states() == {"waiting": 4, "running": 0, "ended": 0, "failed": 0}
+        await board.take("w", None, 3, 0)
+        await board.leave(tickets["a"])
+        await board.post({tickets["b"]: Report(failure="diverged")})
+        assert await board.states() == {"waiting": 1, "running": 1, "ended": 1, "failed": 1}
+        await board.lost("w")
+        await board.submit(offer("c"))
+        assert await board.states() == {"waiting": 2, "running": 0, "ended": 1, "failed": 1}
+
+    run(scene())

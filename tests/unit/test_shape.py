@@ -43,6 +43,10 @@ def test_reading_files_loads_no_heavy_library() -> None:
     assert loaded_by("raylora.cluster.data.files") == set()
 
 
+def test_telling_runs_loads_no_heavy_library() -> None:
+    assert loaded_by("raylora.cluster.runlines") == set()
+
+
 def test_tokens_load_no_torch() -> None:
     assert "torch" not in loaded_by("raylora.model.tokens")
 

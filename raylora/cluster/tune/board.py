@@ -7,10 +7,13 @@ asyncio, no Ray: the sweep runs it as an actor, the tests as it is.
 import asyncio
 import math
 import time
+from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raylora.cluster.tune.files import Files
+
+STATES = ("waiting", "running", "ended", "failed")
 
 
 @dataclass(frozen=True)
@@ -165,6 +168,17 @@ class Board:
         """Reports since the last call, without their files."""
         items, self.news_items = self.news_items, []
         return items
+
+    async def states(self) -> dict[str, int]:
+        """How many trials hang here, run, have ended or failed, each by its last attempt."""
+        last = [self.seats[f"{trial}/{attempt}"] for trial, attempt in self.known.items()]
+        counts = Counter(self._state(seat) for seat in last)
+        return {state: counts[state] for state in STATES}
+
+    def _state(self, seat: _Seat) -> str:
+        if seat.offer.trial in self.verdicts:
+            return "failed"
+        return "ended" if seat.gone else "waiting" if seat.worker is None else "running"
 
     async def close(self) -> None:
         self.closed = True

@@ -9,10 +9,12 @@ import ray
 from ray.exceptions import RayError
 
 from raylora.cluster.connect import Cluster, WorkerPlan, plan_workers, remote_options
+from raylora.cluster.gauges import Gauges
 from raylora.cluster.storage import RunFolder
 from raylora.cluster.tune.board import Board
 from raylora.cluster.tune.ground import Ground
 from raylora.cluster.tune.policy import pack_places
+from raylora.cluster.tune.search import mode_of
 from raylora.cluster.tune.worker import SweepTask, TrialWorker
 from raylora.config import Job
 from raylora.records import Say
@@ -75,6 +77,7 @@ class Crew:
         self.runs: dict[Any, str] = {}
         self.workers: list[Any] = []  # Ray ends an actor that nobody holds
         self.history: dict[tuple[str, int], dict[str, Any]] = read_history(folder)
+        self.gauges = Gauges(folder.name)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self._watch, name="raylora-crew", daemon=True)
 
@@ -129,6 +132,14 @@ class Crew:
         if news:
             lines = "".join(json.dumps(item) + "\n" for item in self.history.values())
             self.folder.write_text("history.jsonl", lines)
+        self._show(news)
+
+    def _show(self, news: list[dict[str, Any]]) -> None:
+        """The sweep's metrics."""
+        scores = [item["score"] for item in self.history.values()]
+        best = max if mode_of(self.job) == "max" else min
+        states: dict[str, int] = ray.get(self.board.states.remote())
+        self.gauges.tune(states, best(scores, default=None), sum(item["failure"] is None for item in news))
 
 
 def read_history(folder: RunFolder) -> dict[tuple[str, int], dict[str, Any]]:

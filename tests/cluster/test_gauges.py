@@ -1,0 +1,85 @@
+"""Metrics of a train run and a sweep, as Prometheus reads them from the node's port."""
+
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from prometheus_client.parser import text_string_to_metric_families
+from tiny import tiny_job
+
+from raylora.cluster.data.files import list_sources
+from raylora.cluster.gauges import METRICS, Gauges
+from raylora.cluster.train import train
+from raylora.cluster.tune.sweep import tune
+from raylora.config import Job
+
+pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
+
+REPORTED_S = 60  # Ray's processes report every 10 s
+Series = dict[tuple[str, str], float]
+
+
+def scrape(run: str) -> Series:
+    """Values of raylora's metrics of a run, by name and state."""
+    (node,) = [node for node in ray.nodes() if node["Alive"]]
+    url = f"http://{node['NodeManagerAddress']}:{node['MetricsExportPort']}/metrics"
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        text = answer.read().decode()
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return {
+        (sample.name, sample.labels.get("state", "")): sample.value
+        for sample in samples
+        if sample.labels.get("run") == run and "raylora" in sample.name
+    }
+
+
+def scraped(run: str, complete: Callable[[Series], bool]) -> Series:
+    until = time.monotonic() + REPORTED_S
+    while not complete(found := scrape(run)):
+        assert time.monotonic() < until, found
+        time.sleep(1)
+    return found
+
+
+def job_of(base: Path, rows: str, runs: Path, name: str, **changes: Any) -> Job:
+    places = {"run_name": name, "storage_path": str(runs), "data.train": rows}
+    return tiny_job(base, train__logging_steps=1, **changes).replace(places)
+
+
+def test_a_run_shows_its_loss_rate_speed_and_scores(
+    bases: Callable[[str], Path], reviews_file: Callable[[int], str], tmp_path: Path
+) -> None:
+    job = job_of(bases("bert"), reviews_file(60), tmp_path / "runs", "watched", train__num_train_epochs=2)
+    result = train(job, list_sources(job.data), say=lambda line: None)
+    found = scraped("watched", lambda found: found.get(("ray_raylora_train_epoch", "")) == 2)
+    names = {f"ray_{name}" for name in METRICS if name.startswith("raylora_train_")}
+    assert {name for name, _ in found} == names
+    assert found["ray_raylora_train_rows_per_second", ""] > 0 < found["ray_raylora_train_loss", ""]
+    history = (tmp_path / "runs" / "watched" / "history.jsonl").read_text()
+    assert f'"eval_loss": {found["ray_raylora_train_eval_loss", ""]}' in history
+    assert result.metrics["rows_per_s"] > 0
+
+
+def test_a_sweep_shows_its_trials_by_state_and_the_best_score(
+    bases: Callable[[str], Path], reviews_file: Callable[[int], str], tmp_path: Path
+) -> None:
+    space = {"train.learning_rate": {"grid": [0.003, 0.01, 1e30]}}
+    job = job_of(bases("bert"), reviews_file(60), tmp_path / "runs", "searched")
+    job = job.replace({"tune.space": space, "tune.scheduler": "none", "tune.metric": "loss"})
+    result = tune(job, list_sources(job.data), say=lambda line: None)
+    found = scraped("searched", lambda found: found.get(("ray_raylora_tune_trials", "ended")) == 2)
+    states = {state: value for (name, state), value in found.items() if name == "ray_raylora_tune_trials"}
+    assert states == {"waiting": 0, "running": 0, "ended": 2, "failed": 1}
+    assert found["ray_raylora_tune_best_score", ""] == pytest.approx(result.validation.loss, abs=1e-5)
+    assert found["ray_raylora_tune_epochs_total", ""] == 2
+
+
+def test_what_cannot_be_shown_harms_nobody() -> None:
+    gauges = Gauges("x")
+    gauges.show("raylora_train_loss", "none")  # pyright: ignore[reportArgumentType]
+    gauges.show("no_such_metric", 1.0)
+    gauges.train({"kind": "loss", "loss": None})
