@@ -55,6 +55,13 @@ def test_a_gpu_holds_one_worker_and_more_trials() -> None:
     assert (plan.count, plan.concurrent, str(plan)) == (2, 64, "2 workers of a GPU")
 
 
+def test_a_cluster_that_grew_its_first_gpu_for_the_sweep_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raylora.cluster.connect._wait_for_room", lambda *_: None)  # the autoscaler added a node
+    job = Job().replace({"ray.use_gpu": True, "ray.scale_up_timeout_s": 60})
+    plan = plan_crew(job, cluster(4), total=100, width=25)
+    assert (plan.count, str(plan)) == (1, "1 worker of a GPU")
+
+
 def test_without_packing_a_worker_takes_one_trial_at_a_time() -> None:
     off = Job().replace({"tune.pack": "off"})
     assert plan_crew(off, cluster(4), total=16, width=25).concurrent == 4

@@ -14,7 +14,7 @@ from raylora.cluster.serve.scaling import replicas_for
 from raylora.cluster.serve.service import check_inputs
 from raylora.cluster.serve.table import Table
 from raylora.errors import ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
-from raylora.model.serving.queue import Waiting, cheapest, choose, fit_cost
+from raylora.model.serving.queue import Cost, Waiting, cheapest, choose, fit_cost, least_seconds
 from raylora.model.tasks import best_first, scores
 
 
@@ -23,13 +23,13 @@ def waiting(*tokens: int, lanes: str = "") -> list[Waiting]:
 
 
 def test_all_that_waits_runs_together_where_that_is_cheapest() -> None:
-    assert sorted(choose(waiting(5, 9, 3), 27, overhead=20)) == [0, 1, 2]
+    assert sorted(choose(waiting(5, 9, 3), 27, costs=[Cost(20, 1)])) == [0, 1, 2]
 
 
 def test_rows_of_other_lengths_wait_where_padding_costs_more_than_another_forward() -> None:
     rows = waiting(5, 100, 6, 90, 5)
-    assert sorted(choose(rows, 2048, overhead=50)) == [0, 2, 4]
-    assert sorted(choose(rows, 2048, overhead=1000)) == [0, 1, 2, 3, 4]
+    assert sorted(choose(rows, 2048, costs=[Cost(50, 1)])) == [0, 2, 4]
+    assert sorted(choose(rows, 2048, costs=[Cost(1000, 1)])) == [0, 1, 2, 3, 4]
 
 
 def test_a_division_is_the_cheapest_of_all() -> None:
@@ -41,30 +41,30 @@ def test_a_division_is_the_cheapest_of_all() -> None:
 
     every = [[0, *inner] for n in range(8) for inner in combinations(range(1, 8), n)]
     fits = [s for s in every if all((e - b) * lengths[e - 1] <= 24 or e - b == 1 for b, e in pairwise([*s, 8]))]
-    assert cost(cheapest(lengths, 24, 10)) == min(map(cost, fits))
+    assert cost(cheapest(lengths, 24, [Cost(10, 1)])) == min(map(cost, fits))
 
 
 def test_a_batch_stays_within_the_budget() -> None:
     rows = waiting(10, 100, 9, 11, 10, 100)
-    chosen = choose(rows, 44, overhead=1000)
+    chosen = choose(rows, 44, costs=[Cost(1000, 1)])
     assert 0 in chosen
     assert len(chosen) > 1
     assert len(chosen) * max(rows[i].tokens for i in chosen) <= 44
 
 
 def test_a_row_longer_than_the_budget_runs_alone() -> None:
-    assert choose(waiting(500, 3, 3), 64, overhead=1000) == [0]
+    assert choose(waiting(500, 3, 3), 64, costs=[Cost(1000, 1)]) == [0]
 
 
 def test_lanes_are_not_mixed() -> None:
-    assert sorted(choose(waiting(4, 4, 4, 4, lanes="abab"), 100, overhead=10)) == [0, 2]
+    assert sorted(choose(waiting(4, 4, 4, 4, lanes="abab"), 100, costs=[Cost(10, 1)])) == [0, 2]
 
 
 def test_every_row_runs_in_the_end() -> None:
     rows = waiting(*[(i * 7919) % 90 + 1 for i in range(300)])
     left, padded = list(rows), 0
     while left:
-        chosen = choose(left, 256, overhead=30)
+        chosen = choose(left, 256, costs=[Cost(30, 1)])
         assert 0 in chosen
         padded += len(chosen) * max(left[i].tokens for i in chosen)
         left = [row for i, row in enumerate(left) if i not in set(chosen)]
@@ -72,9 +72,16 @@ def test_every_row_runs_in_the_end() -> None:
 
 
 def test_the_cost_of_a_forward_is_a_line_through_its_timings() -> None:
-    cost = fit_cost([10, 20, 40], [0.006, 0.007, 0.009])
-    assert (cost.base_s, cost.token_s, cost.overhead) == pytest.approx((0.005, 0.0001, 50))
-    assert fit_cost([10, 20], [0.001, 0.005]).overhead == 0
+    cost = fit_cost([10, 20, 40], [0.006, 0.007, 0.009], threads=2)
+    assert (cost.base_s, cost.token_s, cost.threads) == (pytest.approx(0.005), pytest.approx(0.0001), 2)
+    assert fit_cost([10, 20], [0.001, 0.005]).base_s == 0
+
+
+def test_few_tokens_are_cheaper_on_one_thread_and_many_on_two() -> None:
+    costs = [Cost(0.006, 0.00016, threads=1), Cost(0.011, 0.0001, threads=2)]
+    assert least_seconds(np.array([20, 500]), costs) == pytest.approx([0.0092, 0.061])
+    rows = waiting(16, 16, 16, 16)  # apart, on one thread each, they would cost more than together on one
+    assert sorted(choose(rows, 2048, costs)) == [0, 1, 2, 3]
 
 
 def test_a_swap_keeps_the_version_before_for_a_rollback() -> None:

@@ -91,8 +91,8 @@ def _compute(order: _Order, block: pa.Table, weights: dict[str, np.ndarray], sta
     dataset, train = order.dataset, order.job.train
     rows = np.concatenate([side.rows for side in dataset.sides.values()]) - start
     lengths = np.concatenate([side.lengths for side in dataset.sides.values()])
-    here = (rows >= 0) & (rows < block.num_rows)
-    table = TokenTable([block], rows[here], np.zeros(int(here.sum()), dtype=np.int64), lengths[here])
+    inside = (rows >= 0) & (rows < block.num_rows)
+    table = TokenTable([block], rows[inside], np.zeros(int(inside.sum()), dtype=np.int64), lengths[inside])
     base = here(order.base)
     config = read_config(base, dataset.labels, dropout=False)
     state = {name: as_tensor(array) for name, array in weights.items()}

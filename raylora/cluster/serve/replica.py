@@ -29,6 +29,7 @@ from raylora.model.serving.engine import Engine, Limits
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.5
+SWITCH_S = 0.0005  # the engine asks for Python's lock at every operation; at Python's 5 ms, 32 clients get 6 % less
 
 
 class RegistryClient:
@@ -73,6 +74,7 @@ class Endpoint:
 
     def __init__(self, tree: dict[str, Any], known: list[HashedKey], threads: int | None, registry: Any) -> None:
         _log_access()
+        sys.setswitchinterval(SWITCH_S)
         self.job, self.known = parse(tree), known
         settings = self.job.serve
         use_gpu = torch.cuda.is_available()

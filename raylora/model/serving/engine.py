@@ -87,7 +87,7 @@ class Engine:
     """Runs rows of many adapters on one base, in a thread of its own; asked from event loops.
 
     Args:
-        threads: of torch; None = torch's default.
+        threads: of torch, for all but small batches; None = torch's default.
         observe: called after every forward, from the engine's thread.
     """
 
@@ -99,10 +99,10 @@ class Engine:
         self._rows: deque[_Row] = deque()
         self._wake = threading.Condition()
         self._open = True
-        timed: Future[Cost] = Future()
+        timed: Future[list[Cost]] = Future()
         self._thread = threading.Thread(target=self._work, args=(timed,), name="raylora-engine", daemon=True)
         self._thread.start()
-        self.cost = timed.result()
+        self.costs = timed.result()
 
     async def logits(self, adapter: ServedAdapter, encoded: pa.Table) -> np.ndarray:
         """[N, C] float32 of the N rows that `encode` gave. A cancelled caller's rows that wait are dropped.
@@ -157,9 +157,7 @@ class Engine:
             self._wake.notify()
         self._thread.join(timeout=10)
 
-    def _work(self, timed: "Future[Cost]") -> None:
-        if self.threads:
-            torch.set_num_threads(self.threads)
+    def _work(self, timed: "Future[list[Cost]]") -> None:
         try:
             timed.set_result(self._timed())
         except Exception as error:  # noqa: BLE001 - raised where the engine is made
@@ -168,14 +166,23 @@ class Engine:
         while rows := self._take():
             self._run(rows)
 
-    def _timed(self) -> Cost:
-        """What a forward costs here: on GPUs nearly all is launching it, on CPUs little. Also warms torch up."""
-        tokens, seconds = [], []
+    def _timed(self) -> list[Cost]:
+        """What a forward costs here: on GPUs nearly all is launching it, on CPUs little. Also warms torch up.
+
+        On one thread, too: threads wait for each other a hundred times in a forward, and for one short text that takes
+        longer than what they share out.
+        """
+        most = self.threads or torch.get_num_threads()
+        return [self._cost(threads) for threads in sorted({1, most} if self.base.device.type == "cpu" else {most})]
+
+    def _cost(self, threads: int) -> Cost:
+        torch.set_num_threads(threads)
+        tokens, taken_s = [], []
         for rows, width in TIMED:
-            taken = [self.base.time(rows, width) for _ in range(4)]
+            times = [self.base.time(rows, width) for _ in range(4)]
             tokens.append(rows * width)
-            seconds.append(min(taken[1:]))
-        return fit_cost(tokens, seconds)
+            taken_s.append(min(times[1:]))
+        return fit_cost(tokens, taken_s, threads)
 
     def _take(self) -> list[_Row]:
         """The next batch; waits while there is none. Empty at the end."""
@@ -184,7 +191,7 @@ class Engine:
                 self._drop_cancelled()
                 if self._rows:
                     head = [self._rows[i] for i in range(min(len(self._rows), LOOK_AHEAD))]
-                    chosen = choose(head, self.limits.max_batch_tokens, self.cost.overhead)
+                    chosen = choose(head, self.limits.max_batch_tokens, self.costs)
                     taken = set(chosen)
                     for _ in head:
                         self._rows.popleft()
@@ -217,6 +224,8 @@ class Engine:
     def _forward(self, rows: Sequence[_Row]) -> None:
         start = time.perf_counter()
         batch = _collate(rows)
+        padded = batch["attention_mask"].numel()
+        torch.set_num_threads(min(self.costs, key=lambda cost: cost.seconds(padded)).threads)
         found = self.base.logits(batch, [row.request.adapter for row in rows])
         finished: list[_Request] = []
         for row, logits in zip(rows, found, strict=True):
@@ -225,7 +234,6 @@ class Engine:
             if not row.request.missing:
                 finished.append(row.request)
         self._settle(finished, None)
-        padded = batch["attention_mask"].numel()
         tokens, run_s = sum(row.tokens for row in rows), time.perf_counter() - start
         adapters = len({id(row.request.adapter) for row in rows})
         self.observe(Batch(len(rows), tokens, padded, adapters, run_s, [start - row.request.arrived for row in rows]))

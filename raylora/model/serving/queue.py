@@ -16,36 +16,50 @@ class Waiting:
     lane: object
 
 
-def choose(waiting: Sequence[Waiting], max_tokens: int, overhead: float) -> list[int]:
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of a forward with so many torch threads: `base_s + token_s * tokens`, padding included."""
+
+    base_s: float
+    token_s: float
+    threads: int = 1
+
+    def seconds(self, tokens: int) -> float:
+        return self.base_s + self.token_s * tokens
+
+
+def least_seconds(tokens: np.ndarray, costs: Sequence[Cost]) -> np.ndarray:
+    """Of the cheapest of `costs`, for each number of tokens."""
+    return np.min([cost.base_s + cost.token_s * tokens for cost in costs], axis=0)
+
+
+def choose(waiting: Sequence[Waiting], max_tokens: int, costs: Sequence[Cost]) -> list[int]:
     """Places in `waiting` (oldest first) of the rows to run together.
 
     The oldest row always runs, whatever its length, so that none waits for ever. Which rows come with it follows from
-    the cheapest division of its whole lane into batches of neighbours by length: one batch of rows x longest tokens
-    costs `overhead` plus these, and has at most `max_tokens` of them unless it is a single row.
-
-    Args:
-        overhead: what a forward costs beside its tokens, in tokens (`Cost`).
+    the cheapest division of its whole lane into batches of neighbours by length; a batch has rows x longest tokens, at
+    most `max_tokens` unless it is a single row.
     """
     oldest = waiting[0]
     lane = [i for i, row in enumerate(waiting[:LOOK_AHEAD]) if row.lane == oldest.lane]
     order = sorted(lane, key=lambda i: waiting[i].tokens)
-    starts = cheapest(np.array([waiting[i].tokens for i in order]), max_tokens, overhead)
+    starts = cheapest(np.array([waiting[i].tokens for i in order]), max_tokens, costs)
     at = order.index(0)
     start = max(s for s in starts if s <= at)
     end = min((s for s in starts if s > at), default=len(order))
     return order[start:end]
 
 
-def cheapest(lengths: np.ndarray, max_tokens: int, overhead: float) -> list[int]:
+def cheapest(lengths: np.ndarray, max_tokens: int, costs: Sequence[Cost]) -> list[int]:
     """Where the batches begin in the cheapest division of rows sorted by length."""
     count = len(lengths)
     best, begin = np.zeros(count + 1), np.zeros(count + 1, dtype=int)
     for end in range(1, count + 1):
         width = int(lengths[end - 1])
         first = min(max(0, end - max_tokens // width), end - 1)
-        costs = best[first:end] + (end - np.arange(first, end)) * width
-        at = int(costs.argmin())
-        best[end], begin[end] = costs[at] + overhead, first + at
+        totals = best[first:end] + least_seconds((end - np.arange(first, end)) * width, costs)
+        at = int(totals.argmin())
+        best[end], begin[end] = totals[at], first + at
     starts: list[int] = []
     end = count
     while end:
@@ -54,20 +68,7 @@ def cheapest(lengths: np.ndarray, max_tokens: int, overhead: float) -> list[int]
     return starts[::-1]
 
 
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of a forward: `base_s + token_s * tokens`, padding included."""
-
-    base_s: float
-    token_s: float
-
-    @property
-    def overhead(self) -> float:
-        """The fixed part, in tokens."""
-        return self.base_s / self.token_s
-
-
-def fit_cost(tokens: Sequence[int], seconds: Sequence[float]) -> Cost:
-    """The line through timings, held to what can be: no part below zero."""
-    token_s, base_s = np.polyfit(tokens, seconds, 1)
-    return Cost(max(float(base_s), 0.0), max(float(token_s), 1e-9))
+def fit_cost(tokens: Sequence[int], taken_s: Sequence[float], threads: int = 1) -> Cost:
+    """The line nearest to timings, in proportion to them, held to what can be: no part below zero."""
+    token_s, base_s = np.polyfit(tokens, taken_s, 1, w=1 / np.array(taken_s))
+    return Cost(max(float(base_s), 0.0), max(float(token_s), 1e-9), threads)
