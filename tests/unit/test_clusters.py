@@ -114,3 +114,9 @@ def test_images_hold_the_ray_of_the_constraints(path: Path) -> None:
     images = [value for key, value in docker.items() if key.endswith("image")]
     assert all(re.fullmatch(rf"rayproject/ray:{re.escape(pinned)}-py311(-gpu)?", image) for image in images)
     assert bool(images) == (path.stem != "onprem")
+
+
+@every_file
+def test_the_autoscaler_is_one_that_knows_the_provider(path: Path) -> None:
+    old = "RAY_enable_autoscaler_v2=0" in " ".join(prepared(path)["head_start_ray_commands"])
+    assert old == (read(path)["provider"]["type"] == "local"), "the newer one starts no local worker (ray#57153)"
