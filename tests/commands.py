@@ -8,8 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+ON_CLUSTERS = pytest.mark.skipif(
+    "RAYLORA_CLUSTERS" not in os.environ, reason="several nodes or hosts on this machine: RAYLORA_CLUSTERS=1"
+)
 
 
 def command(words: Sequence[str]) -> list[str]:

@@ -16,7 +16,7 @@ from urllib.request import Request, urlopen
 import psutil
 import pytest
 import yaml
-from commands import ROOT, command, end_processes_of, run
+from commands import ON_CLUSTERS, ROOT, command, end_processes_of, run
 from safetensors.torch import load_file
 from tiny import largest_difference, save_adapter
 
@@ -139,7 +139,7 @@ def stop_after(environ: dict[str, str], line: str, *entrypoint: str) -> str:
         stopped = run("ray", "job", "stop", words[1], environ=environ)
         assert stopped.returncode == 0, stopped.stdout + stopped.stderr
         output = "".join(seen) + client.stdout.read()
-    assert client.returncode != 0, "a job that was stopped has not succeeded"
+    assert "was stopped" in output, output  # the client's exit code is 0 then: Ray's word for a stop by hand
     return output
 
 
@@ -157,6 +157,7 @@ def assert_whole(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@ON_CLUSTERS
 def test_a_stopped_run_goes_on_when_it_is_submitted_again(
     head: dict[str, str], bases: Bases, reviews_file: Write, tmp_path: Path
 ) -> None:
@@ -176,6 +177,7 @@ def test_a_stopped_run_goes_on_when_it_is_submitted_again(
 
 
 @pytest.mark.slow
+@ON_CLUSTERS
 def test_a_stopped_sweep_goes_on_when_it_is_submitted_again(
     head: dict[str, str], bases: Bases, reviews_file: Write, tmp_path: Path
 ) -> None:
@@ -196,6 +198,7 @@ def test_a_stopped_sweep_goes_on_when_it_is_submitted_again(
 
 
 @pytest.mark.slow
+@ON_CLUSTERS
 def test_every_job_can_be_submitted(head: dict[str, str], bases: Bases, reviews_file: Write, tmp_path: Path) -> None:
     """Train and tune above; here those that need an adapter."""
     folder = save_adapter(bases("bert"), tmp_path / "adapter", ("negative", "positive"))
@@ -225,6 +228,7 @@ def test_every_job_can_be_submitted(head: dict[str, str], bases: Bases, reviews_
 
 
 @pytest.mark.slow
+@ON_CLUSTERS
 def test_eight_jobs_at_once_share_the_cluster_and_lose_nothing(
     head: dict[str, str], bases: Bases, reviews_file: Write, tmp_path: Path
 ) -> None:

@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from commands import ROOT, end_processes_of, run
+from commands import ON_CLUSTERS, ROOT, end_processes_of, run
 from safetensors.torch import load_file
 from tiny import largest_difference, save_adapter
 
 from raylora.cluster.connect import free_port
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, ON_CLUSTERS]
 
 Bases = Callable[[str], Path]
 Write = Callable[[int], str]

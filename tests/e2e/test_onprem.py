@@ -17,10 +17,10 @@ from typing import Any
 import hosts
 import pytest
 import yaml
-from commands import ROOT
+from commands import ON_CLUSTERS, ROOT
 from hosts import VENV, Host
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow, ON_CLUSTERS]
 
 CONFIG = f"{hosts.HOME}/onprem.yaml"
 DASHBOARD = "--address http://localhost:8265"
