@@ -11,8 +11,8 @@ from pathlib import Path
 from raylora.bench.verdict import cpu
 from raylora.cluster.serve import folders
 from raylora.cluster.serve.meters import TOLD_APART, Meters
-from raylora.cluster.serve.registry import CHANGES, FILE, Registry
-from raylora.cluster.serve.table import Entry, Table, Version
+from raylora.cluster.serve.registry import Registry
+from raylora.cluster.serve.table import CHANGES, FILE, Entry, Table, Version
 from raylora.cluster.tune.board import Board, Offer, Report
 from raylora.config import Job
 from raylora.records import Say

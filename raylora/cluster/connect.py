@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from raylora.config import RaySection
 from raylora.errors import ClusterError
@@ -114,6 +115,16 @@ class Cluster:
         return f"{'local' if self.own else self.address}, {nodes}{self.cpus} CPUs{gpus}"
 
 
+def alive_nodes() -> list[dict[str, Any]]:
+    """As Ray describes them."""
+    return [node for node in ray.nodes() if node["Alive"]]
+
+
+def on_node(node: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a task or actor that runs on this node or fails."""
+    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)}
+
+
 @dataclass(frozen=True)
 class WorkerPlan:
     """How many workers run and on what. `num_workers` is (min, max) for an elastic run."""
@@ -146,7 +157,7 @@ def connect(settings: RaySection, dashboard: bool = False) -> Generator[Cluster]
     if started:
         _init(address, dashboard)
     try:
-        nodes = tuple(dict(node["Resources"]) for node in ray.nodes() if node["Alive"])
+        nodes = tuple(dict(node["Resources"]) for node in alive_nodes())
         yield Cluster(started and address is None, ray.get_runtime_context().gcs_address, nodes)
     finally:
         if started:

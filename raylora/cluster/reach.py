@@ -3,13 +3,12 @@
 import os
 import uuid
 from pathlib import Path
-from typing import Any
 
 import pyarrow.fs
 import ray
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raylora.cluster.connect import Cluster
+from raylora.cluster.address import is_remote
+from raylora.cluster.connect import Cluster, alive_nodes, on_node
 from raylora.cluster.data.files import Source
 from raylora.cluster.storage import RunFolder
 from raylora.errors import ClusterError
@@ -25,7 +24,7 @@ def check_reach(folder: RunFolder, sources: list[Source], cluster: Cluster) -> N
     """
     if len(cluster.nodes) == 1:
         return
-    files = [source.path for source in sources[:LOOKED_AT] if "://" not in source.path]
+    files = [source.path for source in sources[:LOOKED_AT] if not is_remote(source.path)]
     if not isinstance(folder.filesystem, pyarrow.fs.LocalFileSystem):
         _check(files)
         return
@@ -38,8 +37,8 @@ def check_reach(folder: RunFolder, sources: list[Source], cluster: Cluster) -> N
 
 
 def _check(paths: list[str]) -> None:
-    nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
-    found: list[str | None] = ray.get([_look.options(**_on(node)).remote(paths) for node in nodes]) if paths else []
+    nodes = [node for node in alive_nodes() if node["Resources"].get("CPU")]
+    found: list[str | None] = ray.get([_look.options(**on_node(node)).remote(paths) for node in nodes]) if paths else []
     for node, missing in zip(nodes, found, strict=False):
         if missing is None:
             continue
@@ -52,10 +51,6 @@ def _check(paths: list[str]) -> None:
         raise ClusterError(
             f"{missing} is not there on {at}. Put `data` on storage that all nodes see: a shared folder, s3:// or gs://."
         )
-
-
-def _on(node: dict[str, Any]) -> dict[str, Any]:
-    return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)}
 
 
 @ray.remote(num_cpus=0)

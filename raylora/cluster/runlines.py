@@ -7,8 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raylora import config
+from raylora.cluster.address import inside, is_remote, parent
 from raylora.cluster.runs import Details, Summary
-from raylora.cluster.storage import address_in
 from raylora.config import Job
 from raylora.jobfile import inline, value_of
 from raylora.space import trial_job
@@ -71,21 +71,19 @@ def as_tree(shown: Details) -> dict[str, Any]:
 def commands(shown: Details) -> dict[str, str]:
     """What to do with it next, by `continue`, `serve` and `again`; each can be pasted into a shell."""
     summary, job = shown.summary, shown.job
-    base, mark, options = summary.uri.partition("?") if "://" in summary.uri else (summary.uri, "", "")
-    above = base.removesuffix(f"/{summary.name}") + mark + options
-    place = [f"run_name={summary.name}", f"storage_path={above}"]
+    place = [f"run_name={summary.name}", f"storage_path={parent(summary.uri)}"]
     if summary.kind == "endpoint":
         adapters = [f"serve.adapters.{name}={path}" for name, path in list(shown.configured.items())[:MOST]]
         return {"continue": _line("raylora", "serve", *place, *(adapters or ["serve.adapter_root=FOLDER"]))}
     if summary.state == "finished":
-        served = address_in(summary.uri, "adapter")
+        served = inside(summary.uri, "adapter")
         return {"serve": _line("raylora", "serve", f"serve.adapters.{summary.name}={served}")}
     if job is None or summary.kind == "unknown":
         return {}
     command = "tune" if summary.kind == "sweep" else "train"
-    if "://" in summary.uri:  # a command reads configs from here alone
+    if is_remote(summary.uri):  # a command reads configs from here alone
         return {"continue": _line("raylora", command, *place, *words(job))}
-    return {"continue": _line("raylora", command, address_in(summary.uri, "config.yaml"), place[1])}
+    return {"continue": _line("raylora", command, inside(summary.uri, "config.yaml"), place[1])}
 
 
 def words(job: Job) -> list[str]:

@@ -8,14 +8,15 @@ from typing import Any, Literal
 
 import pyarrow.fs
 
+from raylora.cluster.address import inside
 from raylora.cluster.serve import table as tables
-from raylora.cluster.storage import FINISHED, Storage, address_in, open_storage
+from raylora.cluster.storage import FINISHED, Storage, open_storage
 from raylora.config import Job, parse
 from raylora.errors import ConfigError
 from raylora.faults import close_to
 from raylora.jobfile import parse_yaml
 
-CONFIG, HISTORY, TABLE, CHANGES = "config.yaml", "history.jsonl", "adapters.json", "adapters.changes.jsonl"
+CONFIG, HISTORY = "config.yaml", "history.jsonl"
 TAIL = 256 * 1024  # bytes; more of a file is not read for a list: a long sweep's history has tens of megabytes
 AT_ONCE = 16  # runs; on object storage each costs two or three requests of 50 ms
 
@@ -157,7 +158,7 @@ def _kind(files: Found) -> Kind | None:
             return "sweep"
         begun = {FINISHED, HISTORY, "adapter"} & files.keys() or any(n.startswith("checkpoint_") for n in files)
         return "run" if begun else "unknown"
-    return "endpoint" if TABLE in files else None
+    return "endpoint" if tables.FILE in files else None
 
 
 def _summary(storage: Storage, name: str, files: Found) -> Summary | None:
@@ -165,7 +166,7 @@ def _summary(storage: Storage, name: str, files: Found) -> Summary | None:
     if kind is None:
         return None
     written = max(info.mtime_ns or 0 for info in files.values()) / 1e9
-    summary = Summary(name, kind, "unfinished", address_in(storage.path, name), written=written)
+    summary = Summary(name, kind, "unfinished", inside(storage.path, name), written=written)
     try:
         if kind == "endpoint":
             return replace(summary, state=None, reached=_reach(storage, name, files))
@@ -223,17 +224,17 @@ def _reports(records: list[Record]) -> list[Record]:
 
 
 def _reach(storage: Storage, name: str, files: Found) -> str:
-    if (files[TABLE].size or 0) > TAIL:
+    if (files[tables.FILE].size or 0) > TAIL:
         return "many adapters"
     count = len(_table(storage, name, files).entries)
     return f"{count} adapter{'s' * (count != 1)}"
 
 
 def _table(storage: Storage, name: str, files: Found) -> tables.Table:
-    table = tables.load(_text(storage, f"{name}/{TABLE}"))
-    if CHANGES not in files:
+    table = tables.load(_text(storage, f"{name}/{tables.FILE}"))
+    if tables.CHANGES not in files:
         return table
-    return table.after(tables.load_changes(_text(storage, f"{name}/{CHANGES}")))
+    return table.after(tables.load_changes(_text(storage, f"{name}/{tables.CHANGES}")))
 
 
 def _job(storage: Storage, name: str, files: Found) -> Job | None:

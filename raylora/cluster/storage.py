@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import pyarrow as pa
 import pyarrow.fs
 
+from raylora.cluster.address import inside, is_remote
 from raylora.config import Job
 from raylora.errors import ConfigError
 
@@ -29,18 +30,12 @@ def open_storage(job: Job) -> Storage:
         ConfigError: no such kind of address, or its options cannot be.
     """
     path = job.storage_path
-    if "://" not in path:
+    if not is_remote(path):
         path = os.path.abspath(os.path.expanduser(path))
     try:
         return Storage(path, *pyarrow.fs.FileSystem.from_uri(path))
     except (pa.ArrowInvalid, OSError) as error:
         raise ConfigError(f"`storage_path` {job.storage_path} cannot be used: {error}") from None
-
-
-def address_in(path: str, name: str) -> str:
-    """The address of a folder in a folder; options (`?endpoint_override=...`) stay at the end."""
-    base, mark, options = path.partition("?") if "://" in path else (path, "", "")
-    return f"{base.rstrip('/')}/{name}{mark}{options}"
 
 
 class RunFolder:
@@ -51,7 +46,7 @@ class RunFolder:
         self.storage_path, self.filesystem, self.root = open_storage(job)
         self.name = job.run_name
         self.path = f"{self.root.rstrip('/')}/{self.name}"
-        self.uri = address_in(self.storage_path, self.name)
+        self.uri = inside(self.storage_path, self.name)
 
     def absolute(self, job: Job) -> Job:
         """The job with this folder's `storage_path`: a process elsewhere works in another directory."""
@@ -59,7 +54,7 @@ class RunFolder:
 
     def inside(self, name: str) -> str:
         """The address of a folder in this one, as a `storage_path`."""
-        return address_in(self.uri, name)
+        return inside(self.uri, name)
 
     def has(self, name: str) -> bool:
         return self.filesystem.get_file_info(f"{self.path}/{name}").type != pyarrow.fs.FileType.NotFound

@@ -14,9 +14,8 @@ import ray
 import ray.train
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from raylora.cluster.connect import Cluster, WorkerPlan, connect, need_of, plan_workers, waits_for
+from raylora.cluster.connect import Cluster, WorkerPlan, alive_nodes, connect, need_of, on_node, plan_workers, waits_for
 from raylora.cluster.data.dataset import Dataset, prepare
 from raylora.cluster.data.files import Source
 from raylora.cluster.data.prefix import with_prefix
@@ -119,22 +118,18 @@ def decide_bf16(job: Job, plan: WorkerPlan) -> Job:
     """The job with `train.bf16: auto` decided: on where every node that can hold a worker gains by it."""
     if job.train.bf16 != "auto":
         return job
-    alive = [node for node in ray.nodes() if node["Alive"]]
+    alive = alive_nodes()
     wanted = plan.resources_per_worker.items()
     able = [node for node in alive if all(node["Resources"].get(name, 0) >= amount for name, amount in wanted)]
-    found = ray.get([_has_bf16.options(**_on(node, plan)).remote(job, plan.use_gpu) for node in able or alive])
+    share = 0.01 if plan.use_gpu else 0  # a task sees a GPU only by holding a share of one
+    asked = [_has_bf16.options(num_gpus=share, **on_node(node)).remote(job, plan.use_gpu) for node in able or alive]
+    found = ray.get(asked)
     return job.replace({"train.bf16": all(found)})
 
 
 @ray.remote(num_cpus=0)
 def _has_bf16(job: Job, use_gpu: bool) -> bool:
     return resolve_bf16(job.train, use_gpu)
-
-
-def _on(node: dict[str, Any], plan: WorkerPlan) -> dict[str, Any]:
-    # a task sees a GPU only by holding a share of one
-    strategy = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    return {"scheduling_strategy": strategy, "num_gpus": 0.01 if plan.use_gpu else 0}
 
 
 def tell(dataset: Dataset, folder: RunFolder, say: Say) -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from raylora.cluster.serve import registry as registries
 from raylora.cluster.serve import table as tables
-from raylora.cluster.serve.registry import CHANGES, FILE, Registry
-from raylora.cluster.serve.table import Change, Entry, Table, Version
+from raylora.cluster.serve.registry import Registry
+from raylora.cluster.serve.table import CHANGES, FILE, Change, Entry, Table, Version
 from raylora.config import Job
 from raylora.errors import UnknownAdapterError
 

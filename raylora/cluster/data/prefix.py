@@ -9,6 +9,7 @@ import ray
 import torch
 from ray import ObjectRef
 
+from raylora.cluster.connect import alive_nodes
 from raylora.cluster.data.dataset import Dataset
 from raylora.config import Job
 from raylora.model import adapter
@@ -67,7 +68,7 @@ def with_prefix(
 
 def _cpus_per_task(tasks: int) -> int:
     """All of the cluster's cores for few blocks, one for each of many."""
-    each = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    each = [int(node["Resources"].get("CPU", 0)) for node in alive_nodes()]
     return max(1, min(sum(each) // max(tasks, 1), min(cpus for cpus in each if cpus)))
 
 

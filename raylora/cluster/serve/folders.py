@@ -10,13 +10,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.fs
 
+from raylora.cluster.address import inside, is_remote, parts
 from raylora.errors import ConfigError, ModelError
 from raylora.model.adapter import CARD
 from raylora.model.serving.adapter import WEIGHTS
-
-
-def is_remote(path: str) -> bool:
-    return "://" in path
 
 
 def absolute(path: str) -> str:
@@ -27,26 +24,10 @@ def absolute(path: str) -> str:
     """
     if not is_remote(path):
         return os.path.realpath(Path(path).expanduser())
-    address, mark, options = _parts(path)
+    address, mark, options = parts(path)
     if ".." in address.split("/"):
         raise ConfigError(f"path {path} must not hold `..`.")
     return address.rstrip("/") + mark + options
-
-
-def inside(path: str, name: str) -> str:
-    """A folder in a folder; an address keeps its options (`?endpoint_override=...`)."""
-    address, mark, options = _parts(path)
-    return f"{address.rstrip('/')}/{name}{mark}{options}"
-
-
-def parent(path: str) -> str:
-    """The folder around a folder."""
-    address, mark, options = _parts(path)
-    return (address.rstrip("/").rpartition("/")[0] or ("/" if address.startswith("/") else ".")) + mark + options
-
-
-def _parts(path: str) -> tuple[str, str, str]:
-    return path.partition("?") if is_remote(path) else (path, "", "")
 
 
 def check_inside(path: str, roots: Sequence[str]) -> str:
@@ -57,7 +38,7 @@ def check_inside(path: str, roots: Sequence[str]) -> str:
     """
     found = absolute(path)
     for root in map(absolute, roots):
-        (address, _, options), (above, _, expected) = _parts(found), _parts(root)
+        (address, _, options), (above, _, expected) = parts(found), parts(root)
         if f"{address}/".startswith(f"{above.rstrip('/')}/") and options == expected:
             return found
     raise ConfigError(f"path {path} must be inside {' or '.join(roots)}.")

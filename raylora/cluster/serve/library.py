@@ -8,6 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
+from raylora.cluster.address import inside
 from raylora.cluster.serve import folders
 from raylora.cluster.serve.folders import Place
 from raylora.cluster.serve.table import Table, Version
@@ -197,7 +198,7 @@ class Library:
 
     def _look(self, name: str) -> Place | None:
         assert self.root, "asked for where there is a root"
-        return folders.adapter_inside(folders.inside(self.root, name), [self.root])
+        return folders.adapter_inside(inside(self.root, name), [self.root])
 
     async def _held(self, key: Hashable, load: Callable[[], ServedAdapter]) -> ServedAdapter:
         """From memory, or loaded; requests that ask at the same time wait for one load.

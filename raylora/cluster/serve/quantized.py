@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from raylora.cluster.address import inside
 from raylora.cluster.data.dataset import prepare
 from raylora.cluster.data.files import list_sources
 from raylora.cluster.serve import folders
@@ -30,7 +31,7 @@ def tell_change(job: Job, say: Say) -> None:
     if name is None:
         say("int8       no adapter is the default: the change in accuracy is not measured")
         return
-    path = settings.adapters.get(name) or folders.inside(str(settings.adapter_root), name)
+    path = settings.adapters.get(name) or inside(str(settings.adapter_root), name)
     try:
         with folders.local(folders.find(path)) as folder:
             say(f"int8       {name}: {_change(folder, job.model.trust_remote_code)}")

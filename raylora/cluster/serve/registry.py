@@ -12,7 +12,7 @@ from typing import Any
 from raylora.cluster.serve import folders
 from raylora.cluster.serve import table as tables
 from raylora.cluster.serve.folders import absolute
-from raylora.cluster.serve.table import Change, Entry, Table
+from raylora.cluster.serve.table import CHANGES, FILE, Change, Entry, Table
 from raylora.cluster.storage import RunFolder
 from raylora.config import parse
 from raylora.errors import RayLoraError
@@ -20,8 +20,6 @@ from raylora.model.serving.adapter import read_files
 
 logger = logging.getLogger(__name__)
 
-FILE = "adapters.json"
-CHANGES = "adapters.changes.jsonl"  # since FILE was written; a table of 100,000 is 30 MB, a change 300 bytes
 KEPT = 1000  # changes that are kept apart, and in memory for replicas that are behind
 WAIT_S = 2.0  # a replica's question is answered after this, changed or not: its meters come with the next
 GONE_S = 8.0  # a replica not heard of for so long is not waited for

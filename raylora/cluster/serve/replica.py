@@ -12,6 +12,7 @@ from ray import serve
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
+from raylora.cluster.address import inside
 from raylora.cluster.serve import folders
 from raylora.cluster.serve.http import build_app
 from raylora.cluster.serve.keys import HashedKey
@@ -141,7 +142,7 @@ def _base_model(job: Job) -> ModelSection:
     settings = job.serve
     paths = [*settings.adapters.values()]
     if settings.adapter_root:
-        paths += [folders.inside(settings.adapter_root, name) for name in folders.names(settings.adapter_root)[:20]]
+        paths += [inside(settings.adapter_root, name) for name in folders.names(settings.adapter_root)[:20]]
     for path in paths:
         try:
             with folders.local(folders.find(path)) as folder:

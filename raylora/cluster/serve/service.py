@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from raylora.cluster.serve.folders import parent
+from raylora.cluster.address import parent
 from raylora.cluster.serve.library import Found, Library
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.table import Entry

@@ -48,8 +48,8 @@ def plan_crew(job: Job, cluster: Cluster, total: int, width: float) -> CrewPlan:
     """
     one = plan_workers(job.ray.model_copy(update={"num_workers": 1}), cluster)
     alone = cluster.own and not one.use_gpu  # its threads are all cores already
-    needs = {name: amount for name, amount in one.resources_per_worker.items() if amount}
-    count = max(1, cluster.places(needs)) if needs and not alone else 1
+    needs = one.resources_per_worker
+    count = max(1, cluster.places(needs)) if any(needs.values()) and not alone else 1
     each = pack_places(job, width, one.use_gpu)
     most = count * each if job.tune.max_concurrent_trials == "auto" else job.tune.max_concurrent_trials
     concurrent = min(most, total)

@@ -40,8 +40,8 @@ def plan_nested(job: Job, cluster: Cluster, total: int) -> NestedPlan:
         ClusterError: not one trial's workers fit.
     """
     plan = plan_workers(job.ray, cluster)
-    needs = {name: amount for name, amount in plan.resources_per_worker.items() if amount}
-    held = cluster.places(needs) // plan.most if needs else 1
+    needs = plan.resources_per_worker
+    held = cluster.places(needs) // plan.most if any(needs.values()) else 1
     wished = job.tune.max_concurrent_trials
     concurrent = min(max(held, 1), total, total if wished == "auto" else wished)
     return NestedPlan(leave_room(plan), concurrent)

@@ -17,14 +17,14 @@ from raylora.errors import OverloadError
 from raylora.model.packing import NotPackable
 from raylora.model.serving.adapter import ServedAdapter
 from raylora.model.serving.base import ServedBase
-from raylora.model.serving.queue import LOOK_AHEAD, Cost, Waiting, choose, fit_cost, least_seconds
+from raylora.model.serving.cost import Cost, cheapest_for, measure
+from raylora.model.serving.queue import LOOK_AHEAD, Waiting, choose
 from raylora.model.tokens import Collator, TokenTable, table_of
 
 logger = logging.getLogger(__name__)
 
 
 TURNS = 8
-TIMED = ((1, 16), (4, 16), (16, 16), (16, 32))  # rows, tokens of each
 
 
 @dataclass(frozen=True)
@@ -160,30 +160,14 @@ class Engine:
 
     def _work(self, timed: "Future[list[Cost]]") -> None:
         try:
-            timed.set_result(self._timed())
+            most = self.threads or torch.get_num_threads()
+            each = sorted({1, most} if self.base.device.type == "cpu" else {most})
+            timed.set_result(measure(self.base.time, each))
         except Exception as error:  # noqa: BLE001 - raised where the engine is made
             timed.set_exception(error)
             return
         while rows := self._take():
             self._run(rows)
-
-    def _timed(self) -> list[Cost]:
-        """What a forward costs here: on GPUs nearly all is launching it, on CPUs little. Also warms torch up.
-
-        On one thread, too: threads wait for each other a hundred times in a forward, and for one short text that takes
-        longer than what they share out.
-        """
-        most = self.threads or torch.get_num_threads()
-        return [self._cost(threads) for threads in sorted({1, most} if self.base.device.type == "cpu" else {most})]
-
-    def _cost(self, threads: int) -> Cost:
-        torch.set_num_threads(threads)
-        tokens, taken_s = [], []
-        for rows, width in TIMED:
-            times = [self.base.time(rows, width) for _ in range(4)]
-            tokens.append(rows * width)
-            taken_s.append(min(times[1:]))
-        return fit_cost(tokens, taken_s, threads)
 
     def _take(self) -> list[_Row]:
         """The next batch; waits while there is none. Empty at the end."""
@@ -217,7 +201,7 @@ class Engine:
             tokens = sum(row.tokens for row in waiting)
             if not waiting or tokens >= self.limits.max_batch_tokens:
                 return
-            left = float(least_seconds(np.array(tokens), self.costs)) - (time.perf_counter() - start)
+            left = cheapest_for(tokens, self.costs).seconds(float(tokens)) - (time.perf_counter() - start)
             if left <= 0 or not _after_turns(waiting[-1].request.loop).wait(left) or len(self._rows) == len(waiting):
                 return
 
@@ -255,7 +239,7 @@ class Engine:
         start = time.perf_counter()
         batch = _collate(rows)
         padded = batch["attention_mask"].numel()
-        torch.set_num_threads(min(self.costs, key=lambda cost: cost.seconds(padded)).threads)
+        torch.set_num_threads(cheapest_for(padded, self.costs).threads)
         found = self.base.logits(batch, [row.request.adapter for row in rows])
         finished: list[_Request] = []
         for row, logits in zip(rows, found, strict=True):

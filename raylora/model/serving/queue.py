@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from raylora.model.serving.cost import Cost, least_seconds
+
 LOOK_AHEAD = 256  # rows looked at for a batch; dividing so many takes about two milliseconds
 
 
@@ -14,23 +16,6 @@ class Waiting:
 
     tokens: int
     lane: object
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Seconds of a forward with so many torch threads: `base_s + token_s * tokens`, padding included."""
-
-    base_s: float
-    token_s: float
-    threads: int = 1
-
-    def seconds(self, tokens: int) -> float:
-        return self.base_s + self.token_s * tokens
-
-
-def least_seconds(tokens: np.ndarray, costs: Sequence[Cost]) -> np.ndarray:
-    """Of the cheapest of `costs`, for each number of tokens."""
-    return np.min([cost.base_s + cost.token_s * tokens for cost in costs], axis=0)
 
 
 def choose(waiting: Sequence[Waiting], max_tokens: int, costs: Sequence[Cost]) -> list[int]:
@@ -66,9 +51,3 @@ def cheapest(lengths: np.ndarray, max_tokens: int, costs: Sequence[Cost]) -> lis
         end = int(begin[end])
         starts.append(end)
     return starts[::-1]
-
-
-def fit_cost(tokens: Sequence[int], taken_s: Sequence[float], threads: int = 1) -> Cost:
-    """The line nearest to timings, in proportion to them, held to what can be: no part below zero."""
-    token_s, base_s = np.polyfit(tokens, taken_s, 1, w=1 / np.array(taken_s))
-    return Cost(max(float(base_s), 0.0), max(float(token_s), 1e-9), threads)
