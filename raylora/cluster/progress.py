@@ -57,14 +57,15 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[R
             take()
 
     thread = threading.Thread(target=run, name="raylora-progress", daemon=True)
-    thread.start()
-    try:
-        yield lambda record: mailbox.put.remote(record)
-    finally:
-        stop.set()
-        thread.join()
-        take()
-        ray.kill(mailbox)
+    with gauges:
+        thread.start()
+        try:
+            yield lambda record: mailbox.put.remote(record)
+        finally:
+            stop.set()
+            thread.join()
+            take()
+            ray.kill(mailbox)
 
 
 def read_history(folder: RunFolder) -> list[Record]:

@@ -213,6 +213,7 @@ def test_the_state_of_the_endpoint_is_told(server: Server) -> None:
     for name in counted.split():
         assert f"raylora_{name}" in text
     assert 'raylora_inputs_total{adapter="topics"' in text
+    assert 'raylora_adapter_seconds_count{adapter="topics"' in text
     paths = server.ask("GET", "/openapi.json").json["paths"]
     assert {"/predict", "/adapters/{name}", "/v2/models/{name}/infer"} <= paths.keys()
     docs = server.ask("GET", "/docs").text

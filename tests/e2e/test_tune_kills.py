@@ -84,6 +84,7 @@ def test_a_driver_killed_at_random_moments_ends_with_the_same_leaderboard(
     """Each kill comes up to 12 s after an epoch's line, the first ones before any: during start, epochs, reports."""
     arguments, log = words(bases("bert"), tmp_path, "cut"), tmp_path / "log"
     chance = random.Random(1)
+    killed = 0
     for kill in range(KILLS):
         process = start(arguments, log)
         seen = lines_with(log, "epoch") if log.exists() else 0
@@ -94,6 +95,9 @@ def test_a_driver_killed_at_random_moments_ends_with_the_same_leaderboard(
             break
         process.send_signal(signal.SIGKILL)
         process.wait()
+        killed += 1
+    print(f"killed {killed} times")
+    assert killed == KILLS, "the sweep was over before its last kill"
     finished = (tmp_path / "cut" / "metrics.json").exists()
     assert finished or start(arguments, log).wait(400) == 0, log.read_text(errors="replace")
     assert leaderboard(tmp_path / "cut") == whole

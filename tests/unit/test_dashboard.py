@@ -20,7 +20,12 @@ def dashboard() -> dict[str, Any]:
 
 def exported() -> set[str]:
     """Every name as Prometheus has it, from the registries that the jobs and the endpoint show."""
-    endings = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_sum", "_count")}
+    endings = {
+        "counter": ("_total",),
+        "gauge": ("",),
+        "histogram": ("_bucket", "_sum", "_count"),
+        "summary": ("_sum", "_count"),
+    }
     jobs = {f"ray_{name}{end}" for name, (kind, *_) in METRICS.items() for end in endings[kind]}
     served = Meters().registry.collect()
     return jobs | {f"{family.name}{end}" for family in served for end in endings[family.type]}

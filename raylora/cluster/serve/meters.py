@@ -3,14 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Summary, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
 from raylora.model.serving.engine import Batch
 
-M = TypeVar("M", Counter, Gauge)
+M = TypeVar("M", Counter, Gauge, Summary)
 SECONDS = (0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 TOLD_APART = 1000  # adapters; the text of 10,000 takes a replica half a second to write, every two seconds
 OTHERS = "(others)"
@@ -30,6 +30,9 @@ class Meters:
         self.tokens = self._made(Counter, "raylora_tokens", "tokens run, padding left out")
         self.padded_tokens = self._made(Counter, "raylora_padded_tokens", "tokens run, padding included")
         self.model_seconds = self._made(Counter, "raylora_model_seconds", "time that the model was busy")
+        self.answered = self._made(
+            Summary, "raylora_adapter_seconds", "from a request's arrival to its answer, by adapter", "adapter"
+        )
         self.latency = self._spread("raylora_request_seconds", "from a request's arrival to its answer", SECONDS)
         self.queued = self._spread("raylora_queue_seconds", "from a text's arrival to the start of its batch", SECONDS)
         self.batch_rows = self._spread("raylora_batch_rows", "texts of a batch", ROWS)
@@ -48,7 +51,9 @@ class Meters:
         self.inputs.labels(self._label(adapter)).inc(inputs)
 
     def count_request(self, adapter: str, status: int, seconds: float) -> None:
-        self.requests.labels(self._label(adapter), str(status)).inc()
+        label = self._label(adapter)
+        self.requests.labels(label, str(status)).inc()
+        self.answered.labels(label).observe(seconds)
         self.latency.observe(seconds)
 
     def _label(self, adapter: str) -> str:

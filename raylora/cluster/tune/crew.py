@@ -84,6 +84,7 @@ class Crew:
     def __enter__(self) -> Any:
         for _ in range(self.plan.count):
             self._hire()
+        self.gauges.__enter__()
         self.thread.start()
         return self.board
 
@@ -91,6 +92,7 @@ class Crew:
         self.stop.set()
         self.thread.join()
         self._tell()
+        self.gauges.__exit__()
         ray.get(self.board.close.remote())
         ray.wait(list(self.runs), num_returns=len(self.runs), timeout=2)
         for actor in [*self.workers, self.board]:  # after a time budget a worker is in the middle of an epoch
