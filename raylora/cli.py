@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import textwrap
-import time
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -63,18 +62,13 @@ def _parser() -> argparse.ArgumentParser:
 
     train = _command(commands, "train", _train, "fine-tune a base model on a labelled text file")
     train.description = TRAIN_HELP.format(prog="raylora train") + _key_table(*RUN)
-    train.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
-    train.add_argument("--dry-run", action="store_true", help="print the resolved config and exit")
-
     tune = _command(commands, "tune", _tune, "search LoRA hyperparameters and keep the best adapter")
     tune.description = TUNE_HELP.format(prog="raylora tune") + _key_table("tune.")
-    tune.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
-    tune.add_argument("--dry-run", action="store_true", help="print the resolved config and exit")
-
     serve = _command(commands, "serve", _serve, "serve adapters behind HTTP")
     serve.description = SERVE_HELP.format(prog="raylora serve") + _key_table("serve.")
-    serve.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
-    serve.add_argument("--dry-run", action="store_true", help="print the resolved config and exit")
+    for command in (train, tune, serve):
+        command.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
+        command.add_argument("--dry-run", action="store_true", help="print the resolved config and exit")
     serve.add_argument("--print-config", action="store_true", help="print the file that `serve deploy` takes and exit")
 
     key = _command(commands, "key", _key, "make an API key for `serve.api_keys`")
@@ -243,26 +237,10 @@ def _runs(options: argparse.Namespace) -> None:
     places = words[2:] if name else words
     if len(places) > 1 or words == ["show"]:
         raise ConfigError("`raylora runs` takes [STORAGE_PATH], `raylora runs show` takes NAME [STORAGE_PATH].")
-    place = _storage_path(places)
-    from raylora.cluster import runlines, runs
+    from raylora.cluster import runlines
 
-    if name:
-        shown = runs.show_run(place, name)
-        lines = (
-            [json.dumps(runlines.as_tree(shown), indent=2)] if options.json else runlines.details(shown, time.time())
-        )
-    else:
-        found = runs.list_runs(place)
-        records = [runlines.as_record(summary) for summary in found]
-        lines = [json.dumps(records, indent=2)] if options.json else runlines.table(found, time.time())
-    print("\n".join(lines) or f"no runs in {place}")
-
-
-def _storage_path(places: list[str]) -> str:
-    """As it is, or that of a config; none given = the config's default."""
-    if places and not places[0].endswith((".yaml", ".yml")) and not places[0].startswith("storage_path="):
-        return places[0]
-    return jobfile.read(places, os.environ).storage_path
+    place = jobfile.storage_path(places, os.environ)
+    print(runlines.told_of(place, name, options.json) or f"no runs in {place}")
 
 
 def _init(options: argparse.Namespace) -> None:

@@ -48,6 +48,13 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Job:
     return config.parse(tree).replace(overrides)
 
 
+def storage_path(words: Sequence[str], environ: Mapping[str, str]) -> str:
+    """The path that is given, or that of a config; of no word, the config's default."""
+    if words and not words[0].endswith((".yaml", ".yml")) and not words[0].startswith("storage_path="):
+        return words[0]
+    return read(words, environ).storage_path
+
+
 def name_run(job: Job, command: str) -> Job:
     """The job with a run name: its own, or `<command>-<UTC time>`."""
     return job.replace({"run_name": job.run_name or f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}"})

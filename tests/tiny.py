@@ -16,7 +16,8 @@ from raylora.config import Job
 from raylora.demo import REVIEWS
 from raylora.model import adapter
 from raylora.model.adapter import Card
-from raylora.model.base import load_base, load_tokenizer, read_config, resolve, weights_digest
+from raylora.model.base import load_base, load_tokenizer, read_config
+from raylora.model.find import resolve, weights_digest
 from raylora.model.fit import Splits
 from raylora.model.tokens import TokenTable, encode, table_of, tokenizer_spec
 

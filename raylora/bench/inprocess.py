@@ -100,7 +100,8 @@ def load(folder: str, name: str = "default") -> tuple[Any, int]:
 
     from raylora.config import ModelSection
     from raylora.model.adapter import read_card
-    from raylora.model.base import load_base, read_config, resolve
+    from raylora.model.base import load_base, read_config
+    from raylora.model.find import resolve
 
     card = read_card(Path(folder))
     base = resolve(ModelSection(base_model=card.base_model, revision=card.revision))

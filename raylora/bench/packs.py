@@ -16,7 +16,7 @@ from raylora.bench.processes import answer, wait_for_go
 from raylora.bench.rows import make_splits
 from raylora.config import Job, parse
 from raylora.model.bank import Bank
-from raylora.model.base import BaseFolder, resolve
+from raylora.model.find import BaseFolder, resolve
 from raylora.model.fit import Splits, Worker, fit
 from raylora.space import draw_samples, parse_space, trial_job
 

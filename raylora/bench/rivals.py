@@ -11,7 +11,7 @@ from typing import Any, Literal
 from raylora.bench.processes import answer
 from raylora.bench.rows import make_splits
 from raylora.config import Job, parse
-from raylora.model.base import BaseFolder, resolve
+from raylora.model.find import BaseFolder, resolve
 from raylora.model.fit import Splits
 
 Rival = Literal["tutorial", "padded", "grouped", "fit", "ray"]

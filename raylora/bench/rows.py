@@ -12,7 +12,7 @@ from raylora.config import Job
 from raylora.errors import ConfigError
 
 if TYPE_CHECKING:
-    from raylora.model.base import BaseFolder
+    from raylora.model.find import BaseFolder
     from raylora.model.fit import Splits
     from raylora.model.tokens import TokenTable
 

@@ -13,7 +13,8 @@ from raylora.bench.rivals import Measured, Rival
 from raylora.bench.rows import draw
 from raylora.bench.verdict import cpu, has_amx, has_bf16, target
 from raylora.config import Job
-from raylora.model.base import read_config, resolve
+from raylora.model.base import read_config
+from raylora.model.find import resolve
 from raylora.model.precision import resolve_bf16
 from raylora.records import Say
 

@@ -9,7 +9,7 @@ import ray
 
 from raylora.cluster.address import is_remote
 from raylora.cluster.connect import Cluster, alive_nodes, on_node
-from raylora.cluster.data.files import Source
+from raylora.cluster.data.rows import Source
 from raylora.cluster.storage import RunFolder
 from raylora.errors import ClusterError
 

@@ -1,6 +1,8 @@
 """Runs for a terminal and for programs: the lines of `raylora runs`, and its JSON."""
 
+import json
 import shlex
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -8,13 +10,26 @@ from typing import Any
 
 from raylora import config
 from raylora.cluster.address import inside, is_remote, parent
-from raylora.cluster.runs import Details, Summary
+from raylora.cluster.runs import Details, Summary, list_runs, show_run
 from raylora.config import Job
 from raylora.jobfile import inline, value_of
 from raylora.space import trial_job
 
 MOST = 12  # trials, adapters
 SCORES = ("accuracy", "f1", "loss")
+
+
+def told_of(storage_path: str, name: str | None, as_json: bool) -> str:
+    """What the path holds, or one run of it; empty where there is none.
+
+    Raises:
+        ConfigError: see `list_runs` and `show_run`.
+    """
+    if name:
+        shown = show_run(storage_path, name)
+        return json.dumps(as_tree(shown), indent=2) if as_json else "\n".join(details(shown, time.time()))
+    found = list_runs(storage_path)
+    return json.dumps(list(map(as_record, found)), indent=2) if as_json else "\n".join(table(found, time.time()))
 
 
 def table(summaries: Sequence[Summary], now: float) -> list[str]:

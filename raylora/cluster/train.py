@@ -16,9 +16,10 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunCo
 from ray.train.torch import TorchTrainer
 
 from raylora.cluster.connect import Cluster, WorkerPlan, alive_nodes, connect, need_of, on_node, plan_workers, waits_for
-from raylora.cluster.data.dataset import Dataset, prepare
-from raylora.cluster.data.files import Source
+from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.prefix import with_prefix
+from raylora.cluster.data.prepare import prepare
+from raylora.cluster.data.rows import Source
 from raylora.cluster.progress import Record, follow
 from raylora.cluster.reach import check_reach
 from raylora.cluster.storage import FINISHED, RunFolder
@@ -26,7 +27,8 @@ from raylora.config import Job
 from raylora.errors import ConfigError, TrainingError
 from raylora.jobfile import changed_keys, dump, parse_yaml
 from raylora.metrics import Scores
-from raylora.model.base import BaseFolder, here, load_tokenizer, pin, resolve
+from raylora.model.base import load_tokenizer
+from raylora.model.find import BaseFolder, here, pin, resolve
 from raylora.model.fit import Fitted, Worker, check_fits, fit
 from raylora.model.precision import resolve_bf16
 from raylora.model.tokens import tokenizer_spec

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from raylora.config import LoraSection
 from raylora.errors import ConfigError, ModelError
-from raylora.model.base import BaseFolder
+from raylora.model.find import BaseFolder
 
 if TYPE_CHECKING:
     from peft import LoraConfig, PeftModel

@@ -14,8 +14,9 @@ from transformers import set_seed
 from raylora.config import Job
 from raylora.metrics import Scores, score
 from raylora.model import adapter
-from raylora.model.base import BaseFolder, load_tokenizer
+from raylora.model.base import load_tokenizer
 from raylora.model.batches import sorted_batches
+from raylora.model.find import BaseFolder
 from raylora.model.fit import Splits, Worker, build, card_of, fit
 from raylora.model.keeper import BEST, Record
 from raylora.model.precision import dtype_name

@@ -19,8 +19,9 @@ from raylora.config import Job
 from raylora.metrics import Scores
 from raylora.model import adapter
 from raylora.model.adapter import Card
-from raylora.model.base import BaseFolder, empty_base, load_base, load_tokenizer, read_config, weights_digest
+from raylora.model.base import empty_base, load_base, load_tokenizer, read_config
 from raylora.model.batches import BatchPlan
+from raylora.model.find import BaseFolder, weights_digest
 from raylora.model.keeper import Keeper, Record, Report
 from raylora.model.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
 from raylora.model.prefix import agrees, constant_layers, fill, install, prefix_bytes

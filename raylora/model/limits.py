@@ -7,7 +7,8 @@ from typing import Any
 from raylora.config import Job
 from raylora.errors import TrainingError
 from raylora.model import adapter
-from raylora.model.base import BaseFolder, empty_base, read_config
+from raylora.model.base import empty_base, read_config
+from raylora.model.find import BaseFolder
 
 
 def trainable_parameters(job: Job, base: BaseFolder, labels: tuple[str, ...], new_modules: tuple[str, ...] = ()) -> int:

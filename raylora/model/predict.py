@@ -9,8 +9,9 @@ import numpy as np
 from raylora.config import ModelSection
 from raylora.errors import DataError, ModelError
 from raylora.model import adapter
-from raylora.model.base import load_base, load_tokenizer, read_config, resolve, weights_digest
+from raylora.model.base import load_base, load_tokenizer, read_config
 from raylora.model.batches import sorted_batches
+from raylora.model.find import resolve, weights_digest
 from raylora.model.tasks import best_first, scores
 from raylora.model.tokens import Collator, Text, encode, table_of, tokenizer_spec
 

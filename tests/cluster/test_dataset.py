@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from raylora.cluster.data.dataset import Dataset, prepare
+from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.files import list_sources
+from raylora.cluster.data.prepare import prepare
 from raylora.config import Job
 from raylora.errors import DataError
 from raylora.model.base import load_tokenizer

@@ -13,13 +13,15 @@ from tiny import largest_difference, save_base, tiny_job
 
 from raylora import jobfile
 from raylora.cluster.connect import WorkerPlan
-from raylora.cluster.data.dataset import Dataset, prepare
+from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.files import list_sources
 from raylora.cluster.data.prefix import with_prefix
+from raylora.cluster.data.prepare import prepare
 from raylora.cluster.train import decide_bf16, train
 from raylora.config import Job
 from raylora.model import fit as module
-from raylora.model.base import load_tokenizer, resolve
+from raylora.model.base import load_tokenizer
+from raylora.model.find import resolve
 from raylora.model.fit import Worker, build, fit
 from raylora.model.precision import resolve_bf16
 from raylora.model.prefix import fill

@@ -14,7 +14,7 @@ import raylora
 from raylora import jobfile
 from raylora.config import Job
 from raylora.demo import NEW_SENTENCES
-from raylora.model.base import resolve
+from raylora.model.find import resolve
 
 pytestmark = pytest.mark.e2e
 

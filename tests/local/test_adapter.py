@@ -16,7 +16,8 @@ import raylora
 from raylora.errors import ConfigError, ModelError
 from raylora.metrics import softmax
 from raylora.model.adapter import lora_config, read_card, target_modules
-from raylora.model.base import empty_base, read_config, resolve
+from raylora.model.base import empty_base, read_config
+from raylora.model.find import resolve
 from raylora.model.fit import build, check_fits, fit
 
 Bases = Callable[[str], Path]

@@ -19,7 +19,8 @@ from raylora.errors import ModelError
 from raylora.model import adapter
 from raylora.model.adapter import Card
 from raylora.model.bank import Bank
-from raylora.model.base import load_base, load_tokenizer, read_config, resolve
+from raylora.model.base import load_base, load_tokenizer, read_config
+from raylora.model.find import resolve
 from raylora.model.fit import Splits, build, fit
 from raylora.model.keeper import Record
 from raylora.model.packing import NotPackable, pack_key, packable, places

@@ -8,8 +8,8 @@ import pytest
 
 from raylora.config import ModelSection
 from raylora.errors import ModelError
-from raylora.model import base
-from raylora.model.base import CARRIED, CarriedModel, here, pin, resolve, weights_digest
+from raylora.model import find
+from raylora.model.find import CARRIED, CarriedModel, here, pin, resolve, weights_digest
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -23,7 +23,7 @@ def test_the_default_base_comes_from_the_installed_package_with_the_hubs_digest(
 
 def test_a_package_with_other_weights_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     carried = CARRIED[MINILM]
-    monkeypatch.setitem(base.CARRIED, MINILM, CarriedModel(carried.package, carried.folder, "0" * 64))
+    monkeypatch.setitem(find.CARRIED, MINILM, CarriedModel(carried.package, carried.folder, "0" * 64))
     with pytest.raises(ModelError, match=r"sha256 53aa51172d14… is not the hub's 000000000000…"):
         resolve(ModelSection())
 
@@ -62,6 +62,6 @@ def test_another_machine_finds_the_same_base_at_its_own_path_or_refuses(
     assert here(pinned).path == str(tmp_path / "node" / "base")
     shutil.rmtree(tmp_path / "node" / "base")
     shutil.copytree(bases("roberta"), tmp_path / "node" / "base")
-    base.file_sha256.cache_clear()  # another machine is another process
+    find.file_sha256.cache_clear()  # another machine is another process
     with pytest.raises(ModelError, match="has other weights than where the job started"):
         here(pinned)

@@ -19,7 +19,7 @@ from raylora.bench.tune import check_pack, ways
 from raylora.bench.verdict import target
 from raylora.config import Job
 from raylora.errors import ConfigError, TrainingError
-from raylora.model.base import resolve
+from raylora.model.find import resolve
 from raylora.model.fit import Worker, build, use_prefix
 from raylora.model.tokens import Collator
 

@@ -15,7 +15,8 @@ from raylora.config import Job
 from raylora.errors import TrainingError
 from raylora.metrics import score
 from raylora.model.adapter import trainable_state
-from raylora.model.base import read_config, resolve
+from raylora.model.base import read_config
+from raylora.model.find import resolve
 from raylora.model.fit import Fitted, Splits, fit
 from raylora.model.keeper import Record
 from raylora.model.tokens import Collator

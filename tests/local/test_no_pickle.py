@@ -17,7 +17,8 @@ import raylora
 from raylora.config import DataSection, ModelSection
 from raylora.errors import ConfigError, DataError, ModelError
 from raylora.jobfile import parse_yaml
-from raylora.model.base import load_base, load_tokenizer, read_config, resolve
+from raylora.model.base import load_base, load_tokenizer, read_config
+from raylora.model.find import resolve
 from raylora.model.fit import fit
 
 Bases = Callable[[str], Path]
@@ -164,7 +165,8 @@ def test_a_parquet_column_of_pickled_objects_is_refused(nested: bool, tmp_path: 
     """Ray Data registers such a type with Arrow, so that reading a value would unpickle it."""
     import ray.data  # noqa: F401 - as in the tasks that read files
 
-    from raylora.cluster.data.files import Source, read_rows
+    from raylora.cluster.data.files import read_rows
+    from raylora.cluster.data.rows import Source
 
     object_type = {"ARROW:extension:name": "ray.data.arrow_pickled_object", "ARROW:extension:metadata": ""}
     field = pa.field("text", pa.large_binary(), metadata=object_type)

@@ -14,7 +14,8 @@ from transformers import set_seed
 from raylora.config import Job, TrainSection
 from raylora.model import precision
 from raylora.model.adapter import trainable_state
-from raylora.model.base import as_tensor, base_weights, load_base, read_config, resolve
+from raylora.model.base import as_tensor, base_weights, load_base, read_config
+from raylora.model.find import resolve
 from raylora.model.fit import build, fit
 from raylora.model.precision import EAGER_WIDTH, cpu_flags, eager_when_short, resolve_bf16
 

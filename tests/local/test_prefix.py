@@ -14,7 +14,7 @@ from transformers import BertConfig, ElectraConfig, ElectraForSequenceClassifica
 from raylora.config import Job
 from raylora.model import fit as module
 from raylora.model.adapter import attach, lora_config, trainable_state
-from raylora.model.base import resolve
+from raylora.model.find import resolve
 from raylora.model.fit import Fitted, Splits, build, fit
 from raylora.model.keeper import Record
 from raylora.model.prefix import compute, constant_layers, fill, install, layers

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from raylora import jobfile
-from raylora.cluster.data.files import csv_reader, decide_format, open_text, read_header
+from raylora.cluster.data.files import decide_format, open_text
+from raylora.cluster.data.formats import csv_reader, read_header
 from raylora.config import Job
 from raylora.errors import ConfigError, DataError
 

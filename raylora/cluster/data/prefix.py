@@ -13,7 +13,8 @@ from raylora.cluster.connect import alive_nodes
 from raylora.cluster.data.dataset import Dataset
 from raylora.config import Job
 from raylora.model import adapter
-from raylora.model.base import BaseFolder, as_tensor, base_weights, empty_base, here, load_base, read_config
+from raylora.model.base import as_tensor, base_weights, empty_base, load_base, read_config
+from raylora.model.find import BaseFolder, here
 from raylora.model.precision import eager_when_short, held_dtype
 from raylora.model.prefix import compute, constant_layers
 from raylora.model.tokens import Collator, TokenTable

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from raylora.cluster.address import inside
-from raylora.cluster.data.dataset import prepare
 from raylora.cluster.data.files import list_sources
+from raylora.cluster.data.prepare import prepare
 from raylora.cluster.serve import folders
 from raylora.config import Job, ModelSection, parse
 from raylora.errors import RayLoraError

@@ -15,7 +15,7 @@ from raylora.config import Job, TuneSection
 from raylora.errors import TrainingError
 from raylora.jobfile import dump
 from raylora.leaderboard import Trial, pareto, rank, table, to_csv
-from raylora.model.base import here
+from raylora.model.find import here
 from raylora.model.finish import Finished, finish
 from raylora.model.fit import Worker
 from raylora.records import Say, TuneResult

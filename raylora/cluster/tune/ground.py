@@ -9,12 +9,14 @@ import torch
 from ray import ObjectRef
 
 from raylora.cluster.connect import WorkerPlan, remote_options
-from raylora.cluster.data.dataset import Dataset, prepare
-from raylora.cluster.data.files import Source
+from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.prefix import prefix_depth, with_prefix
+from raylora.cluster.data.prepare import prepare
+from raylora.cluster.data.rows import Source
 from raylora.cluster.tune.progress import Progress
 from raylora.config import Job
-from raylora.model.base import BaseFolder, as_tensor, base_weights, here, load_base, load_tokenizer, read_config
+from raylora.model.base import as_tensor, base_weights, load_base, load_tokenizer, read_config
+from raylora.model.find import BaseFolder, here
 from raylora.model.limits import check_limits, latency_ms, trainable_parameters
 from raylora.model.tokens import tokenizer_spec
 

@@ -9,7 +9,7 @@ import ray.tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from raylora.cluster.connect import Cluster, connect, need_of, plan_workers, waits_for
-from raylora.cluster.data.files import Source
+from raylora.cluster.data.rows import Source
 from raylora.cluster.reach import check_reach
 from raylora.cluster.storage import RunFolder
 from raylora.cluster.train import check_folder, decide_bf16, tell
@@ -24,7 +24,7 @@ from raylora.config import Job
 from raylora.errors import ConfigError
 from raylora.jobfile import dump
 from raylora.leaderboard import Trial
-from raylora.model.base import BaseFolder, pin, resolve
+from raylora.model.find import BaseFolder, pin, resolve
 from raylora.model.fit import check_fits
 from raylora.records import Say, TuneResult
 from raylora.space import Domain, draw_samples, parse_space, trial_job

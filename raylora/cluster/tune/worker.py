@@ -20,7 +20,7 @@ from raylora.cluster.tune.progress import Progress, read_progress
 from raylora.config import Job
 from raylora.errors import RayLoraError, TrainingError
 from raylora.model.bank import Bank, Outcome
-from raylora.model.base import here
+from raylora.model.find import here
 from raylora.model.fit import Worker, fit
 from raylora.model.packing import NotPackable
 

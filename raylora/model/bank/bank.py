@@ -19,8 +19,9 @@ from raylora.model import adapter, packing
 from raylora.model.bank.layers import Draw
 from raylora.model.bank.packed import PackedBase
 from raylora.model.bank.trial import Outcome, Trial
-from raylora.model.base import BaseFolder, load_base, read_config
+from raylora.model.base import load_base, read_config
 from raylora.model.batches import MicroBatch, sorted_batches
+from raylora.model.find import BaseFolder
 from raylora.model.fit import Splits, Worker, batch_plan, build, training_arguments, use_prefix
 from raylora.model.keeper import Record
 from raylora.model.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32

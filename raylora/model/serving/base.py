@@ -13,7 +13,8 @@ from raylora.config import ModelSection
 from raylora.errors import ModelError
 from raylora.model import adapter
 from raylora.model.bank.layers import is_fed_positions
-from raylora.model.base import load_base, load_tokenizer, read_config, resolve, weights_digest
+from raylora.model.base import load_base, load_tokenizer, read_config
+from raylora.model.find import resolve, weights_digest
 from raylora.model.packing import NotPackable
 from raylora.model.precision import bf16_pays
 from raylora.model.serving.adapter import (

@@ -1,0 +1,93 @@
+"""Rows as files hold them, each checked by itself.
+
+A fault is a value, not an exception: the driver decides what a bad row means, and sees them all at once.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from raylora.config import DataSection
+
+Side = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of a split. `path` is absolute or a URI; `format` is decided."""
+
+    path: str
+    side: Side
+    format: str
+
+    @property
+    def name(self) -> str:
+        return self.path.rsplit("/", 1)[-1]
+
+    def place(self, number: int) -> str:
+        """Where a record stands: a line of a text file, a row of a table."""
+        unit = "line" if self.format in ("csv", "tsv", "jsonl") else "row"
+        return f"{self.path}, {unit} {number}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record. `place` counts lines (text formats) or rows from 1; `fault` says why the row cannot be used."""
+
+    place: int
+    text: str = ""
+    text_pair: str | None = None
+    label: str = ""
+    fault: str | None = None
+
+
+def check_row(place: int, values: list[Any], data: DataSection) -> Row:
+    """A row from its raw text, label and (where configured) pair values."""
+    text, text_fault = _as_text(values[0], data.text_column)
+    label, label_fault = _as_label(values[1], data.label_column)
+    pair, pair_fault = _as_text(values[2], str(data.text_pair_column)) if len(values) > 2 else (None, None)
+    fault = text_fault or pair_fault or label_fault
+    if fault is None and data.labels is not None and label not in data.labels:
+        fault = f"label '{label}' is not one of `data.labels` ({', '.join(data.labels[:10])})"
+    if fault:
+        return Row(place, fault=fault)
+    return Row(place, text, pair, label)
+
+
+def _as_text(value: Any, column: str) -> tuple[str, str | None]:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "surrogateescape")
+    if value is None:
+        return "", f"'{column}' is null"
+    if not isinstance(value, str):
+        return "", f"'{column}' must be text, found {type(value).__name__} {str(value)[:40]!r}"
+    if not value.strip():
+        return "", f"'{column}' is blank"
+    return value, _undecodable(value, column)
+
+
+def _as_label(value: Any, column: str) -> tuple[str, str | None]:
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "surrogateescape")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "", f"'{column}' is null"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas writes an int column with a null in it as floats
+    if isinstance(value, bool):
+        value = str(value).lower()
+    if not isinstance(value, str | int):
+        return "", f"'{column}' must be a string or an int, found {type(value).__name__} {str(value)[:40]!r}"
+    label = str(value).strip()
+    if not label:
+        return "", f"'{column}' is blank"
+    return label, _undecodable(label, column)
+
+
+def _undecodable(value: str, column: str) -> str | None:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(value[error.start])
+        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"lone surrogate \\u{code:04x}"
+        return f"'{column}' is not UTF-8: {what} at character {error.start}"
+    return None
