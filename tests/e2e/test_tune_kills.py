@@ -20,6 +20,8 @@ KILLS = int(os.environ.get("RAYLORA_KILLS", "3"))
 EPOCHS = 2 * KILLS  # of each trial: enough that the sweep outlives its last kill
 
 
+# A trial's companions in a pack change its numbers by fp32's rounding, 1e-10 of a loss an epoch; at a learning rate of
+# 5e-3 that grew to 1e-2 within 20 epochs, at 8e-4 to 1e-8.
 def words(base: Path, storage: Path, name: str, *more: str) -> list[str]:
     return [
         "jobs/tune.py",
@@ -30,7 +32,7 @@ def words(base: Path, storage: Path, name: str, *more: str) -> list[str]:
         "tune.metric=loss",
         "tune.num_samples=6",
         "tune.max_concurrent_trials=3",
-        "tune.space={lora.r: {choice: [2, 4]}, train.learning_rate: {loguniform: [1e-4, 1e-2]}}",
+        "tune.space={lora.r: {choice: [2, 4]}, train.learning_rate: {loguniform: [1e-4, 1e-3]}}",
         f"train.num_train_epochs={EPOCHS}",
         "data.max_length=64",
         *more,
@@ -82,16 +84,16 @@ def whole(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[
 def test_a_driver_killed_at_random_moments_ends_with_the_same_leaderboard(
     whole: list[tuple[str, str, str, str]], bases: Bases, tmp_path: Path
 ) -> None:
-    """Each kill comes up to 12 s after an epoch's line, the first ones before any: during start, epochs, reports."""
+    """In turn some seconds after the start and some after an epoch's line: during start, restoring, epochs, reports."""
     arguments, log = words(bases("bert"), tmp_path, "cut"), tmp_path / "log"
     chance = random.Random(1)
     killed = 0
     for kill in range(KILLS):
         process = start(arguments, log)
         seen = lines_with(log, "epoch") if log.exists() else 0
-        if kill:
+        if kill % 2:
             wait_for(lambda seen=seen, p=process: lines_with(log, "epoch") > seen or p.poll() is not None, process)
-        time.sleep(chance.uniform(0, 12))
+        time.sleep(chance.uniform(0, 3 if kill % 2 else 12))
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)
