@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except SystemExit as end:
         if end.code != signal.SIGTERM:
             raise
-        # Ray makes this of SIGTERM: `ray job stop`, a pod's end
+        # SIGTERM: `ray job stop`, the end of a pod
         voice.fail("warning", f"stopped: {GO_ON}", f"\nstopped: {GO_ON}")
         return 128 + signal.SIGTERM
     return 0

@@ -2,7 +2,10 @@
 
 import logging
 import os
+import signal
 import socket
+import sys
+import threading
 from collections.abc import Generator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -154,11 +157,17 @@ def connect(settings: RaySection, dashboard: bool = False) -> Generator[Cluster]
     """
     address = settings.address or os.environ.get("RAY_ADDRESS")
     started = not ray.is_initialized()
+    ended: list[int] = []
     if started:
         _init(address, dashboard)
+        _end_by_sigterm(ended)
     try:
         nodes = tuple(dict(node["Resources"]) for node in alive_nodes())
         yield Cluster(started and address is None, ray.get_runtime_context().gcs_address, nodes)
+    except SystemExit as exit:
+        if ended:
+            exit.code = ended[0]  # out of `ray.get` every exit comes with the code 1
+        raise
     finally:
         if started:
             ray.shutdown()
@@ -178,6 +187,17 @@ def _init(address: str | None, dashboard: bool) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or "a local Ray"
         raise ClusterError(f"no Ray at {where}: {error}. Set `ray.address`, or null for a Ray of its own.") from None
+
+
+def _end_by_sigterm(ended: list[int]) -> None:
+    """Let SIGTERM, once it is in `ended`, unwind this process. Ray's own handlers abort it with nothing closed."""
+
+    def end(number: int, frame: object) -> None:
+        ended.append(number)
+        sys.exit(number)
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, end)
 
 
 def plan_workers(settings: RaySection, cluster: Cluster) -> WorkerPlan:

@@ -31,6 +31,7 @@ from raylora.model.base import load_tokenizer
 from raylora.model.find import BaseFolder, here, pin, resolve
 from raylora.model.fit import Fitted, Worker, check_fits, fit
 from raylora.model.precision import resolve_bf16
+from raylora.model.threads import in_passing
 from raylora.model.tokens import tokenizer_spec
 from raylora.records import Say, TrainResult
 
@@ -185,7 +186,8 @@ def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str,
         ),
     )
     try:
-        outcome = trainer.fit().return_value
+        # in another thread, where Ray Train leaves Ctrl-C alone: its handler makes exit code 1 of it
+        outcome = in_passing(trainer.fit).result().return_value
     except ray.train.TrainingFailedError as error:
         raise TrainingError(_why(error)) from None
     if isinstance(outcome, TrainingError):

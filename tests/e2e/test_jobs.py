@@ -151,7 +151,8 @@ def assert_whole(folder: Path) -> None:
     for line in (folder / "history.jsonl").read_text().splitlines():
         json.loads(line)
     for path in folder.rglob("*.json"):
-        json.loads(path.read_text())
+        if not path.name.startswith("search_gen_state"):  # a pickle of Ray Tune's, whatever its name says
+            json.loads(path.read_text())
     for path in folder.rglob("*.safetensors"):
         load_file(path)
 
@@ -162,7 +163,7 @@ def test_a_stopped_run_goes_on_when_it_is_submitted_again(
     head: dict[str, str], bases: Bases, reviews_file: Write, tmp_path: Path
 ) -> None:
     job = ["python", "jobs/train.py", *settings(bases, reviews_file(94), tmp_path, "stopped", epochs=60)]
-    output = stop_after(head, "epoch 3 ", *job)
+    output = stop_after(head, "epoch 12 ", *job)
     assert "stopped: the same command with the same run_name goes on" in output
     assert_whole(tmp_path / "stopped")
     resumed = submit(head, *job)

@@ -83,6 +83,7 @@ def simulated(nodes: int) -> Generator[Running]:
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
+        env={**os.environ, "RAY_SERVE_PROXY_PREFER_LOCAL_NODE_ROUTING": "0"},  # or an idle endpoint uses one replica
     ) as process:
         assert process.stdout
         assert process.stdin
@@ -108,7 +109,12 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     port, dashboard = free_port(), free_port()
     address = f"127.0.0.1:{port}"
     common = ["--num-cpus=1", "--disable-usage-stats"]
-    head = [f"--port={port}", f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--ray-client-server-port=0"]
+    head = [
+        f"--port={port}",
+        f"--dashboard-port={dashboard}",
+        f"--temp-dir={folder}",
+        f"--ray-client-server-port={free_port()}",
+    ]
     try:
         for words in (["--head", "--node-ip-address=127.0.0.1", *head], [f"--address={address}"]):
             begun = run("ray", "start", *words, f"--dashboard-agent-listen-port={free_port()}", *common)
@@ -127,6 +133,7 @@ def settings(bases: Bases, data: str, storage: Path, name: str) -> list[str]:
         "train.num_train_epochs=2",
         "train.learning_rate=0.01",
         "train.per_device_train_batch_size=4",
+        "lora.lora_dropout=0",  # its masks are drawn by each worker
     ]
 
 
@@ -174,7 +181,7 @@ def test_serve_puts_replicas_on_every_node(cluster: Running, bases: Bases, tmp_p
     words = [f"serve.adapters.demo={folder}", f"serve.port={port}", f"storage_path={tmp_path}"]
     replicas = f"serve.autoscaling_config={{min_replicas: {cluster.nodes}, max_replicas: {cluster.nodes}}}"
     printed = run("raylora", "serve", *words, replicas, "serve.ray_actor_options={num_cpus: 0.8}", "--print-config")
-    tree = {"proxy_location": "HeadOnly", **yaml.safe_load(printed.stdout)}
+    tree = {**yaml.safe_load(printed.stdout), "proxy_location": "HeadOnly"}
     (tmp_path / "serve.yaml").write_text(yaml.safe_dump(tree))
     deployed = run("serve", "deploy", "--address", cluster.dashboard, str(tmp_path / "serve.yaml"))
     assert deployed.returncode == 0, deployed.stdout + deployed.stderr
@@ -264,7 +271,7 @@ def test_a_folder_that_a_node_does_not_share_is_named_at_once(
     shared = tmp_path_factory.mktemp("shared")
     port = free_port()
     head = ["--head", "--node-ip-address=127.0.0.1", f"--port={port}", f"--dashboard-port={free_port()}"]
-    head += [f"--temp-dir={ray}", "--ray-client-server-port=0", "--num-cpus=1", "--disable-usage-stats"]
+    head += [f"--temp-dir={ray}", f"--ray-client-server-port={free_port()}", "--num-cpus=1", "--disable-usage-stats"]
     other = f"ray start --address=127.0.0.1:{port} --num-cpus=1 --disable-usage-stats"
     other += f" --dashboard-agent-listen-port={free_port()}"
     path = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
