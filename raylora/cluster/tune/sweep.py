@@ -103,6 +103,8 @@ def _search(
 ) -> list[Trial]:
     """Run Ray Tune until every trial has ended."""
     total = search.num_samples(job, space)
+    if _can_go_on(folder):
+        say("resuming   trials that have ended are not run again, others go on from their last checkpoint")
     if is_nested(job):
         nested = plan_nested(job, cluster, total)
         say(f"trials     {total}, {nested.concurrent} at once: {nested}")
@@ -122,6 +124,10 @@ def _fit(tuner: Tuner) -> ResultGrid:
     return in_passing(tuner.fit).result()
 
 
+def _can_go_on(folder: RunFolder) -> bool:
+    return Tuner.can_restore(f"{folder.path}/{TRIALS}", storage_filesystem=folder.filesystem)
+
+
 def _tuner(job: Job, space: dict[str, Domain], run: Proxy | NestedTrial, concurrent: int, folder: RunFolder) -> Tuner:
     def trial(config: dict[str, Any]) -> None:
         run(config)
@@ -129,7 +135,7 @@ def _tuner(job: Job, space: dict[str, Domain], run: Proxy | NestedTrial, concurr
     # next to nothing: the workers hold the CPUs, and a proxy that wanted one of its own would wait for ever
     trainable = ray.tune.with_resources(trial, {"CPU": 0.001})
     path = f"{folder.path}/{TRIALS}"
-    if Tuner.can_restore(path, storage_filesystem=folder.filesystem):
+    if _can_go_on(folder):
         return Tuner.restore(path, trainable, resume_unfinished=True, storage_filesystem=folder.filesystem)
     epochs = max(trial.train.num_train_epochs for trial in _examples(job, space))
     # HyperBand pauses trials, and in a reused process a paused one was never started again: the sweep stood still
