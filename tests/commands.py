@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ON_CLUSTERS = pytest.mark.skipif(
-    "RAYLORA_CLUSTERS" not in os.environ, reason="several nodes or hosts on this machine: RAYLORA_CLUSTERS=1"
+    "RAYLORA_CLUSTERS" not in os.environ, reason="several nodes on this machine: RAYLORA_CLUSTERS=1"
 )
 
 

@@ -158,7 +158,6 @@ def assert_whole(folder: Path) -> None:
 
 
 @pytest.mark.slow
-@ON_CLUSTERS
 def test_a_stopped_run_goes_on_when_it_is_submitted_again(
     head: dict[str, str], bases: Bases, reviews_file: Write, tmp_path: Path
 ) -> None:
@@ -178,7 +177,6 @@ def test_a_stopped_run_goes_on_when_it_is_submitted_again(
 
 
 @pytest.mark.slow
-@ON_CLUSTERS
 def test_a_stopped_sweep_goes_on_when_it_is_submitted_again(
     head: dict[str, str], bases: Bases, reviews_file: Write, tmp_path: Path
 ) -> None:

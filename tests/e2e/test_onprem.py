@@ -17,10 +17,10 @@ from typing import Any
 import hosts
 import pytest
 import yaml
-from commands import ON_CLUSTERS, ROOT
+from commands import ROOT
 from hosts import VENV, Host
 
-pytestmark = [pytest.mark.e2e, pytest.mark.slow, ON_CLUSTERS]
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 CONFIG = f"{hosts.HOME}/onprem.yaml"
 DASHBOARD = "--address http://localhost:8265"
