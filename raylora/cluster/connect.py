@@ -25,6 +25,7 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_TRAIN_METRICS_ENABLED": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",  # history.jsonl and trials.csv say it once
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",  # its own makes a finished sweep of one that Ctrl-C interrupted
     "TUNE_GLOBAL_CHECKPOINT_S": "1",  # a sweep that is killed forgets at most its last second
     "RAY_AIR_NEW_OUTPUT": "0",
 }

@@ -1,7 +1,9 @@
 """Ctrl-C and SIGTERM end a command in words, with the usual exit code, and the same command goes on."""
 
+import json
 import signal
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -46,3 +48,6 @@ def test_a_signal_ends_a_command_that_then_goes_on(
     again = run(*words, timeout_s=300)
     assert again.returncode == 0, again.stdout + again.stderr
     assert "\nresuming   " in again.stdout
+    history = [json.loads(line) for line in (tmp_path / "cut" / "history.jsonl").read_text().splitlines()]
+    epochs = Counter(item.get("trial") for item in history if "eval_loss" in item)
+    assert list(epochs.values()) == [40] * (1 if kind == "train" else 2), "each epoch once"

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import ray
 import ray.tune
-from ray.tune import CheckpointConfig, FailureConfig, ResultGrid, RunConfig, TuneConfig, Tuner
+from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from raylora.cluster.connect import Cluster, connect, need_of, plan_workers, waits_for
 from raylora.cluster.data.rows import Source
@@ -26,7 +26,6 @@ from raylora.jobfile import dump
 from raylora.leaderboard import Trial
 from raylora.model.find import BaseFolder, pin, resolve
 from raylora.model.fit import check_fits
-from raylora.model.threads import in_passing
 from raylora.records import Say, TuneResult
 from raylora.space import Domain, draw_samples, parse_space, trial_job
 
@@ -109,19 +108,14 @@ def _search(
         nested = plan_nested(job, cluster, total)
         say(f"trials     {total}, {nested.concurrent} at once: {nested}")
         run = NestedTrial(job, grounds, nested.workers, folder.inside("train"))
-        return read_trials(job, _fit(_tuner(job, space, run, nested.concurrent, folder)))
+        return read_trials(job, _tuner(job, space, run, nested.concurrent, folder).fit())
     lengths = next(iter(grounds.values())).dataset.sides["train"].lengths
     width = float(np.percentile(lengths, 90))
     plan = plan_crew(job, cluster, total, width)
     say(f"trials     {total}, {plan.concurrent} at once: {plan}")
     with Crew(job, plan, total, grounds, folder, say) as board:
         proxy = Proxy(job, board, width, plan.workers.use_gpu)
-        return read_trials(job, _fit(_tuner(job, space, proxy, plan.concurrent, folder)))
-
-
-def _fit(tuner: Tuner) -> ResultGrid:
-    """In another thread, where Ray Tune leaves Ctrl-C alone: its handler makes a finished sweep of it."""
-    return in_passing(tuner.fit).result()
+        return read_trials(job, _tuner(job, space, proxy, plan.concurrent, folder).fit())
 
 
 def _can_go_on(folder: RunFolder) -> bool:
