@@ -267,6 +267,10 @@ def test_swap_canary_rollback_and_drop_lose_no_request_and_answer_right(server: 
         canary = server.ask("PUT", "/adapters/swapped", {"path": str(adapters / "three"), "traffic": 0.3})
         assert canary.json["version"] == "3"
         time.sleep(2)
+        names = [each["name"] for each in server.ask("GET", "/adapters").json["adapters"]]
+        assert names == ["demo", "swapped", "topics", "three"], (
+            "the table's in order, whatever was changed last; the root's"
+        )
         listed = {each["name"]: each for each in server.ask("GET", "/adapters").json["adapters"]}["swapped"]
         assert (listed["version"], listed["canary"]) == ("2", {"version": "3", "traffic": 0.3})
         assert server.ask("POST", "/adapters/swapped/rollback").json["version"] == "2"

@@ -141,10 +141,10 @@ class Library:
                 self.shelf.drop((old.path, old.state))
 
     async def names(self) -> list[str]:
-        """All names, those of the table first."""
+        """All names in order, those of the table first: the table's own order is each replica's, by its changes."""
         root, known = self.root, {*self.table.entries, self.own}
         rooted = await asyncio.to_thread(lambda: [n for n in folders.names(root) if re.match(NAME, n)]) if root else []
-        return [*self.table.entries, *(name for name in rooted if name not in known)]
+        return [*sorted(self.table.entries), *(name for name in rooted if name not in known)]
 
     async def is_rooted(self, name: str) -> bool:
         """Whether the root has an adapter of this name."""
