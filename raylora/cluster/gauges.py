@@ -1,11 +1,12 @@
 """What running jobs measure, through `ray.util.metrics`: at the Prometheus port of the node where the driver runs."""
 
-import threading
 from collections.abc import Mapping
-from contextlib import suppress
-from typing import Any, Literal, Self
+from contextlib import AbstractContextManager, suppress
+from typing import Any, Literal
 
 from ray.util.metrics import Counter, Gauge
+
+from raylora.cluster.again import every
 
 Kind = Literal["gauge", "counter"]
 KEPT_S = 5  # Ray forgets a gauge some 20 s after it was last set, and an epoch may take an hour
@@ -40,24 +41,17 @@ EVALUATION = {
 class Gauges:
     """Of one run, whose name is the only tag beside a trial's state: a fixed number of series a run.
 
-    While the `with` is open each gauge stays at its last value. What goes wrong in here goes unseen: no job fails by
-    its metrics.
+    What goes wrong in here goes unseen: no job fails by its metrics.
     """
 
     def __init__(self, run: str) -> None:
         self.run = run
         self.made: dict[str, Gauge | Counter] = {}
         self.last: dict[tuple[str, str], tuple[Gauge, float, dict[str, str]]] = {}
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._keep, name="raylora-gauges", daemon=True)
 
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
+    def kept(self) -> AbstractContextManager[None]:
+        """While this is open, each gauge stays at its last value."""
+        return every(KEPT_S, self._set_again, "raylora-gauges")
 
     def train(self, record: Mapping[str, Any]) -> None:
         """Show a record of a fit's log."""
@@ -86,11 +80,10 @@ class Gauges:
             else:
                 metric.inc(float(value), tags)
 
-    def _keep(self) -> None:
-        while not self.stop.wait(KEPT_S):
-            for metric, value, tags in list(self.last.values()):
-                with suppress(Exception):
-                    metric.set(value, tags)
+    def _set_again(self) -> None:
+        for metric, value, tags in list(self.last.values()):
+            with suppress(Exception):
+                metric.set(value, tags)
 
     def _make(self, name: str) -> Gauge | Counter:
         kind, meaning, tags = METRICS[name]

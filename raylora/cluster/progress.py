@@ -2,13 +2,13 @@
 
 import json
 import queue
-import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 
+from raylora.cluster.again import every
 from raylora.cluster.gauges import Gauges
 from raylora.cluster.storage import RunFolder
 from raylora.records import Say
@@ -39,7 +39,6 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[R
     history = [r for r in read_history(folder) if r.get("step", 0) <= last_step]
     mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
     gauges = Gauges(folder.name)
-    stop = threading.Event()
 
     def take() -> None:
         records: list[Record] = ray.get(mailbox.take.remote())
@@ -52,18 +51,11 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[R
         if records:
             folder.write_text("history.jsonl", "".join(json.dumps(r) + "\n" for r in history))
 
-    def run() -> None:
-        while not stop.wait(0.5):
-            take()
-
-    thread = threading.Thread(target=run, name="raylora-progress", daemon=True)
-    with gauges:
-        thread.start()
+    with gauges.kept():
         try:
-            yield lambda record: mailbox.put.remote(record)
+            with every(0.5, take, "raylora-progress"):
+                yield lambda record: mailbox.put.remote(record)
         finally:
-            stop.set()
-            thread.join()
             take()
             ray.kill(mailbox)
 

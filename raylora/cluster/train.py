@@ -15,13 +15,14 @@ import ray.train
 from ray.train import Checkpoint, CheckpointConfig, FailureConfig, Result, RunConfig, ScalingConfig, UserCallback
 from ray.train.torch import TorchTrainer
 
-from raylora.cluster.connect import Cluster, WorkerPlan, alive_nodes, connect, need_of, on_node, plan_workers, waits_for
+from raylora.cluster.connect import Cluster, alive_nodes, connect, on_node
 from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.prefix import with_prefix
 from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.rows import Source
 from raylora.cluster.progress import Record, follow
 from raylora.cluster.reach import check_reach
+from raylora.cluster.room import WorkerPlan, need_of, plan_workers, waits_for
 from raylora.cluster.storage import FINISHED, RunFolder
 from raylora.config import Job
 from raylora.errors import ConfigError, TrainingError

@@ -1,18 +1,18 @@
 """Metrics of a train run and a sweep, as Prometheus reads them from the node's port."""
 
-import threading
 import time
 import urllib.request
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 from tiny import tiny_job
 
+from raylora.cluster.again import every
 from raylora.cluster.data.files import list_sources
 from raylora.cluster.gauges import METRICS, Gauges
 from raylora.cluster.train import train
@@ -39,33 +39,24 @@ def scrape(run: str) -> Series:
     }
 
 
-class Prometheus:
+@contextmanager
+def prometheus(run: str) -> Generator[Series]:
     """Reads the port again and again, and keeps each series' last value, as Prometheus does."""
+    found = Series()
 
-    def __init__(self, run: str) -> None:
-        self.run, self.found = run, Series()
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._read, daemon=True)
+    def read() -> None:
+        with suppress(OSError):
+            found.update(scrape(run))
 
-    def _read(self) -> None:
-        while not self.stop.wait(1):
-            with suppress(OSError):
-                self.found |= scrape(self.run)
+    with every(1, read, "prometheus"):
+        yield found
 
-    def __enter__(self) -> Self:
-        self.thread.start()
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        self.stop.set()
-        self.thread.join()
-
-    def wait_for(self, complete: Callable[[Series], bool]) -> Series:
-        until = time.monotonic() + REPORTED_S
-        while not complete(self.found):
-            assert time.monotonic() < until, self.found
-            time.sleep(1)
-        return self.found
+def wait_for(found: Series, complete: Callable[[Series], bool]) -> None:
+    until = time.monotonic() + REPORTED_S
+    while not complete(found):
+        assert time.monotonic() < until, found
+        time.sleep(1)
 
 
 def job_of(base: Path, rows: str, runs: Path, name: str, **changes: Any) -> Job:
@@ -77,9 +68,9 @@ def test_a_run_shows_its_loss_rate_speed_and_scores(
     bases: Callable[[str], Path], reviews_file: Callable[[int], str], tmp_path: Path
 ) -> None:
     job = job_of(bases("bert"), reviews_file(60), tmp_path / "runs", "watched", train__num_train_epochs=2)
-    with Prometheus("watched") as prometheus:
+    with prometheus("watched") as found:
         result = train(job, list_sources(job.data), say=lambda line: None)
-        found = prometheus.wait_for(lambda found: found.get(("ray_raylora_train_epoch", "")) == 2)
+        wait_for(found, lambda found: found.get(("ray_raylora_train_epoch", "")) == 2)
     names = {f"ray_{name}" for name in METRICS if name.startswith("raylora_train_")}
     assert {name for name, _ in found} == names
     assert found["ray_raylora_train_rows_per_second", ""] > 0 < found["ray_raylora_train_loss", ""]
@@ -94,9 +85,9 @@ def test_a_sweep_shows_its_trials_by_state_and_the_best_score(
     space = {"train.learning_rate": {"grid": [0.003, 0.01, 1e30]}}
     job = job_of(bases("bert"), reviews_file(60), tmp_path / "runs", "searched", train__num_train_epochs=1)
     job = job.replace({"tune.space": space, "tune.num_samples": 1, "tune.scheduler": "none", "tune.metric": "loss"})
-    with Prometheus("searched") as prometheus:
+    with prometheus("searched") as found:
         result = tune(job, list_sources(job.data), say=lambda line: None)
-        found = prometheus.wait_for(lambda found: found.get(("ray_raylora_tune_trials", "ended")) == 2)
+        wait_for(found, lambda found: found.get(("ray_raylora_tune_trials", "ended")) == 2)
     states = {state: value for (name, state), value in found.items() if name == "ray_raylora_tune_trials"}
     assert states == {"waiting": 0, "running": 0, "ended": 2, "failed": 1}
     assert found["ray_raylora_tune_best_score", ""] == pytest.approx(result.validation.loss, abs=1e-5)
@@ -111,8 +102,9 @@ def test_what_cannot_be_shown_harms_nobody() -> None:
 
 
 def test_a_gauge_stays_while_its_job_lives_however_long_an_epoch_takes() -> None:
-    with Prometheus("slow") as prometheus, Gauges("slow") as gauges:
+    gauges = Gauges("slow")
+    with prometheus("slow") as found, gauges.kept():
         gauges.show("raylora_train_loss", 0.5)
-        prometheus.wait_for(lambda found: bool(found))
+        wait_for(found, bool)
         time.sleep(40)  # Ray would have forgotten it by now
         assert scrape("slow") == {("ray_raylora_train_loss", ""): 0.5}

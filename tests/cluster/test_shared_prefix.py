@@ -12,11 +12,11 @@ from safetensors.torch import load_file
 from tiny import largest_difference, save_base, tiny_job
 
 from raylora import jobfile
-from raylora.cluster.connect import WorkerPlan
 from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.files import list_sources
 from raylora.cluster.data.prefix import with_prefix
 from raylora.cluster.data.prepare import prepare
+from raylora.cluster.room import WorkerPlan
 from raylora.cluster.train import decide_bf16, train
 from raylora.config import Job
 from raylora.model import fit as module

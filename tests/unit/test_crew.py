@@ -2,7 +2,8 @@
 
 import pytest
 
-from raylora.cluster.connect import Cluster, plan_workers
+from raylora.cluster.connect import Cluster
+from raylora.cluster.room import plan_workers
 from raylora.cluster.tune.crew import leave_room, plan_crew
 from raylora.cluster.tune.nested import is_nested, plan_nested
 from raylora.cluster.tune.policy import alone_because, pack_places
@@ -56,7 +57,7 @@ def test_a_gpu_holds_one_worker_and_more_trials() -> None:
 
 
 def test_a_cluster_that_grew_its_first_gpu_for_the_sweep_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("raylora.cluster.connect._wait_for_room", lambda *_: None)  # the autoscaler added a node
+    monkeypatch.setattr("raylora.cluster.room._wait_for_room", lambda *_: None)  # the autoscaler added a node
     job = Job().replace({"ray.use_gpu": True, "ray.scale_up_timeout_s": 60})
     plan = plan_crew(job, cluster(4), total=100, width=25)
     assert (plan.count, str(plan)) == (1, "1 worker of a GPU")

@@ -11,6 +11,7 @@ from typing import IO
 import pyarrow as pa
 import pyarrow.fs
 
+from raylora.cluster.address import is_remote
 from raylora.cluster.data import formats
 from raylora.cluster.data.rows import Row, Side, Source
 from raylora.config import DataSection
@@ -81,7 +82,7 @@ def read_rows(source: Source, data: DataSection) -> Iterator[Row]:
 def open_input(path: str) -> IO[bytes]:
     """A readable, seekable stream of a local path or any URI that pyarrow knows (s3://, gs://, hdfs://)."""
     try:
-        if "://" not in path:
+        if not is_remote(path):
             return Path(path).open("rb")
         filesystem, inner = pyarrow.fs.FileSystem.from_uri(path)
         return filesystem.open_input_file(inner)  # pyright: ignore[reportReturnType]
@@ -108,7 +109,7 @@ def open_text(path: str) -> IO[str]:
 def _paths(pattern: str) -> list[str]:
     if pattern.startswith("hf://"):
         return [pattern]
-    if "://" in pattern:
+    if is_remote(pattern):
         return _remote_paths(pattern)
     path = Path(pattern).expanduser()
     if path.is_dir():
@@ -156,4 +157,4 @@ def decide_format(path: str, chosen: str) -> str:
 
 
 def _size(path: str) -> int:
-    return os.path.getsize(path) if "://" not in path else 1
+    return 1 if is_remote(path) else os.path.getsize(path)

@@ -10,7 +10,8 @@ import yaml
 from ray import serve
 from ray.serve import Application
 
-from raylora.cluster.connect import Cluster, Need, check_room, connect, environ
+from raylora.cluster.connect import Cluster, connect, environ
+from raylora.cluster.room import Need, check_room
 from raylora.cluster.serve import folders, keys
 from raylora.cluster.serve.folders import absolute
 from raylora.cluster.serve.quantized import tell_change

@@ -7,7 +7,8 @@ from typing import Any
 import ray
 from ray.tune import Checkpoint
 
-from raylora.cluster.connect import Cluster, WorkerPlan, plan_workers, remote_options
+from raylora.cluster.connect import Cluster
+from raylora.cluster.room import WorkerPlan, plan_workers, remote_options
 from raylora.cluster.storage import FINISHED, RunFolder
 from raylora.cluster.tune.ground import Ground
 from raylora.cluster.tune.search import mode_of

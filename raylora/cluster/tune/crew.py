@@ -1,15 +1,17 @@
 """The workers of a sweep and their board: how many, on what; started, watched, replaced, and stopped at the end."""
 
 import json
-import threading
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from raylora.cluster.connect import Cluster, WorkerPlan, plan_workers, remote_options
+from raylora.cluster.again import every
+from raylora.cluster.connect import Cluster
 from raylora.cluster.gauges import Gauges
+from raylora.cluster.room import WorkerPlan, plan_workers, remote_options
 from raylora.cluster.storage import RunFolder
 from raylora.cluster.tune.board import Board
 from raylora.cluster.tune.ground import Ground
@@ -78,21 +80,18 @@ class Crew:
         self.workers: list[Any] = []  # Ray ends an actor that nobody holds
         self.history: dict[tuple[str, int], dict[str, Any]] = read_history(folder)
         self.gauges = Gauges(folder.name)
-        self.stop = threading.Event()
-        self.thread = threading.Thread(target=self._watch, name="raylora-crew", daemon=True)
+        self.watching = ExitStack()
 
     def __enter__(self) -> Any:
         for _ in range(self.plan.count):
             self._hire()
-        self.gauges.__enter__()
-        self.thread.start()
+        self.watching.enter_context(self.gauges.kept())
+        self.watching.enter_context(every(0.5, self._watch, "raylora-crew"))
         return self.board
 
     def __exit__(self, *_: Any) -> None:
-        self.stop.set()
-        self.thread.join()
+        self.watching.close()
         self._tell()
-        self.gauges.__exit__()
         ray.get(self.board.close.remote())
         ray.wait(list(self.runs), num_returns=len(self.runs), timeout=2)
         for actor in [*self.workers, self.board]:  # after a time budget a worker is in the middle of an epoch
@@ -107,11 +106,10 @@ class Crew:
         self.workers.append(worker)
 
     def _watch(self) -> None:
-        while not self.stop.wait(0.5):
-            self._tell()
-            ended, _ = ray.wait(list(self.runs), timeout=0)
-            for run in ended:
-                self._replace(run)
+        self._tell()
+        ended, _ = ray.wait(list(self.runs), timeout=0)
+        for run in ended:
+            self._replace(run)
 
     def _replace(self, run: Any) -> None:
         """A worker that ended before the sweep is dead: its trials are tried again, by Ray Tune's count of failures."""

@@ -8,11 +8,11 @@ import ray
 import torch
 from ray import ObjectRef
 
-from raylora.cluster.connect import WorkerPlan, remote_options
 from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.prefix import prefix_depth, with_prefix
 from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.rows import Source
+from raylora.cluster.room import WorkerPlan, remote_options
 from raylora.cluster.tune.progress import Progress
 from raylora.config import Job
 from raylora.model.base import as_tensor, base_weights, load_base, load_tokenizer, read_config

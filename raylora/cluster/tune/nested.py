@@ -7,7 +7,8 @@ from typing import Any
 import ray.tune
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from raylora.cluster.connect import Cluster, WorkerPlan, plan_workers
+from raylora.cluster.connect import Cluster
+from raylora.cluster.room import WorkerPlan, plan_workers
 from raylora.cluster.storage import RunFolder
 from raylora.cluster.train import Task, run_workers
 from raylora.cluster.tune.crew import leave_room

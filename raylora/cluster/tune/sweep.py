@@ -8,9 +8,10 @@ import ray
 import ray.tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
-from raylora.cluster.connect import Cluster, connect, need_of, plan_workers, waits_for
+from raylora.cluster.connect import Cluster, connect
 from raylora.cluster.data.rows import Source
 from raylora.cluster.reach import check_reach
+from raylora.cluster.room import need_of, plan_workers, waits_for
 from raylora.cluster.storage import RunFolder
 from raylora.cluster.train import check_folder, decide_bf16, tell
 from raylora.cluster.tune import search

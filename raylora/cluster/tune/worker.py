@@ -12,7 +12,7 @@ from typing import Any
 import ray
 import torch
 
-from raylora.cluster.connect import WorkerPlan
+from raylora.cluster.room import WorkerPlan
 from raylora.cluster.tune.board import Offer, Report
 from raylora.cluster.tune.files import Files, as_folder, read_files
 from raylora.cluster.tune.ground import Ground
