@@ -15,7 +15,8 @@ FIELDS = Path(__file__).parent / "data" / "kuberay-1.6.2.yaml"
 KUBERNETES = kubernetes_validate.latest_version()
 SIMPLE: dict[str, dict[str, Any]] = {
     "map": {"type": "object", "additionalProperties": {"type": "string"}},
-    **{name: {"type": name} for name in ("string", "boolean", "integer", "number")},
+    "integer": {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
+    **{name: {"type": name} for name in ("string", "boolean", "number")},
 }
 
 
@@ -55,6 +56,8 @@ def _type(value: str | list[str]) -> dict[str, Any]:
         return {"enum": value}
     if value.startswith("list of "):
         return {"type": "array", "items": _type(value.removeprefix("list of "))}
+    if value.startswith("integer from "):
+        return SIMPLE["integer"] | {"minimum": int(value.removeprefix("integer from "))}
     if value.startswith("k8s."):
         group = "io.k8s.apimachinery.pkg.apis.meta.v1" if value == "k8s.ObjectMeta" else "io.k8s.api.core.v1"
         return {"$ref": f"https://kubernetes.io/api/_definitions.json#/$defs/{group}.{value.removeprefix('k8s.')}"}

@@ -91,6 +91,8 @@ def test_a_misspelt_field_is_refused_wherever_it_stands(name: str) -> None:
     ("path", "value", "reason"),
     [
         (("spec", "backoffLimit"), "2", "is not of type 'integer'"),
+        (("spec", "backoffLimit"), 2**31, "is greater than the maximum"),
+        (("spec", "preRunningDeadlineSeconds"), 0, "is less than the minimum"),
         (("spec", "submissionMode"), "HTTP", "is not one of"),
         (("spec", "rayClusterSpec", "authOptions", "mode"), "on", "is not one of"),
         (("spec", "rayClusterSpec", "headGroupSpec", "rayStartParams"), {"num-cpus": 0}, "is not of type 'string'"),
