@@ -1,8 +1,10 @@
 """Sweeps through kills: of the driver, of a worker, of a trial's process. The same leaderboard at the end."""
 
 import csv
+import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -35,6 +37,7 @@ def words(base: Path, storage: Path, name: str, *more: str) -> list[str]:
         "tune.space={lora.r: {choice: [2, 4]}, train.learning_rate: {loguniform: [1e-4, 1e-3]}}",
         f"train.num_train_epochs={EPOCHS}",
         "data.max_length=64",
+        "data.max_samples=200",
         *more,
     ]
 
@@ -46,12 +49,13 @@ def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
 
 def leaderboard(folder: Path) -> list[tuple[str, str, str, str]]:
     rows = csv.DictReader((folder / "trials.csv").open(encoding="utf-8"))
-    return [(r["train.learning_rate"], f"{float(r['score']):.5f}", r["epochs"], r["status"]) for r in rows]
+    return [
+        (r["train.learning_rate"], f"{float(r['score'] or 'nan'):.5f}", r["epochs"], r["status"] + r["reason"])
+        for r in rows
+    ]
 
 
 def epochs_by_trial(folder: Path) -> dict[str, list[float]]:
-    import json
-
     found: dict[str, list[float]] = {}
     for line in (folder / "history.jsonl").read_text().splitlines():
         item = json.loads(line)
@@ -103,9 +107,31 @@ def test_a_driver_killed_at_random_moments_ends_with_the_same_leaderboard(
     finished = (tmp_path / "cut" / "metrics.json").exists()
     assert finished or start(arguments, log).wait(900) == 0, log.read_text(errors="replace")
     assert leaderboard(tmp_path / "cut") == whole
-    assert all(
-        epochs == list(range(1, EPOCHS + 1)) for epochs in map(sorted, epochs_by_trial(tmp_path / "cut").values())
-    )
+    assert_every_epoch_is_told(tmp_path / "cut")
+
+
+def assert_every_epoch_is_told(folder: Path) -> None:
+    assert list(map(sorted, epochs_by_trial(folder).values())) == [list(range(1, EPOCHS + 1))] * 6
+
+
+def test_a_checkpoint_that_is_gone_before_ray_tunes_state_says_so_costs_no_trial(
+    whole: list[tuple[str, str, str, str]], bases: Bases, tmp_path: Path
+) -> None:
+    """As a kill leaves it right after a trial's older checkpoint was deleted: the state names one that is gone."""
+    arguments, log = words(bases("bert"), tmp_path, "gone"), tmp_path / "log"
+    process = start(arguments, log)
+    wait_for(lambda: lines_with(log, "epoch 5 ") == 3, process)
+    process.kill()
+    process.wait()
+    trials = sorted((tmp_path / "gone" / "trials").glob("*/checkpoint_*"))
+    assert len(trials) >= 3
+    for newest in {path.parent: path for path in trials}.values():
+        newest.rename(newest.with_name(f"checkpoint_{int(newest.name[-6:]) + 1:06}"))
+    for older in trials:
+        shutil.rmtree(older, ignore_errors=True)
+    assert start(arguments, log).wait(900) == 0, log.read_text(errors="replace")
+    assert "resuming" in log.read_text()
+    assert leaderboard(tmp_path / "gone") == whole
 
 
 def test_a_killed_worker_and_a_killed_trial_end_with_the_same_leaderboard(

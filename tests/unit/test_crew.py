@@ -7,7 +7,7 @@ from raylora.cluster.room import plan_workers
 from raylora.cluster.tune.crew import leave_room, plan_crew
 from raylora.cluster.tune.nested import is_nested, plan_nested
 from raylora.cluster.tune.policy import alone_because, pack_places
-from raylora.cluster.tune.progress import Progress, read_progress
+from raylora.cluster.tune.progress import FILE, Progress, is_whole, read_progress
 from raylora.config import Job
 from raylora.errors import ClusterError, TrainingError
 from raylora.model.limits import check_limits
@@ -121,9 +121,18 @@ def test_a_trials_score_is_its_best_epochs_and_survives_a_checkpoint() -> None:
     assert progress.add(epoch(1, 0.6), 2.0, packed=8)["score"] == 0.6
     second = progress.add(epoch(2, 0.4), 2.0, packed=8)
     assert (second["score"], second["best_epoch"], second["train_s"]) == (0.4, 2, 4.0)
-    third = read_progress(progress.files()).add(epoch(3, 0.4), 1.0, packed=2)
+    third = read_progress(progress.seal({"weights": b"x"})).add(epoch(3, 0.4), 1.0, packed=2)
     assert (third["score"], third["best_epoch"], third["best_loss"], third["train_s"]) == (0.4, 2, 0.4, 5.0)
     assert (third["trainable_parameters"], third["packed"]) == (7, 2)
+
+
+def test_a_checkpoint_cut_short_is_known_as_such() -> None:
+    files = Progress("loss", False, trainable_parameters=7, latency_ms=1.0).seal({"weights": b"xyz", "optimizer": b"z"})
+    assert is_whole(files)
+    for torn in ({}, {**files, "weights": b"xy"}, {**files, FILE: files[FILE][:-2]}):
+        assert not is_whole(torn)
+    for name in files:
+        assert not is_whole({key: content for key, content in files.items() if key != name})
 
 
 def test_a_trial_beyond_the_limits_is_refused_with_both_numbers() -> None:

@@ -104,6 +104,10 @@ class Board:
         seat.gone, seat.offer = True, replace(seat.offer, tree={}, checkpoint=None)  # kept for a worker's last word
         await self._notify()
 
+    async def tell(self, offer: Offer, metrics: dict[str, Any]) -> None:
+        """A report for the driver alone."""
+        self._add_news(offer, Report(metrics))
+
     # -- workers
 
     async def take(self, worker: str, key: str | None, room: int, patience_s: float) -> list[Offer] | None:
@@ -136,8 +140,7 @@ class Board:
             seat.reports.put_nowait(report)
             seat.gone = seat.gone or report.finished or report.failure is not None
             if report.metrics or report.failure:
-                item = {"trial": seat.offer.trial, "words": seat.offer.words, "failure": report.failure}
-                self.news_items.append({**item, **report.metrics})
+                self._add_news(seat.offer, report)
 
     async def put_back(self, ticket: str, offer: Offer) -> None:
         """A worker cannot pack this trial after all: it waits to run alone."""
@@ -185,6 +188,10 @@ class Board:
         await self._notify()
 
     # -- inside
+
+    def _add_news(self, offer: Offer, report: Report) -> None:
+        item = {"trial": offer.trial, "words": offer.words, "failure": report.failure}
+        self.news_items.append({**item, **report.metrics})
 
     def _waiting(self, key: str | None) -> list[_Seat]:
         self.hung = [seat for seat in self.hung if seat.worker is None and not seat.gone]

@@ -8,8 +8,9 @@ from pathlib import Path
 Files = dict[str, bytes]
 
 
-def read_files(folder: Path) -> Files:
+def read_files(folder: str | Path) -> Files:
     """Every file of a folder by its relative name."""
+    folder = Path(folder)
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 

@@ -58,7 +58,7 @@ class ScoreCallback(TuneReportCallback):
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         added = self.progress.add(metrics[0], time.perf_counter() - self.start, packed=1)
         self.start = time.perf_counter()
-        RunFolder(self.job).write_text(FILE, self.progress.files()[FILE].decode())
+        RunFolder(self.job).write_text(FILE, self.progress.seal({})[FILE].decode())
         super().after_report(run_context, [added], checkpoint)
 
 

@@ -14,6 +14,7 @@ class Progress:
     """Args:
     metric: of the sweep, without its prefix `eval_`.
     best: the report of the best epoch so far, whose weights the checkpoint holds.
+    last: the report of the last epoch, as Ray Tune saw it.
     train_s: this trial's share of the time its worker trained and evaluated.
     """
 
@@ -24,6 +25,7 @@ class Progress:
     epochs: int = 0
     train_s: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
+    last: dict[str, Any] = field(default_factory=dict)
 
     def add(self, metrics: dict[str, Any], seconds: float, packed: int) -> dict[str, Any]:
         """The report of one more epoch, as Ray Tune sees it: `score` is the best so far."""
@@ -31,7 +33,7 @@ class Progress:
             self.best = dict(metrics)
         self.epochs = round(metrics["epoch"])
         self.train_s += seconds
-        return {
+        self.last = {
             **metrics,
             "score": self.best[f"eval_{self.metric}"],
             **{f"best_{key}": self.best[f"eval_{key}"] for key in ("accuracy", "f1", "loss", "rows")},
@@ -41,14 +43,28 @@ class Progress:
             "train_s": round(self.train_s, 3),
             "packed": packed,
         }
+        return self.last
 
     def _is_better(self, metrics: dict[str, Any]) -> bool:
         new, old = metrics[f"eval_{self.metric}"], self.best[f"eval_{self.metric}"]
         return bool(new > old if self.greater_is_better else new < old)
 
-    def files(self) -> Files:
-        return {FILE: json.dumps(asdict(self)).encode()}
+    def seal(self, files: Files) -> Files:
+        """A trial's checkpoint: the files with this one, which tells their sizes to `is_whole`."""
+        sizes = {name: len(content) for name, content in files.items()}
+        return {**files, FILE: json.dumps({**asdict(self), "sizes": sizes}).encode()}
 
 
 def read_progress(files: Files) -> Progress:
-    return Progress(**json.loads(files[FILE]))
+    held = json.loads(files[FILE])
+    del held["sizes"]
+    return Progress(**held)
+
+
+def is_whole(files: Files) -> bool:
+    """False for a checkpoint whose writing or deletion was cut short."""
+    try:
+        sizes: dict[str, int] = json.loads(files[FILE])["sizes"]
+    except (KeyError, ValueError):
+        return False
+    return sizes == {name: len(content) for name, content in files.items() if name != FILE}

@@ -4,7 +4,6 @@ Loads no torch: a proxy starts in a second or two and takes a tenth of a worker'
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,8 +11,10 @@ import ray.tune
 from ray.tune import Checkpoint
 
 from raylora.cluster.tune.board import Offer, Report
-from raylora.cluster.tune.files import Files, as_folder, read_files
+from raylora.cluster.tune.files import Files, as_folder
 from raylora.cluster.tune.policy import alone_because, pack_places
+from raylora.cluster.tune.progress import read_progress
+from raylora.cluster.tune.restore import newest_whole
 from raylora.config import Job
 from raylora.errors import TrainingError
 from raylora.leaderboard import describe
@@ -37,7 +38,10 @@ class Proxy:
             TrainingError: the trial failed; the reason.
         """
         checkpoint = ray.tune.get_checkpoint()
-        offer = self._offer(ray.tune.get_context().get_trial_id(), from_plain(sample), checkpoint)
+        files, is_known = newest_whole(checkpoint) if checkpoint else ({}, True)
+        offer = self._offer(ray.tune.get_context().get_trial_id(), from_plain(sample), files)
+        if files and not is_known:
+            self._report_again(offer, files)
         ticket: str = ray.get(self.board.submit.remote(offer))
         try:
             report = self._next(ticket)
@@ -48,7 +52,13 @@ class Proxy:
         finally:  # also where the scheduler stops the trial: Ray Tune ends this thread with SystemExit
             ray.get(self.board.leave.remote(ticket))
 
-    def _offer(self, trial: str, sample: dict[str, Any], checkpoint: Checkpoint | None) -> Offer:
+    def _report_again(self, offer: Offer, files: Files) -> None:
+        """Ray Tune lost the report of this checkpoint with a kill, and history.jsonl may have."""
+        metrics = read_progress(files).last
+        ray.get(self.board.tell.remote(offer, metrics))
+        _report(Report(metrics, files))
+
+    def _offer(self, trial: str, sample: dict[str, Any], checkpoint: Files) -> Offer:
         job = trial_job(self.job, sample)
         return Offer(
             trial=trial,
@@ -56,7 +66,7 @@ class Proxy:
             key=None if alone_because(job) else pack_key(job),
             places=pack_places(job, self.width, self.use_gpu),
             words=describe(sample),
-            checkpoint=_files(checkpoint) if checkpoint else None,
+            checkpoint=checkpoint or None,
         )
 
     def _next(self, ticket: str) -> Report:
@@ -72,8 +82,3 @@ def _report(report: Report) -> None:
     if report.metrics:
         with as_folder(report.files) as folder:
             ray.tune.report(report.metrics, checkpoint=Checkpoint.from_directory(str(folder)))
-
-
-def _files(checkpoint: Checkpoint) -> Files:
-    with checkpoint.as_directory() as folder:
-        return read_files(Path(folder))

@@ -20,6 +20,7 @@ from raylora.cluster.tune.crew import Crew, plan_crew
 from raylora.cluster.tune.ground import Ground, make_ground
 from raylora.cluster.tune.nested import NestedTrial, is_nested, plan_nested
 from raylora.cluster.tune.proxy import Proxy
+from raylora.cluster.tune.restore import TRIALS, can_go_on, restore
 from raylora.cluster.tune.results import read_trials
 from raylora.config import Job
 from raylora.errors import ConfigError
@@ -29,8 +30,6 @@ from raylora.model.find import BaseFolder, pin, resolve
 from raylora.model.fit import check_fits
 from raylora.records import Say, TuneResult
 from raylora.space import Domain, draw_samples, parse_space, trial_job
-
-TRIALS = "trials"  # Ray Tune's own folder inside the run folder
 
 
 def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
@@ -103,7 +102,7 @@ def _search(
 ) -> list[Trial]:
     """Run Ray Tune until every trial has ended."""
     total = search.num_samples(job, space)
-    if _can_go_on(folder):
+    if can_go_on(folder):
         say("resuming   trials that have ended are not run again, others go on from their last checkpoint")
     if is_nested(job):
         nested = plan_nested(job, cluster, total)
@@ -119,19 +118,14 @@ def _search(
         return read_trials(job, _tuner(job, space, proxy, plan.concurrent, folder).fit())
 
 
-def _can_go_on(folder: RunFolder) -> bool:
-    return Tuner.can_restore(f"{folder.path}/{TRIALS}", storage_filesystem=folder.filesystem)
-
-
 def _tuner(job: Job, space: dict[str, Domain], run: Proxy | NestedTrial, concurrent: int, folder: RunFolder) -> Tuner:
     def trial(config: dict[str, Any]) -> None:
         run(config)
 
     # next to nothing: the workers hold the CPUs, and a proxy that wanted one of its own would wait for ever
     trainable = ray.tune.with_resources(trial, {"CPU": 0.001})
-    path = f"{folder.path}/{TRIALS}"
-    if _can_go_on(folder):
-        return Tuner.restore(path, trainable, resume_unfinished=True, storage_filesystem=folder.filesystem)
+    if can_go_on(folder):
+        return restore(folder, trainable)
     epochs = max(trial.train.num_train_epochs for trial in _examples(job, space))
     # HyperBand pauses trials, and in a reused process a paused one was never started again: the sweep stood still
     reuse = not is_nested(job) and job.tune.scheduler != "hyperband"

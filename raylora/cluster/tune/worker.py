@@ -121,7 +121,7 @@ class TrialWorker:
             metrics = progress[ticket].add(outcome.metrics, epoch_s / len(outcomes), len(outcomes))
             with tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
                 bank.save(ticket, Path(scratch))
-                files = {**read_files(Path(scratch)), **progress[ticket].files()}
+                files = progress[ticket].seal(read_files(scratch))
             reports[ticket] = Report(metrics, files, finished=outcome.finished)
         self._board("post", reports)
         running = [ticket for ticket, report in reports.items() if not (report.finished or report.failure)]
@@ -164,7 +164,7 @@ class TrialWorker:
             nonlocal start
             assert folder is not None, "the only process is rank 0"
             added = progress.add(metrics, time.perf_counter() - start, packed=1)
-            self._board("post", {ticket: Report(added, {**read_files(folder), **progress.files()})})
+            self._board("post", {ticket: Report(added, progress.seal(read_files(folder)))})
             if not self._board("decisions", [ticket], DECISION_S):
                 raise Left
             start = time.perf_counter()
