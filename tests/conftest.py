@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -16,6 +17,16 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("RAY_ADDRESS", None)
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside this file, in Ray's workers too
 os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+
+
+BEGAN = time.monotonic()
+SECONDS = float(os.environ.get("RAYLORA_SECONDS", "inf"))
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """CI ends within 45 minutes on a machine of half the speed, too: what would begin too late is skipped."""
+    if time.monotonic() - BEGAN > SECONDS:
+        pytest.skip(f"more than RAYLORA_SECONDS={SECONDS:.0f} into the session")
 
 
 @pytest.fixture(scope="session")

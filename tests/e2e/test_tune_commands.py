@@ -45,7 +45,7 @@ def test_trials_of_two_workers_report_every_epoch_and_the_winner_is_refitted(
     bases: Bases, reviews_file: Write, tmp_path: Path
 ) -> None:
     data = reviews_file(94)
-    done = run(
+    words = [
         "jobs/tune.py",
         f"data.train={data}",
         f"data.test={data}",
@@ -59,8 +59,8 @@ def test_trials_of_two_workers_report_every_epoch_and_the_winner_is_refitted(
         "tune.scheduler=none",
         "tune.space={train.learning_rate: {grid: [0.01, 0.003]}}",
         "train.num_train_epochs=2",
-        timeout_s=400,
-    )
+    ]
+    done = run(*words, timeout_s=400)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = list(csv.DictReader((tmp_path / "two" / "trials.csv").open(encoding="utf-8")))
     assert [(row["status"], row["epochs"]) for row in rows] == [("finished", "2")] * 2
@@ -69,3 +69,18 @@ def test_trials_of_two_workers_report_every_epoch_and_the_winner_is_refitted(
     card = raylora.load(tmp_path / "two" / "adapter").card
     assert set(card.metrics) == {"test"}, "a refitted adapter has seen the validation rows"
     assert card.metrics["test"]["rows"] == 94
+    forget_reports(tmp_path / "two")
+    again = run(*words, timeout_s=400)
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert list(csv.DictReader((tmp_path / "two" / "trials.csv").open(encoding="utf-8"))) == rows
+
+
+def forget_reports(folder: Path) -> None:
+    """As a kill leaves a sweep one of whose trials had ended, and of which Ray Tune's state knew no report yet."""
+    (folder / "metrics.json").unlink()
+    (path,) = (folder / "trials").glob("experiment_state-*.json")
+    tree = json.loads(path.read_text())
+    state, known = map(json.loads, tree["trial_data"][0])
+    back = {**state, "status": "RUNNING"}, {**known, "last_result": {}}
+    tree["trial_data"][0] = [json.dumps(part) for part in back]
+    path.write_text(json.dumps(tree))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray.tune
-from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
 
 from raylora.cluster.connect import Cluster
 from raylora.cluster.room import WorkerPlan, plan_workers
@@ -58,6 +58,8 @@ class ScoreCallback(TuneReportCallback):
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         added = self.progress.add(metrics[0], time.perf_counter() - self.start, packed=1)
         self.start = time.perf_counter()
+        if checkpoint:
+            added[CHECKPOINT_PATH_KEY] = checkpoint.path
         RunFolder(self.job).write_text(FILE, self.progress.seal({})[FILE].decode())
         super().after_report(run_context, [added], checkpoint)
 
@@ -80,8 +82,11 @@ class NestedTrial:
         trial = str(ray.tune.get_context().get_trial_id())
         job = trial_job(self.job, from_plain(sample)).replace({"storage_path": self.storage_path, "run_name": trial})
         ground = self.grounds[job.model.base_model]
-        callback = ScoreCallback(job, _progress(job, ground))
-        run_workers(Task(job, ground.base, ground.rows(job), self.plan, None, _no_log), [callback])
+        begun = _progress(job, ground)
+        run_workers(Task(job, ground.base, ground.rows(job), self.plan, None, _no_log), [ScoreCallback(job, begun)])
+        ended = _progress(job, ground)
+        if ended.epochs == begun.epochs:  # its last epoch was before a kill, and Ray Tune's state may not know of it
+            ray.tune.report(ended.last)
 
 
 def _progress(job: Job, ground: Ground) -> Progress:
