@@ -25,7 +25,8 @@ SECONDS = float(os.environ.get("RAYLORA_SECONDS", "inf"))
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """CI ends within 45 minutes on a machine of half the speed, too: what would begin too late is skipped."""
-    if time.monotonic() - BEGAN > SECONDS:
+    is_long = any(item.get_closest_marker(name) for name in ("cluster", "e2e", "slow"))
+    if is_long and time.monotonic() - BEGAN > SECONDS:
         pytest.skip(f"more than RAYLORA_SECONDS={SECONDS:.0f} into the session")
 
 

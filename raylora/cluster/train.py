@@ -171,9 +171,12 @@ def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str,
         TrainingError: the run failed.
     """
     folder, plan = RunFolder(task.job), task.plan
+
+    def loop() -> dict[str, Any] | TrainingError:
+        return work(task)
+
     trainer = TorchTrainer(
-        work,
-        train_loop_config={"task": task},
+        loop,  # not by train_loop_config: Ray Train's controller opens that, and would import all that workers do
         scaling_config=ScalingConfig(
             num_workers=plan.num_workers, use_gpu=plan.use_gpu, resources_per_worker=plan.resources_per_worker
         ),
@@ -197,11 +200,10 @@ def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str,
     return outcome
 
 
-def work(config: dict[str, Any]) -> dict[str, Any] | TrainingError:
+def work(task: Task) -> dict[str, Any] | TrainingError:
     """One Ray Train worker: `fit` on the shared dataset, checkpoints through `ray.train.report`."""
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     logging.getLogger("accelerate").setLevel(logging.ERROR)
-    task: Task = config["task"]
     context = ray.train.get_context()
     worker = Worker(
         rank=context.get_world_rank(),
