@@ -132,6 +132,7 @@ def test_a_checkpoint_that_is_gone_before_ray_tunes_state_says_so_costs_no_trial
     assert start(arguments, log).wait(900) == 0, log.read_text(errors="replace")
     assert "resuming" in log.read_text()
     assert leaderboard(tmp_path / "gone") == whole
+    assert_every_epoch_is_told(tmp_path / "gone")
 
 
 def test_a_killed_worker_and_a_killed_trial_end_with_the_same_leaderboard(

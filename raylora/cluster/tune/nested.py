@@ -56,12 +56,12 @@ class ScoreCallback(TuneReportCallback):
         self.job, self.progress, self.start = job, progress, time.perf_counter()
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
-        added = self.progress.add(metrics[0], time.perf_counter() - self.start, packed=1)
+        self.progress.add(metrics[0], time.perf_counter() - self.start, packed=1)
         self.start = time.perf_counter()
         if checkpoint:
-            added[CHECKPOINT_PATH_KEY] = checkpoint.path
+            self.progress.last[CHECKPOINT_PATH_KEY] = checkpoint.path
         RunFolder(self.job).write_text(FILE, self.progress.seal({})[FILE].decode())
-        super().after_report(run_context, [added], checkpoint)
+        super().after_report(run_context, [self.progress.last], checkpoint)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ sweep killed between the two has a state that names a checkpoint which is gone: 
 import re
 from typing import Any
 
-import pyarrow.fs
+from pyarrow.fs import FileSelector, FileType
 from ray.tune import Checkpoint, Tuner
 
 from raylora.cluster.storage import RunFolder
@@ -20,7 +20,12 @@ TRIALS = "trials"  # Ray Tune's own folder inside the run folder
 
 
 def can_go_on(folder: RunFolder) -> bool:
-    return Tuner.can_restore(f"{folder.path}/{TRIALS}", storage_filesystem=folder.filesystem)
+    """False also for a sweep killed before Ray Tune's first state, when no trial had begun: a restored Tuner that finds
+    no state starts anew, and fails, since it does not know the search space."""
+    path, filesystem = f"{folder.path}/{TRIALS}", folder.filesystem
+    if not Tuner.can_restore(path, storage_filesystem=filesystem):
+        return False
+    return any(each.base_name.startswith("experiment_state-") for each in filesystem.get_file_info(FileSelector(path)))
 
 
 def restore(folder: RunFolder, trainable: Any) -> Tuner:
@@ -30,22 +35,19 @@ def restore(folder: RunFolder, trainable: Any) -> Tuner:
     Raises:
         TrainingError: Ray Tune's state cannot be read.
     """
-    path = f"{folder.path}/{TRIALS}"
-
-    def read() -> Tuner:
-        return Tuner.restore(path, trainable, resume_unfinished=True, storage_filesystem=folder.filesystem)
-
+    path, filesystem = f"{folder.path}/{TRIALS}", folder.filesystem
+    tuner = Tuner.restore(path, trainable, resume_unfinished=True, storage_filesystem=filesystem)
     try:
-        results = read().get_results()
-    except (ValueError, EOFError, RuntimeError) as error:
+        results = tuner.get_results()
+    except RuntimeError:  # Ray Tune's words say that it has not been run
         raise TrainingError(
-            f"Ray Tune's state in {folder.uri}/{TRIALS} cannot be read ({error}): a kill may have cut it short. Its "
-            f"trials' checkpoints are still there; the sweep starts anew under another `run_name`."
+            f"Ray Tune's state in {folder.uri}/{TRIALS} cannot be read: a kill may have cut it short. Its trials' "
+            f"checkpoints are still there; the sweep starts anew under another `run_name`."
         ) from None
     for checkpoint in [result.checkpoint for result in results]:
-        if checkpoint and folder.filesystem.get_file_info(checkpoint.path).type == pyarrow.fs.FileType.NotFound:
-            folder.filesystem.create_dir(checkpoint.path)
-    return read()
+        if checkpoint and filesystem.get_file_info(checkpoint.path).type == FileType.NotFound:
+            filesystem.create_dir(checkpoint.path)
+    return tuner
 
 
 def newest_whole(checkpoint: Checkpoint) -> tuple[Files, bool]:
@@ -68,7 +70,7 @@ def _later(checkpoint: Checkpoint) -> list[str]:
     """Checkpoints of the same trial, newest first, down to the one after this."""
     parent, _, name = checkpoint.path.rpartition("/")
     assert checkpoint.filesystem, "Ray Tune sets it"
-    found = checkpoint.filesystem.get_file_info(pyarrow.fs.FileSelector(parent))
+    found = checkpoint.filesystem.get_file_info(FileSelector(parent))
     paths = [each.path for each in found if re.fullmatch(r"checkpoint_\d+", each.base_name) and each.base_name > name]
     return sorted(paths, reverse=True)
 
