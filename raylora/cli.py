@@ -153,7 +153,8 @@ def _train(options: argparse.Namespace) -> None:
 
         trusted = job.model.trust_remote_code
         _say_predictions(say, NEW_SENTENCES, raylora.load(result.adapter_uri, trusted).predict(NEW_SENTENCES))
-    say(f'try it     raylora predict --adapter {os.path.relpath(result.adapter_uri)} "a text of yours"')
+    adapter = min(os.path.relpath(result.adapter_uri), result.adapter_uri, key=len)
+    say(f'try it     raylora predict --adapter {adapter} "a text of yours"')
 
 
 def _tune(options: argparse.Namespace) -> None:

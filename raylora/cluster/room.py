@@ -10,6 +10,7 @@ from ray.util.placement_group import placement_group, remove_placement_group
 from raylora.cluster.connect import Cluster
 from raylora.config import RaySection
 from raylora.errors import ClusterError
+from raylora.records import Say
 
 
 @dataclass(frozen=True)
@@ -116,16 +117,16 @@ def _too_large(need: Need, what: str) -> str:
     )
 
 
-def waits_for(need: Need, cluster: Cluster) -> str | None:
-    """A line that says what others hold of a shared cluster, where the job must wait; None where it need not."""
+def tell_wait(need: Need, cluster: Cluster, say: Say) -> None:
+    """Say what others hold of a shared cluster, where the job must wait for it now."""
     if cluster.own:
-        return None
+        return
     free = {name: float(amount) for name, amount in ray.available_resources().items()}
     for name, amount in need.each.items():
         if amount * need.count > free.get(name, 0.0):
             of = f"{free.get(name, 0.0):g} of {cluster.resources.get(name, 0.0):g} {name} are free"
-            return f"waiting    for {amount * need.count:g} {name}: {of}, other jobs hold the rest"
-    return None
+            say(f"waiting    for {amount * need.count:g} {name}: {of}, other jobs hold the rest")
+            return
 
 
 def remote_options(plan: WorkerPlan) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.rows import Source
 from raylora.cluster.progress import Record, follow
 from raylora.cluster.reach import check_reach
-from raylora.cluster.room import WorkerPlan, need_of, plan_workers, waits_for
+from raylora.cluster.room import WorkerPlan, need_of, plan_workers, tell_wait
 from raylora.cluster.storage import FINISHED, RunFolder
 from raylora.config import Job
 from raylora.errors import ConfigError, TrainingError
@@ -77,8 +77,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
     with connect(job.ray) as cluster:
         say(f"ray        {cluster}")
         plan = plan_workers(job.ray, cluster)
-        if line := waits_for(need_of(plan), cluster):
-            say(line)
+        tell_wait(need_of(plan), cluster, say)  # the dataset is made on the cluster, too
         check_reach(folder, sources, cluster)
         base = pin(base) if len(cluster.nodes) > 1 else base
         job = decide_bf16(job, plan)
@@ -91,6 +90,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         last = _last_report(folder)
         if last:
             say(f"resuming   from epoch {last['epoch']:g} of {job.train.num_train_epochs}, step {last['step']}")
+        tell_wait(need_of(plan), cluster, say)
         outcome = _run(folder.absolute(job), base, dataset, plan, folder, last, say)
     return _conclude(job, base, dataset, cluster, folder, outcome)
 

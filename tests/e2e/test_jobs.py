@@ -87,6 +87,7 @@ def test_a_submitted_job_gives_what_the_local_one_gives(
     submitted = submit(head, "python", "jobs/train.py", *settings(bases, data, tmp_path, "submitted"))
     assert submitted.returncode == 0, submitted.stdout + submitted.stderr
     assert "epoch 2 " in submitted.stdout, "the job's own lines come through"
+    assert f"predict --adapter {tmp_path}/submitted/adapter" in submitted.stdout, "no way from Ray's working directory"
     assert last_line(submitted.stdout, "validation") == last_line(local.stdout, "validation")
     assert furthest(tmp_path / "local", tmp_path / "submitted") < 1e-5
 

@@ -11,7 +11,7 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 from raylora.cluster.connect import Cluster, connect
 from raylora.cluster.data.rows import Source
 from raylora.cluster.reach import check_reach
-from raylora.cluster.room import need_of, plan_workers, waits_for
+from raylora.cluster.room import need_of, plan_workers, tell_wait
 from raylora.cluster.storage import RunFolder
 from raylora.cluster.train import check_folder, decide_bf16, tell
 from raylora.cluster.tune import search
@@ -56,8 +56,7 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
     with connect(job.ray, dashboard=is_nested(job)) as cluster:
         say(f"ray        {cluster}")
         one = plan_workers(job.ray.model_copy(update={"num_workers": 1}), cluster)
-        if line := waits_for(need_of(one), cluster):
-            say(line)
+        tell_wait(need_of(one), cluster, say)  # the dataset is made on the cluster, too
         check_reach(folder, sources, cluster)
         if len(cluster.nodes) > 1:
             bases = {name: pin(base) for name, base in bases.items()}
@@ -66,6 +65,7 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         grounds = {name: make_ground(job, base, sources, one, examples) for name, base in bases.items()}
         folder.write_text("config.yaml", dump(job))
         tell(next(iter(grounds.values())).dataset, folder, say)
+        tell_wait(need_of(one), cluster, say)
         trials = _search(job, space, cluster, grounds, folder, say)
         return conclude(job, trials, cluster, grounds, folder, say)
 
