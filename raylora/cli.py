@@ -8,6 +8,7 @@ import sys
 import textwrap
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import raylora
@@ -153,8 +154,9 @@ def _train(options: argparse.Namespace) -> None:
 
         trusted = job.model.trust_remote_code
         _say_predictions(say, NEW_SENTENCES, raylora.load(result.adapter_uri, trusted).predict(NEW_SENTENCES))
-    adapter = min(os.path.relpath(result.adapter_uri), result.adapter_uri, key=len)
-    say(f'try it     raylora predict --adapter {adapter} "a text of yours"')
+    adapter = Path(result.adapter_uri)
+    shown = adapter.relative_to(Path.cwd()) if adapter.is_relative_to(Path.cwd()) else adapter
+    say(f'try it     raylora predict --adapter {shown} "a text of yours"')
 
 
 def _tune(options: argparse.Namespace) -> None:
