@@ -53,12 +53,13 @@ class Server:
 
 @contextmanager
 def serving(*words: str, folder: Path, environ: dict[str, str] | None = None) -> Generator[Server]:
-    """`raylora serve ...` until the block ends; its output is in `folder`/serve.log."""
+    """`raylora serve ...` until the block ends, in fp32 on every machine; its output is in `folder`/serve.log."""
     port = free_port()
+    settings = [f"serve.port={port}", f"storage_path={folder / 'runs'}", "serve.dtype=float32", *words]
     log = folder / "serve.log"
     with log.open("w") as output:
         process = subprocess.Popen(
-            commands.command(["raylora", "serve", f"serve.port={port}", f"storage_path={folder / 'runs'}", *words]),
+            commands.command(["raylora", "serve", *settings]),
             cwd=folder,
             env={**os.environ, **(environ or {})},
             stdout=output,
