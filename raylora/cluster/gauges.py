@@ -60,10 +60,13 @@ class Gauges:
             if key in record:
                 self.show(name, record[key])
 
-    def tune(self, states: Mapping[str, int], best: float | None, new_epochs: int) -> None:
-        """Show how far a sweep is."""
+    def trials(self, states: Mapping[str, int]) -> None:
+        """Show how many trials of a sweep are in each state."""
         for state, count in states.items():
             self.show("raylora_tune_trials", count, state=state)
+
+    def tune(self, best: float | None, new_epochs: int) -> None:
+        """Show how far a sweep is."""
         if best is not None:
             self.show("raylora_tune_best_score", best)
         if new_epochs:

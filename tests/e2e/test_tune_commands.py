@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,17 +54,22 @@ def test_trials_of_two_workers_report_every_epoch_and_the_winner_is_refitted(
         f"storage_path={tmp_path}",
         "run_name=two",
         "ray.num_workers=2",
+        "ray.max_failures=1",
         "tune.num_samples=1",
         "tune.metric=loss",
         "tune.refit=true",
         "tune.scheduler=none",
-        "tune.space={train.learning_rate: {grid: [0.01, 0.003]}}",
+        "tune.space={train.learning_rate: {grid: [0.01, 0.003, 1e30]}}",
         "train.num_train_epochs=2",
     ]
     done = run(*words, timeout_s=400)
     assert done.returncode == 0, done.stdout + done.stderr
     rows = list(csv.DictReader((tmp_path / "two" / "trials.csv").open(encoding="utf-8")))
-    assert [(row["status"], row["epochs"]) for row in rows] == [("finished", "2")] * 2
+    assert [(row["status"], row["epochs"]) for row in rows] == [("finished", "2")] * 2 + [("failed", "0")]
+    told = re.findall(r"^trial      (\S+)  (epoch \d|failed)", done.stdout, re.M)
+    ended = [row["trial"] for row in rows]
+    assert sorted(told) == sorted([(t, f"epoch {e}") for t in ended[:2] for e in (1, 2)] + [(ended[2], "failed")])
+    assert len((tmp_path / "two" / "history.jsonl").read_text().splitlines()) == 4
     metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert metrics["validation"]["loss"] == pytest.approx(float(rows[0]["score"]), abs=1e-4)
     card = raylora.load(tmp_path / "two" / "adapter").card

@@ -1,6 +1,5 @@
 """The workers of a sweep and their board: how many, on what; started, watched, replaced, and stopped at the end."""
 
-import json
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -10,13 +9,12 @@ from ray.exceptions import RayError
 
 from raylora.cluster.again import every
 from raylora.cluster.connect import Cluster
-from raylora.cluster.gauges import Gauges
 from raylora.cluster.room import WorkerPlan, plan_workers, remote_options
 from raylora.cluster.storage import RunFolder
 from raylora.cluster.tune.board import Board
 from raylora.cluster.tune.ground import Ground
 from raylora.cluster.tune.policy import pack_places
-from raylora.cluster.tune.search import mode_of
+from raylora.cluster.tune.told import Told
 from raylora.cluster.tune.worker import SweepTask, TrialWorker
 from raylora.config import Job
 from raylora.records import Say
@@ -73,19 +71,18 @@ class Crew:
     def __init__(
         self, job: Job, plan: CrewPlan, total: int, grounds: dict[str, Ground], folder: RunFolder, say: Say
     ) -> None:
-        self.job, self.plan, self.folder, self.say = job, plan, folder, say
+        self.plan, self.say = plan, say
         self.board: Any = ray.remote(num_cpus=0)(Board).remote(total, plan.concurrent, plan.count)
         self.task = SweepTask(grounds, plan.workers, self.board)
         self.runs: dict[Any, str] = {}
         self.workers: list[Any] = []  # Ray ends an actor that nobody holds
-        self.history: dict[tuple[str, int], dict[str, Any]] = read_history(folder)
-        self.gauges = Gauges(folder.name)
+        self.told = Told(job, folder, say)
         self.watching = ExitStack()
 
     def __enter__(self) -> Any:
         for _ in range(self.plan.count):
             self._hire()
-        self.watching.enter_context(self.gauges.kept())
+        self.watching.enter_context(self.told.gauges.kept())
         self.watching.enter_context(every(0.5, self._watch, "raylora-crew"))
         return self.board
 
@@ -123,38 +120,5 @@ class Crew:
         self._hire()
 
     def _tell(self) -> None:
-        """Print and keep what the trials reported since the last time."""
-        news: list[dict[str, Any]] = ray.get(self.board.news.remote())
-        for item in news:
-            self.say(describe(item, self.job.train.metric_for_best_model))
-            if item["failure"] is None:
-                self.history[item["trial"], round(item["epoch"])] = item
-        if news:
-            lines = "".join(json.dumps(item) + "\n" for item in self.history.values())
-            self.folder.write_text("history.jsonl", lines)
-        self._show(news)
-
-    def _show(self, news: list[dict[str, Any]]) -> None:
-        """The sweep's metrics."""
-        scores = [item["score"] for item in self.history.values()]
-        best = max if mode_of(self.job) == "max" else min
-        states: dict[str, int] = ray.get(self.board.states.remote())
-        self.gauges.tune(states, best(scores, default=None), sum(item["failure"] is None for item in news))
-
-
-def read_history(folder: RunFolder) -> dict[tuple[str, int], dict[str, Any]]:
-    """Reports of an interrupted sweep, by trial and epoch: an epoch trained again replaces its first report."""
-    if not folder.has("history.jsonl"):
-        return {}
-    items = [json.loads(line) for line in folder.read_text("history.jsonl").splitlines()]
-    return {(item["trial"], round(item["epoch"])): item for item in items}
-
-
-def describe(item: dict[str, Any], metric: str) -> str:
-    """The line of one report."""
-    if item["failure"] is not None:
-        return f"trial      {item['trial']}  failed: {item['failure']}  ({item['words']})"
-    return (
-        f"trial      {item['trial']}  epoch {item['epoch']:g}  {metric} {item[f'eval_{metric}']:.4f}  "
-        f"best {item['score']:.4f}  ({item['words']})"
-    )
+        self.told.add(ray.get(self.board.news.remote()))
+        self.told.gauges.trials(ray.get(self.board.states.remote()))

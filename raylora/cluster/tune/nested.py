@@ -1,6 +1,7 @@
 """A trial of several workers: Ray Train inside a trial, each epoch reported on to Ray Tune."""
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,10 @@ from raylora.cluster.train import Task, run_workers
 from raylora.cluster.tune.crew import leave_room
 from raylora.cluster.tune.ground import Ground
 from raylora.cluster.tune.progress import FILE, Progress, read_progress
+from raylora.cluster.tune.told import Item
 from raylora.config import Job
+from raylora.errors import TrainingError
+from raylora.leaderboard import describe
 from raylora.space import from_plain, trial_job
 
 
@@ -49,11 +53,15 @@ def plan_nested(job: Job, cluster: Cluster, total: int) -> NestedPlan:
 
 
 class ScoreCallback(TuneReportCallback):
-    """Hands each epoch to Ray Tune with the best so far, and keeps it beside the run for a resumed trial."""
+    """Hands each epoch to Ray Tune with the best so far, and keeps it beside the run for a resumed trial.
 
-    def __init__(self, job: Job, progress: Progress) -> None:
+    Args:
+        tell: takes each report with the best so far.
+    """
+
+    def __init__(self, job: Job, progress: Progress, tell: Callable[[Item], None]) -> None:
         super().__init__()
-        self.job, self.progress, self.start = job, progress, time.perf_counter()
+        self.job, self.progress, self.tell, self.start = job, progress, tell, time.perf_counter()
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
         self.progress.add(metrics[0], time.perf_counter() - self.start, packed=1)
@@ -61,6 +69,7 @@ class ScoreCallback(TuneReportCallback):
         if checkpoint:
             self.progress.last[CHECKPOINT_PATH_KEY] = checkpoint.path
         RunFolder(self.job).write_text(FILE, self.progress.seal({})[FILE].decode())
+        self.tell(self.progress.last)
         super().after_report(run_context, [self.progress.last], checkpoint)
 
 
@@ -72,6 +81,7 @@ class NestedTrial:
     grounds: dict[str, Ground]
     plan: WorkerPlan
     storage_path: str
+    tell: Callable[[Item], None]
 
     def __call__(self, sample: dict[str, Any]) -> None:
         """Run one trial, from its last checkpoint where there is one.
@@ -83,9 +93,16 @@ class NestedTrial:
         job = trial_job(self.job, from_plain(sample)).replace({"storage_path": self.storage_path, "run_name": trial})
         ground = self.grounds[job.model.base_model]
         begun = _progress(job, ground)
-        run_workers(Task(job, ground.base, ground.rows(job), self.plan, None, _no_log), [ScoreCallback(job, begun)])
+        tell, item = self.tell, {"trial": trial, "words": describe(from_plain(sample)), "failure": None}
+        task = Task(job, ground.base, ground.rows(job), self.plan, None, _no_log)
+        try:
+            run_workers(task, [ScoreCallback(job, begun, lambda report: tell({**item, **report}))])
+        except TrainingError as error:
+            tell({**item, "failure": str(error)})
+            raise
         ended = _progress(job, ground)
         if ended.epochs == begun.epochs:  # its last epoch was before a kill, and Ray Tune's state may not know of it
+            tell({**item, **ended.last})
             ray.tune.report(ended.last)
 
 

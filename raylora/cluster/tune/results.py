@@ -11,13 +11,15 @@ from raylora.space import from_plain, trial_job
 
 
 def read_trials(job: Job, grid: ResultGrid) -> list[Trial]:
-    return [read_trial(job, grid[i]) for i in range(len(grid))]
+    """Every trial of the sweep."""
+    # public, `Result.config` is part of the last report, and a failed trial of a resumed sweep has none
+    samples = grid._experiment_analysis.get_all_configs()  # pyright: ignore[reportPrivateUsage]
+    trials = {grid[i].path.rstrip("/").rpartition("/")[2]: grid[i] for i in range(len(grid))}
+    return [_read_trial(job, name, from_plain(samples[name]), result) for name, result in trials.items()]
 
 
-def read_trial(job: Job, result: Result) -> Trial:
+def _read_trial(job: Job, name: str, sample: dict[str, Any], result: Result) -> Trial:
     metrics = result.metrics or {}
-    name = result.path.rstrip("/").rpartition("/")[2]
-    sample = from_plain(result.config or {})
     if result.error is not None:
         return Trial(name, sample, "failed", reason=reason_of(result.error))
     if "score" not in metrics:

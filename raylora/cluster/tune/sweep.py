@@ -22,6 +22,7 @@ from raylora.cluster.tune.nested import NestedTrial, is_nested, plan_nested
 from raylora.cluster.tune.proxy import Proxy
 from raylora.cluster.tune.restore import TRIALS, can_go_on, restore
 from raylora.cluster.tune.results import read_trials
+from raylora.cluster.tune.told import tell_trials
 from raylora.config import Job
 from raylora.errors import ConfigError
 from raylora.jobfile import dump
@@ -107,8 +108,9 @@ def _search(
     if is_nested(job):
         nested = plan_nested(job, cluster, total)
         say(f"trials     {total}, {nested.concurrent} at once: {nested}")
-        run = NestedTrial(job, grounds, nested.workers, folder.inside("train"))
-        return read_trials(job, _tuner(job, space, run, nested.concurrent, folder).fit())
+        with tell_trials(job, folder, say) as tell:
+            run = NestedTrial(job, grounds, nested.workers, folder.inside("train"), tell)
+            return read_trials(job, _tuner(job, space, run, nested.concurrent, folder).fit())
     lengths = next(iter(grounds.values())).dataset.sides["train"].lengths
     width = float(np.percentile(lengths, 90))
     plan = plan_crew(job, cluster, total, width)
