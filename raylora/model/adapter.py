@@ -114,11 +114,16 @@ def attach(model: "PreTrainedModel", config: "LoraConfig") -> "PeftModel":
     """The base frozen, with new LoRA matrices and its head trainable; both are fp32 whatever the base is held in."""
     from peft import get_peft_model
     from peft.tuners.lora import LoraLayer
+    from torch import nn
+
+    from raylora.model.dropout import MaskedDropout
 
     peft_model = get_peft_model(model, config)
     for module in peft_model.modules():
         if isinstance(module, LoraLayer):  # PEFT draws in fp32, and rounds to the base's bf16 on the way
             module.reset_lora_parameters("default", True)
+            if isinstance(dropout := module.lora_dropout["default"], nn.Dropout):
+                module.lora_dropout["default"] = MaskedDropout(dropout.p)
     assert model.accepts_loss_kwargs is False, "the base must come from load_base, or the loss grows with world size"
     return peft_model  # pyright: ignore[reportReturnType]
 

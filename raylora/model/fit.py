@@ -23,6 +23,7 @@ from raylora.model.base import empty_base, load_base, load_tokenizer, read_confi
 from raylora.model.batches import BatchPlan
 from raylora.model.find import BaseFolder, weights_digest
 from raylora.model.keeper import Keeper, Record, Report
+from raylora.model.lowrank import fuse
 from raylora.model.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
 from raylora.model.prefix import agrees, constant_layers, fill, install, prefix_bytes
 from raylora.model.tokens import Collator, TokenizerSpec, TokenTable
@@ -166,6 +167,7 @@ def build(
     if job.train.bf16:
         train_in_fp32(model)
         eager_when_short(loaded.model)
+    fuse(model)
     return model
 
 

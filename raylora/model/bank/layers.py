@@ -6,8 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from raylora.model.dropout import draw_mask
+from raylora.model.lowrank import LowRank
 from raylora.model.packing import NotPackable
 
 
@@ -80,40 +81,6 @@ class Stack:
         return matrix.mT if self.transposed else matrix
 
 
-class LowRank(torch.autograd.Function):
-    """x W' + bias + scale * dropped(x) a' b per slot: PEFT's sum, with fewer copies of [k, n, in] and [k, n, out].
-
-    x [k, n, in], weight [out, in] and bias [out] frozen, a [k, r, in], b [k, r, out], scale [k, 1, 1],
-    mask None, [k, n, in] or [1, n, in]. The low-rank part is in a's dtype, the result in x's.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, a: Tensor, b: Tensor, *rest: Any) -> Tensor:
-        scale, mask = rest
-        result = functional.linear(x, weight, bias)
-        dropped = x.to(a.dtype) if mask is None else x * mask
-        inner = torch.bmm(dropped, a.mT).mul_(scale)
-        ctx.save_for_backward(weight, a, b, scale, mask, dropped, inner)
-        return result.to(a.dtype).baddbmm_(inner, b).to(x.dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        grad = grads[0]
-        weight, a, b, scale, mask, dropped, inner = ctx.saved_tensors
-        wide = grad.to(a.dtype)
-        grad_inner = torch.bmm(wide, b.mT).mul_(scale)
-        grad_a, grad_b = torch.bmm(grad_inner.mT, dropped), torch.bmm(inner.mT, wide)
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = torch.matmul(grad, weight).to(a.dtype)
-            if mask is None:
-                grad_x.baddbmm_(grad_inner, a)
-            else:
-                grad_x.addcmul_(torch.bmm(grad_inner, a), mask)
-            grad_x = grad_x.to(grad.dtype)
-        return grad_x, None, None, grad_a, grad_b, None, None
-
-
 class BankLinear(nn.Module):
     """A frozen linear layer with every slot's low-rank update."""
 
@@ -155,8 +122,7 @@ class BankLinear(nn.Module):
     def _mask(self, x: Tensor) -> Tensor | None:
         """What dropout multiplies x by: [k, ...], or [1, ...] where all slots draw the same.
 
-        Drawn as `nn.Dropout` draws for each trial alone. At 8 x 25 x 384 one draw takes 0.5 ms, 12 of them a seventh
-        of a step: slots share them where they can.
+        Drawn as `MaskedDropout` draws for each trial alone; slots share a draw where they can.
         """
         rates = [self.dropout[slot] for slot in self.pack.slots]
         if self.pack.draws is None or not any(rates):
@@ -170,7 +136,8 @@ class BankLinear(nn.Module):
     def _drawn(self, like: Tensor, draw: Draw, rate: float) -> Tensor:
         mask = torch.ones_like(like, dtype=self.scale.dtype)
         if rate:
-            self._own_tokens(mask, draw.width).bernoulli_(1 - rate, generator=draw.generator).div_(1 - rate)
+            own = self._own_tokens(mask, draw.width)
+            own.copy_(draw_mask(own.shape, rate, own.dtype, own.device, draw.generator))
         return mask
 
     def _own_tokens(self, mask: Tensor, width: int) -> Tensor:
