@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from raylora.config.section import Count, Positive, Section
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 AdapterName = Annotated[str, Field(pattern=NAME)]
 
 # of ray.serve.config.AutoscalingConfig; target_ongoing_tokens is raylora's own, in place of target_ongoing_requests

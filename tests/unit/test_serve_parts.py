@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from raylora.cluster.address import inside, parent
+from raylora.cluster.connect import Cluster
 from raylora.cluster.serve import keys, table
+from raylora.cluster.serve.endpoint import host_warning
 from raylora.cluster.serve.folders import adapter_inside, check_inside, find
 from raylora.cluster.serve.guard import role_of
 from raylora.cluster.serve.meters import TOLD_APART, Meters, together
@@ -291,3 +293,9 @@ def test_scores_take_the_form_of_the_task() -> None:
     assert scores(logits, "single_label_classification", "none")[0].tolist() == logits[0].tolist()
     best = best_first(np.array([0.2, 0.4, 0.4]), ("a", "b", "c"), top_k=2)
     assert [(entry.label, entry.score) for entry in best] == [("b", 0.4), ("c", 0.4)]
+
+
+def test_an_endpoint_on_several_nodes_does_not_hide_on_loopback() -> None:
+    one, two = (Cluster(False, "10.0.0.1:6379", nodes) for nodes in (({"CPU": 2.0},), ({"CPU": 2.0}, {"CPU": 2.0})))
+    assert "Set serve.host=0.0.0.0" in (host_warning("127.0.0.1", two) or "")
+    assert not host_warning("127.0.0.1", one) and not host_warning("0.0.0.0", two)

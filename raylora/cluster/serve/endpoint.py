@@ -18,6 +18,7 @@ from raylora.cluster.serve.quantized import tell_change
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.replica import Endpoint
 from raylora.config import Job, ServeSection, parse
+from raylora.config.serve import LOOPBACK
 from raylora.errors import ClusterError, ConfigError
 from raylora.model.serving.adapter import read_files
 from raylora.records import Say
@@ -132,6 +133,8 @@ def run(job: Job, say: Say) -> None:
             signal.signal(number, lambda *_: ended.set())
         say(f"cluster    {cluster}")
         check_room(_need(settings), cluster, job.ray)
+        if line := host_warning(settings.host, cluster):
+            say(line)
         if cluster.own:
             _check_port(settings.host, settings.port)
         if settings.int8:
@@ -150,6 +153,16 @@ def run(job: Job, say: Say) -> None:
         ended.wait()
         say("ending")
         serve.shutdown()
+
+
+def host_warning(host: str, cluster: Cluster) -> str | None:
+    """A line for an endpoint that listens on each node's own loopback address; None where that is all there is."""
+    if len(cluster.nodes) == 1 or host not in LOOPBACK:
+        return None
+    return (
+        f"warning    serve.host {host} is each node's own: behind HAProxy, replicas on other nodes cannot be reached. "
+        "Set serve.host=0.0.0.0, and serve.api_keys"
+    )
 
 
 def _need(settings: ServeSection) -> Need:

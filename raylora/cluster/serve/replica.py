@@ -22,6 +22,7 @@ from raylora.cluster.serve.scaling import TOKENS
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.table import Change, Entry, Table
 from raylora.config import Job, ModelSection, parse
+from raylora.config.serve import LOOPBACK
 from raylora.errors import NotReadyError, RayLoraError
 from raylora.model.adapter import read_card
 from raylora.model.serving.base import ServedBase, resolve_dtype
@@ -97,7 +98,7 @@ class Endpoint:
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Comes back with the adapter table: a replica that has none yet would say 404 to what is sent to it."""
-        open_admin = self.job.serve.host in ("127.0.0.1", "localhost", "::1")
+        open_admin = self.job.serve.host in LOOPBACK
         app = build_app(self.service, self.known, open_admin)
         loop = asyncio.get_running_loop()
         self.tasks = [loop.create_task(self._follow()), loop.create_task(self._watch())]
