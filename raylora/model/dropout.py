@@ -24,8 +24,8 @@ def draw_mask(
     if mask.device.type != "cpu":
         return mask.bernoulli_(1 - rate, generator=generator).div_(1 - rate)
     kept = round((1 - rate) * LEVELS)
-    if not kept:
-        return mask.zero_()
+    if kept in (0, LEVELS):
+        return mask.fill_(kept // LEVELS)
     seed = int(torch.empty((), dtype=torch.int64).random_(generator=generator))
     drawn = np.random.SFC64(seed).random_raw(-(-mask.numel() // 4)).view(np.int16)[: mask.numel()]
     torch.lt(torch.from_numpy(drawn).view(mask.shape), kept - LEVELS // 2, out=mask)

@@ -97,5 +97,6 @@ def test_a_mask_is_decided_by_torchs_state_alone() -> None:
     assert torch.equal(drawn(3), draw_mask((7, 33), 0.5, torch.float32, CPU, torch.Generator().manual_seed(3)))
 
 
-def test_everything_may_be_dropped() -> None:
-    assert not draw_mask((3, 5), 1.0, torch.float32, CPU, None).any()
+@pytest.mark.parametrize(("rate", "kept"), [(1.0, 0.0), (1e-7, 1.0)])
+def test_everything_may_be_dropped_and_everything_kept(rate: float, kept: float) -> None:
+    assert torch.equal(draw_mask((3, 5), rate, torch.float32, CPU, None), torch.full((3, 5), kept))
