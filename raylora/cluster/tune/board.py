@@ -104,9 +104,10 @@ class Board:
         seat.gone, seat.offer = True, replace(seat.offer, tree={}, checkpoint=None)  # kept for a worker's last word
         await self._notify()
 
-    async def tell(self, offer: Offer, metrics: dict[str, Any]) -> None:
-        """A report for the driver alone."""
-        self._add_news(offer, Report(metrics))
+    async def tell(self, offer: Offer, reports: list[dict[str, Any]]) -> None:
+        """What a trial that goes on reported before, for the driver: a kill may have kept it from telling all."""
+        for metrics in reports:
+            self._add_news(offer, Report({**metrics, "again": True}))
 
     # -- workers
 

@@ -94,6 +94,8 @@ class NestedTrial:
         ground = self.grounds[job.model.base_model]
         begun = _progress(job, ground)
         tell, item = self.tell, {"trial": trial, "words": describe(from_plain(sample)), "failure": None}
+        for report in begun.reports:
+            tell({**item, **report, "again": True})
         task = Task(job, ground.base, ground.rows(job), self.plan, None, _no_log)
         try:
             run_workers(task, [ScoreCallback(job, begun, lambda report: tell({**item, **report}))])
@@ -102,7 +104,6 @@ class NestedTrial:
             raise
         ended = _progress(job, ground)
         if ended.epochs == begun.epochs:  # its last epoch was before a kill, and Ray Tune's state may not know of it
-            tell({**item, **ended.last})
             ray.tune.report(ended.last)
 
 

@@ -14,7 +14,7 @@ class Progress:
     """Args:
     metric: of the sweep, without its prefix `eval_`.
     best: the report of the best epoch so far, whose weights the checkpoint holds.
-    last: the report of the last epoch, as Ray Tune saw it.
+    reports: of every epoch, as Ray Tune saw them.
     train_s: this trial's share of the time its worker trained and evaluated.
     """
 
@@ -25,7 +25,12 @@ class Progress:
     epochs: int = 0
     train_s: float = 0.0
     best: dict[str, Any] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The report of the last epoch."""
+        return self.reports[-1] if self.reports else {}
 
     def add(self, metrics: dict[str, Any], seconds: float, packed: int) -> dict[str, Any]:
         """The report of one more epoch, as Ray Tune sees it: `score` is the best so far."""
@@ -33,7 +38,7 @@ class Progress:
             self.best = dict(metrics)
         self.epochs = round(metrics["epoch"])
         self.train_s += seconds
-        self.last = {
+        report = {
             **metrics,
             "score": self.best[f"eval_{self.metric}"],
             **{f"best_{key}": self.best[f"eval_{key}"] for key in ("accuracy", "f1", "loss", "rows")},
@@ -43,7 +48,8 @@ class Progress:
             "train_s": round(self.train_s, 3),
             "packed": packed,
         }
-        return self.last
+        self.reports.append(report)
+        return report
 
     def _is_better(self, metrics: dict[str, Any]) -> bool:
         new, old = metrics[f"eval_{self.metric}"], self.best[f"eval_{self.metric}"]

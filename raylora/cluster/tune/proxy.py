@@ -40,8 +40,10 @@ class Proxy:
         checkpoint = ray.tune.get_checkpoint()
         files, is_known = newest_whole(checkpoint) if checkpoint else ({}, True)
         offer = self._offer(ray.tune.get_context().get_trial_id(), from_plain(sample), files)
-        if files and not is_known:
-            self._report_again(offer, files)
+        if files and self.job.tune.scheduler != "pbt":  # whose checkpoint may be another trial's
+            ray.get(self.board.tell.remote(offer, read_progress(files).reports))
+        if files and not is_known:  # a kill kept Ray Tune from knowing this checkpoint
+            _report(Report(read_progress(files).last, files))
         ticket: str = ray.get(self.board.submit.remote(offer))
         try:
             report = self._next(ticket)
@@ -51,12 +53,6 @@ class Proxy:
             _report(report)
         finally:  # also where the scheduler stops the trial: Ray Tune ends this thread with SystemExit
             ray.get(self.board.leave.remote(ticket))
-
-    def _report_again(self, offer: Offer, files: Files) -> None:
-        """Ray Tune lost the report of this checkpoint with a kill, and history.jsonl may have."""
-        metrics = read_progress(files).last
-        ray.get(self.board.tell.remote(offer, metrics))
-        _report(Report(metrics, files))
 
     def _offer(self, trial: str, sample: dict[str, Any], checkpoint: Files) -> Offer:
         job = trial_job(self.job, sample)

@@ -15,7 +15,8 @@ from raylora.cluster.tune.search import mode_of
 from raylora.config import Job
 from raylora.records import Say
 
-Item = dict[str, Any]  # `trial`, `words` (its sample), `failure` (why there is no more, or None) and an evaluation
+# `trial`, `words` (its sample), `failure` (why there is no more, or None) and an evaluation; `again`: of before a kill
+Item = dict[str, Any]
 
 
 class Told:
@@ -29,8 +30,8 @@ class Told:
         self.gauges = Gauges(folder.name)
 
     def add(self, items: list[Item]) -> None:
-        """Tell what is new. A trial that fails again, tried again by Ray Tune, is no news."""
-        news = [item for item in items if item["failure"] is None or item["trial"] not in self.failed]
+        """Tell what is new."""
+        news = [item for item in items if self._is_news(item)]
         for item in news:
             self.say(describe(item, self.metric))
             if item["failure"] is None:
@@ -42,6 +43,12 @@ class Told:
             self.folder.write_text("history.jsonl", lines)
         scores = [item["score"] for item in self.history.values()]
         self.gauges.tune(self.best(scores, default=None), sum(item["failure"] is None for item in news))
+
+    def _is_news(self, item: Item) -> bool:
+        """Not an epoch of before a kill that was told then, nor a failure of a trial that Ray Tune tried again."""
+        if item["failure"] is not None:
+            return item["trial"] not in self.failed
+        return not item.pop("again", False) or (item["trial"], round(item["epoch"])) not in self.history
 
 
 @contextmanager
