@@ -2,7 +2,7 @@
 
 import json
 import queue
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,11 +37,9 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[R
         last_step: of the checkpoint the run goes on from; later records of an earlier attempt are dropped.
     """
     history = [r for r in read_history(folder) if r.get("step", 0) <= last_step]
-    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
     gauges = Gauges(folder.name)
 
-    def take() -> None:
-        records: list[Record] = ray.get(mailbox.take.remote())
+    def add(records: list[Record]) -> None:
         for record in records:
             line = describe(record)
             if line:
@@ -49,15 +47,30 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[R
             history.append(record)
             gauges.train(record)
         if records:
-            folder.write_text("history.jsonl", "".join(json.dumps(r) + "\n" for r in history))
+            write_history(folder, history)
 
-    with gauges.kept():
-        try:
-            with every(0.5, take, "raylora-progress"):
-                yield lambda record: mailbox.put.remote(record)
-        finally:
-            take()
-            ray.kill(mailbox)
+    with gauges.kept(), hear(add) as log:
+        yield log
+
+
+@contextmanager
+def hear(add: Callable[[list[Record]], None]) -> Generator[Callable[[Record], None]]:
+    """A function that other processes call with a record; while this is open, `add` takes them here, to the last."""
+    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
+
+    def take() -> None:
+        add(ray.get(mailbox.take.remote()))
+
+    try:
+        with every(0.5, take, "raylora-progress"):
+            yield lambda record: mailbox.put.remote(record)
+    finally:
+        take()
+        ray.kill(mailbox)
+
+
+def write_history(folder: RunFolder, records: Iterable[Record]) -> None:
+    folder.write_text("history.jsonl", "".join(json.dumps(record) + "\n" for record in records))
 
 
 def read_history(folder: RunFolder) -> list[Record]:

@@ -40,10 +40,12 @@ class Proxy:
         checkpoint = ray.tune.get_checkpoint()
         files, is_known = newest_whole(checkpoint) if checkpoint else ({}, True)
         offer = self._offer(ray.tune.get_context().get_trial_id(), from_plain(sample), files)
-        if files and self.job.tune.scheduler != "pbt":  # whose checkpoint may be another trial's
-            ray.get(self.board.tell.remote(offer, read_progress(files).reports))
-        if files and not is_known:  # a kill kept Ray Tune from knowing this checkpoint
-            _report(Report(read_progress(files).last, files))
+        if files:
+            progress = read_progress(files)
+            if self.job.tune.scheduler != "pbt":  # whose checkpoint may be another trial's
+                ray.get(self.board.tell.remote(offer, progress.reports))
+            if not is_known:  # a kill kept Ray Tune from knowing this checkpoint
+                _report(Report(progress.last, files))
         ticket: str = ray.get(self.board.submit.remote(offer))
         try:
             report = self._next(ticket)

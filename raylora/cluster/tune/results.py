@@ -14,7 +14,8 @@ def read_trials(job: Job, grid: ResultGrid) -> list[Trial]:
     """Every trial of the sweep."""
     # public, `Result.config` is part of the last report, and a failed trial of a resumed sweep has none
     samples = grid._experiment_analysis.get_all_configs()  # pyright: ignore[reportPrivateUsage]
-    trials = {grid[i].path.rstrip("/").rpartition("/")[2]: grid[i] for i in range(len(grid))}
+    results = (grid[i] for i in range(len(grid)))
+    trials = {result.path.rstrip("/").rpartition("/")[2]: result for result in results}
     return [_read_trial(job, name, from_plain(samples[name]), result) for name, result in trials.items()]
 
 

@@ -1,15 +1,11 @@
 """What the trials of a sweep report: printed as it comes, kept in history.jsonl, shown as metrics."""
 
-import json
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-import ray
-
-from raylora.cluster.again import every
 from raylora.cluster.gauges import Gauges
-from raylora.cluster.progress import Mailbox
+from raylora.cluster.progress import hear, read_history, write_history
 from raylora.cluster.storage import RunFolder
 from raylora.cluster.tune.search import mode_of
 from raylora.config import Job
@@ -25,22 +21,23 @@ class Told:
     def __init__(self, job: Job, folder: RunFolder, say: Say) -> None:
         self.metric, self.best = job.train.metric_for_best_model, max if mode_of(job) == "max" else min
         self.folder, self.say = folder, say
-        self.history = _read_history(folder)
+        # by trial and epoch: an epoch trained again replaces its first report
+        self.history = {(item["trial"], round(item["epoch"])): item for item in read_history(folder)}
         self.failed: set[str] = set()
         self.gauges = Gauges(folder.name)
 
     def add(self, items: list[Item]) -> None:
         """Tell what is new."""
-        news = [item for item in items if self._is_news(item)]
-        for item in news:
+        news: list[Item] = []
+        for item in filter(self._is_news, items):
+            news.append(item)
             self.say(describe(item, self.metric))
             if item["failure"] is None:
                 self.history[item["trial"], round(item["epoch"])] = item
             else:
                 self.failed.add(item["trial"])
         if news:
-            lines = "".join(json.dumps(item) + "\n" for item in self.history.values())
-            self.folder.write_text("history.jsonl", lines)
+            write_history(self.folder, self.history.values())
         scores = [item["score"] for item in self.history.values()]
         self.gauges.tune(self.best(scores, default=None), sum(item["failure"] is None for item in news))
 
@@ -54,27 +51,9 @@ class Told:
 @contextmanager
 def tell_trials(job: Job, folder: RunFolder, say: Say) -> Generator[Callable[[Item], None]]:
     """A `tell` for trials of several workers to call, each in its own process; heard while this is open."""
-    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
     told = Told(job, folder, say)
-
-    def take() -> None:
-        told.add(ray.get(mailbox.take.remote()))
-
-    with told.gauges.kept():
-        try:
-            with every(0.5, take, "raylora-trials"):
-                yield lambda item: mailbox.put.remote(item)
-        finally:
-            take()
-            ray.kill(mailbox)
-
-
-def _read_history(folder: RunFolder) -> dict[tuple[str, int], Item]:
-    """Reports of an interrupted sweep, by trial and epoch: an epoch trained again replaces its first report."""
-    if not folder.has("history.jsonl"):
-        return {}
-    items = [json.loads(line) for line in folder.read_text("history.jsonl").splitlines()]
-    return {(item["trial"], round(item["epoch"])): item for item in items}
+    with told.gauges.kept(), hear(told.add) as tell:
+        yield tell
 
 
 def describe(item: Item, metric: str) -> str:
