@@ -15,6 +15,7 @@ import raylora
 from raylora import jobfile
 from raylora.config import Job, keys
 from raylora.errors import ConfigError, RayLoraError, TrainingError
+from raylora.floor import advice, difference_line, is_below
 from raylora.metrics import Scores
 from raylora.records import Say
 from raylora.speech import Voice
@@ -94,16 +95,23 @@ def _parser() -> argparse.ArgumentParser:
     schema.add_argument("--markdown", action="store_true", help="a table of keys, defaults and meanings instead")
 
     bench = _command(commands, "bench", _bench, "measure raylora against what one would write without it")
-    bench.add_argument("what", choices=["train", "tune", "serve", "scale"])
+    bench.add_argument("what", choices=["train", "tune", "serve", "scale", "accuracy"])
     bench.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
     bench.add_argument("--repeats", type=_count, default=3, help="interleaved speed measurements (default 3)")
     bench.add_argument("--speed-rows", type=_count, default=800, help="train rows of a speed measurement (default 800)")
-    bench.add_argument("--seeds", type=int, default=1, help="train: seeds for the mean accuracy (default 1)")
+    bench.add_argument("--seeds", type=int, default=1, help="train, accuracy: seeds of a mean (default 1)")
     bench.add_argument("--top-layers", type=_count, default=2, help="train: layers above the frozen prefix (default 2)")
     parts = [*TUNE_PARTS, *SERVE_PARTS]
     bench.add_argument("--parts", nargs="+", choices=parts, help=f"tune: {TUNE_PARTS}, serve: {SERVE_PARTS} (all)")
     bench.add_argument("--seconds", type=_count, default=10, help="serve: of each load (default 10)")
     bench.add_argument("--clients", type=_count, nargs="+", default=[1, 8, 32], help="serve: loads (default 1 8 32)")
+    bench.add_argument("--threads", type=_count, help="accuracy: of this process (default: all cores)")
+    bench.add_argument(
+        "--setting",
+        action="append",
+        metavar="'section.key=value ...'",
+        help="accuracy: one to compare, over the job; may be given often, or be `tutorial` (default: it, and the job)",
+    )
     bench.add_argument("--sweep-rows", type=_count, default=200, help="tune: train rows of a sweep (default 200)")
     bench.add_argument("--adapters", type=_count, default=100_000, help="scale: in one table (default 100000)")
     bench.add_argument("--workers", type=_count, default=64, help="scale: of one sweep (default 64)")
@@ -146,6 +154,7 @@ def _train(options: argparse.Namespace) -> None:
 
     result = train(job, sources, say=say)
     _say_scores(say, result.validation, result.test)
+    _say_floor(say, job, result.floor)
     say(f"adapter    {result.adapter_uri}  (best epoch: {result.best_epoch:g})")
     if "://" in result.adapter_uri:
         return
@@ -179,6 +188,7 @@ def _tune(options: argparse.Namespace) -> None:
     say(f"           validation chose 1 of {result.trials} trials: an optimistic score")
     if result.test:
         say(f"           test minus validation: {result.test.accuracy - result.validation.accuracy:+.4f} accuracy")
+    _say_floor(say, job, result.floor)
     say(f"adapter    {result.adapter_uri}")
     say(f"again      raylora train {result.folder_uri}/best_config.yaml")
 
@@ -216,6 +226,17 @@ def _say_scores(say: Say, validation: Scores, test: Scores | None) -> None:
                 f"{split:<11}accuracy {scores.accuracy:.4f}  f1 {scores.f1:.4f}  loss {scores.loss:.4f}  "
                 f"({scores.rows:,} rows)"
             )
+
+
+def _say_floor(say: Say, job: Job, floor: dict[str, Any] | None) -> None:
+    """How the adapter stands to the baselines on each split; a warning where it ends below them."""
+    if floor is None:
+        return
+    for split in ("validation", "test"):
+        if "difference" in floor.get(split, {}):
+            say(f"floor      {split} {difference_line(floor, split)}")
+    if is_below(floor):
+        say(f"warning    the adapter is no better than what costs nothing. {advice(job)}")
 
 
 def _predict(options: argparse.Namespace) -> None:
@@ -270,6 +291,12 @@ def _bench(options: argparse.Namespace) -> None:
         from raylora.bench.serve import bench
 
         bench(job, options.parts or SERVE_PARTS, options.repeats, options.seconds, options.clients, say=_say)
+    elif options.what == "accuracy":
+        check_files(job, ("train", "test"))
+        from raylora.bench.accuracy import bench
+
+        settings = {words: _setting(words, job) for words in options.setting or ["tutorial", ""]}
+        bench(job, settings, options.seeds, options.threads, say=_say)
     elif options.what == "train":
         check_files(job, ("train", "validation", "test"))
         from raylora.bench.train import bench
@@ -281,6 +308,16 @@ def _bench(options: argparse.Namespace) -> None:
         from raylora.bench.tune import bench
 
         bench(job, options.parts or TUNE_PARTS, options.repeats, options.speed_rows, options.sweep_rows, say=_say)
+
+
+def _setting(words: str, job: Job) -> Job:
+    """A job with a setting's own keys; `tutorial` is what raylora's defaults were taken from."""
+    from raylora.bench.accuracy import TUTORIAL
+
+    overrides = TUTORIAL if words == "tutorial" else {}
+    for word in words.split() if words != "tutorial" else []:
+        overrides = {**overrides, **jobfile.override(word)}
+    return job.replace(overrides)
 
 
 def _count(text: str) -> int:

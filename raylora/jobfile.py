@@ -40,12 +40,23 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Job:
     tree: dict[str, Any] = {}
     overrides: dict[str, Any] = {}
     for word in arguments:
-        key, equals, value = word.partition("=")
-        if equals and not Path(word).is_file():
-            overrides[key.strip()] = parse_yaml(value, f"`{word}`")
+        if "=" in word and not Path(word).is_file():
+            overrides |= override(word)
         else:
             tree = {**tree, **_expand(_read_file(Path(word)), environ, word)}
     return config.parse(tree).replace(overrides)
+
+
+def override(word: str) -> dict[str, Any]:
+    """The key and the value of `section.key=value`.
+
+    Raises:
+        ConfigError: it has no `=`, or the value is not YAML.
+    """
+    key, equals, value = word.partition("=")
+    if not equals:
+        raise ConfigError(f"an override is written section.key=value, found '{word}'.")
+    return {key.strip(): parse_yaml(value, f"`{word}`")}
 
 
 def storage_path(words: Sequence[str], environ: Mapping[str, str]) -> str:

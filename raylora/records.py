@@ -11,13 +11,17 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class TrainResult:
-    """A finished run. `folder_uri` holds config.yaml, metrics.json, history.jsonl and `adapter/`."""
+    """A finished run. `folder_uri` holds config.yaml, metrics.json, history.jsonl and `adapter/`.
+
+    `floor` is of `floor.summary`; None with `train.floor: false`.
+    """
 
     folder_uri: str
     adapter_uri: str
     labels: tuple[str, ...]
     validation: Scores
     test: Scores | None
+    floor: dict[str, Any] | None
     best_epoch: float
     metrics: dict[str, Any]
 
@@ -35,4 +39,5 @@ class TuneResult:
     sample: dict[str, Any]
     validation: Scores
     test: Scores | None
+    floor: dict[str, Any] | None
     metrics: dict[str, Any]

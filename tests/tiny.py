@@ -89,6 +89,7 @@ def tiny_job(base: Path, **changes: Any) -> Job:
         "lora.lora_dropout": 0.0,
         "lora.r": 4,
         "train.bf16": False,
+        "train.floor": False,
         "train.num_train_epochs": 1,
         "train.learning_rate": 0.01,
         "data.max_length": 64,

@@ -1,13 +1,14 @@
 """The rows that all rivals of a bench share: read from parquet, drawn once, tokenized for raylora."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow.parquet
 
-from raylora.cluster.data.split import canonical_order, text_hash
+from raylora.cluster.data.split import canonical_order, divide, sample, text_hash
 from raylora.config import Job
 from raylora.errors import ConfigError
 
@@ -27,10 +28,13 @@ def check_files(job: Job, sides: Sequence[str]) -> None:
         raise ConfigError(f"the bench needs {named}, each one parquet file, e.g. those of jobs/sst2.yaml.")
 
 
-def read_rows(job: Job, side: str) -> tuple[list[str], list[str]]:
-    """Texts and labels."""
+def read_rows(job: Job, side: str) -> tuple[list[Any], list[str]]:
+    """Texts (or pairs of them) and labels."""
     table = pyarrow.parquet.read_table(getattr(job.data, side))
-    return table[job.data.text_column].to_pylist(), table[job.data.label_column].to_pylist()
+    texts: list[Any] = table[job.data.text_column].to_pylist()
+    if job.data.text_pair_column:
+        texts = list(zip(texts, table[job.data.text_pair_column].to_pylist(), strict=True))
+    return texts, table[job.data.label_column].to_pylist()
 
 
 def read_labels(job: Job) -> list[str]:
@@ -50,7 +54,7 @@ def draw(job: Job, rows: int, validation_rows: int, folder: Path) -> Job:
 
 
 def make_splits(job: Job, base: "BaseFolder") -> "Splits":
-    """Token tables in the order that a job's dataset has."""
+    """Token tables of a job's parquet files, split and ordered as a job's dataset is."""
     from raylora.model.base import load_tokenizer
     from raylora.model.fit import Splits
     from raylora.model.tokens import TokenTable, encode, table_of, tokenizer_spec
@@ -58,12 +62,28 @@ def make_splits(job: Job, base: "BaseFolder") -> "Splits":
     spec = tokenizer_spec(load_tokenizer(base.path), job.data.max_length)
     labels = read_labels(job)
 
-    def table(side: str) -> "TokenTable":
+    def read(side: str) -> "tuple[TokenTable, np.ndarray]":
+        """All rows in their order, and the texts' hashes."""
         texts, names = read_rows(job, side)
         tokens = table_of(encode(texts, spec))
+        pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
+        hashes = np.array([text_hash(*pair, job.seed) for pair in pairs], dtype=np.uint64)
         ids = np.array([labels.index(name) for name in names])
-        order = canonical_order(np.array([text_hash(t, None, job.seed) for t in texts], dtype=np.uint64), ids)
-        return TokenTable(tokens.chunks, order, ids[order], tokens.lengths[order])
+        order = canonical_order(hashes, ids)
+        return _some(TokenTable(tokens.chunks, np.arange(len(ids)), ids, tokens.lengths), order), hashes[order]
 
-    test = table("test") if job.data.test else None
-    return Splits(table("train"), table("validation"), test, tuple(labels), spec, {})
+    train, hashes = read("train")
+    if job.data.max_samples:
+        kept = sample(np.arange(len(train)), train.label_ids, job.data.max_samples)
+        train, hashes = _some(train, kept), hashes[kept]
+    if job.data.validation:
+        validation = read("validation")[0]
+    else:
+        parts = divide(hashes, train.label_ids, labels, job.data.validation_fraction)
+        train, validation = _some(train, parts.train), _some(train, parts.validation)
+    test = read("test")[0] if job.data.test else None
+    return Splits(train, validation, test, tuple(labels), spec, {})
+
+
+def _some(table: "TokenTable", places: np.ndarray) -> "TokenTable":
+    return replace(table, rows=table.rows[places], label_ids=table.label_ids[places], lengths=table.lengths[places])

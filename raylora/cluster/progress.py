@@ -11,6 +11,7 @@ import ray
 from raylora.cluster.again import every
 from raylora.cluster.gauges import Gauges
 from raylora.cluster.storage import RunFolder
+from raylora.floor import floor_line
 from raylora.records import Say
 
 Record = dict[str, Any]
@@ -87,6 +88,10 @@ def describe(record: Record) -> str | None:
             f"trainable  {record['trainable']:,} of {record['parameters']:,} parameters ({share:.4%}), "
             f"{record['threads']} thread{'s' * (record['threads'] != 1)} per worker"
         )
+    if record["kind"] == "head":
+        return f"head       starts from a linear probe of the frozen base ({duration(record['seconds'])})"
+    if record["kind"] == "floor":
+        return f"floor      {floor_line(record)}"
     if record["kind"] == "evaluation":
         left = f", about {duration(record['left_s'])} left" if record["left_s"] else ""
         return (

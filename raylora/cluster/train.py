@@ -250,6 +250,7 @@ def _outcome(fitted: Fitted, worker: Worker) -> dict[str, Any]:
         "dtype": fitted.dtype,
         "validation": fitted.validation.as_dict(),
         "test": fitted.test.as_dict() if fitted.test else None,
+        "floor": fitted.floor,
         "trainable_parameters": fitted.trainable,
         "parameters": fitted.parameters,
         "train_s": round(fitted.train_s, 3),
@@ -277,6 +278,7 @@ def _conclude(
         labels=dataset.labels,
         validation=Scores(**outcome["validation"]),
         test=Scores(**outcome["test"]) if outcome["test"] else None,
+        floor=outcome["floor"],
         best_epoch=outcome["best_epoch"],
         metrics=metrics,
     )

@@ -96,6 +96,14 @@ class TrainSection(Section):
     early_stopping_patience: Count | None = Field(
         default=None, description="stop after this many epochs without a better one"
     )
+    head_init: Literal["probe", "random"] = Field(
+        default="probe",
+        description="where the head starts: probe = logistic regression on what the frozen base says of the train rows",
+    )
+    floor: bool = Field(
+        default=True,
+        description="score TF-IDF and a linear probe on the same splits, and say where the adapter ends below them",
+    )
     bf16: Literal["auto"] | bool = Field(
         default="auto",
         description="holds the frozen base in bf16; auto = on GPUs that have it and on CPUs with AMX, all nodes alike",

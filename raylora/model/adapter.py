@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from raylora.config import LoraSection
 from raylora.errors import ConfigError, ModelError
+from raylora.floor import BASELINES, WORDS
 from raylora.model.find import BaseFolder
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class Card:
     max_length: int
     problem_type: str = "single_label_classification"
     metrics: dict[str, Any] = field(default_factory=dict)
+    floor: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
@@ -214,12 +216,24 @@ def _check_lora(folder: Path) -> None:
         raise ModelError(f"adapter {folder} is of PEFT's kind {kind}; raylora loads LORA.")
 
 
+def _floor_rows(floor: dict[str, Any]) -> str:
+    """What baselines without an adapter reach, as more rows of the card's table."""
+    return "".join(
+        f"| {split}, {WORDS[baseline]} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | | {floor[split]['rows']} |\n"
+        for split in ("validation", "test")
+        if split in floor
+        for baseline in BASELINES
+        if (scores := floor[split][baseline])
+    )
+
+
 def _readme(card: Card, config: "LoraConfig") -> str:
     rows = "".join(
         f"| {split} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | {scores['loss']:.4f} | {scores['rows']} |\n"
         for split, scores in card.metrics.items()
     )
     id2label = dict(enumerate(card.labels))
+    floor = _floor_rows(card.floor)
     return f"""---
 base_model: {card.base_model}
 library_name: peft
@@ -234,7 +248,7 @@ Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(sorted(config.target_m
 
 | split | accuracy | F1 (macro) | loss | rows |
 |---|---|---|---|---|
-{rows}
+{rows}{floor}
 ```python
 import raylora
 raylora.load("adapter").predict(["a text"])

@@ -12,6 +12,7 @@ from torch import Tensor
 from transformers import set_seed
 
 from raylora.config import Job
+from raylora.floor import Floor, metric_of, summary
 from raylora.metrics import Scores, score
 from raylora.model import adapter
 from raylora.model.base import load_tokenizer
@@ -32,14 +33,23 @@ class Finished:
     trainable: int
     parameters: int
     dtype: str
+    floor: dict[str, Any] | None
 
 
 def finish(
-    job: Job, base: BaseFolder, splits: Splits, checkpoint: Path, best_epoch: int, worker: Worker, save_to: Path
+    job: Job,
+    base: BaseFolder,
+    splits: Splits,
+    floor: Floor | None,
+    checkpoint: Path,
+    best_epoch: int,
+    worker: Worker,
+    save_to: Path,
 ) -> Finished:
     """Write the adapter of a trial's best epoch; with `tune.refit`, of one trained as long on validation rows too.
 
     Args:
+        floor: of the sweep.
         checkpoint: a folder that the trial reported; holds the weights of its best epoch.
     """
     if worker.threads:
@@ -50,11 +60,20 @@ def finish(
     adapter.set_trainable_state(model, load_file(checkpoint / BEST))
     model = model.to("cuda" if worker.use_gpu else "cpu").eval()
     trainable, parameters = model.get_nb_trainable_parameters()
-    validation = _score(model, splits.validation, splits, job)
+    predicted: dict[str, np.ndarray] = {}
+
+    def scores(split: str) -> Scores:
+        table: TokenTable = getattr(splits, split)
+        logits = _logits(model, table, splits, job)
+        predicted[split] = logits.argmax(axis=1)
+        return score(logits, table.label_ids)
+
+    validation = scores("validation")
     if job.tune.refit:
         set_peft_model_state_dict(model, refit(job, base, splits, best_epoch, worker))
-    test = _score(model, splits.test, splits, job) if splits.test else None
-    done = Finished(validation, test, trainable, parameters, dtype_name(job.train))
+    test = scores("test") if splits.test else None
+    beside = summary(floor, predicted, metric_of(job.train.metric_for_best_model)) if floor else None
+    done = Finished(validation, test, trainable, parameters, dtype_name(job.train), beside)
     # a refitted adapter has seen the validation rows: they say nothing about it
     known: Any = replace(done, validation=None) if job.tune.refit else done
     adapter.save(model, tokenizer, base, card_of(job, base, splits, known), save_to)
@@ -96,11 +115,12 @@ def _joined(first: TokenTable, second: TokenTable) -> TokenTable:
     )
 
 
-def _score(model: Any, table: TokenTable, splits: Splits, job: Job) -> Scores:
+def _logits(model: Any, table: TokenTable, splits: Splits, job: Job) -> np.ndarray:
+    """[N, C] float32, in table order."""
     collator, device = Collator(table, splits.tokenizer), next(model.parameters()).device
     found = np.empty((len(table), model.config.num_labels), dtype=np.float32)
     with torch.inference_mode():
         for indices in sorted_batches(table.lengths, job.train.per_device_eval_batch_size):
             batch = {name: tensor.to(device) for name, tensor in collator(indices).items() if name != "labels"}
             found[indices] = model(**batch).logits.float().cpu().numpy()
-    return score(found, table.label_ids)
+    return found

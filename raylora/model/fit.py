@@ -11,21 +11,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 import raylora
 from raylora.config import Job
-from raylora.metrics import Scores
+from raylora.floor import metric_of, read_floor, summary
+from raylora.metrics import Scores, score
 from raylora.model import adapter
 from raylora.model.adapter import Card
 from raylora.model.base import empty_base, load_base, load_tokenizer, read_config
 from raylora.model.batches import BatchPlan
 from raylora.model.find import BaseFolder, weights_digest
-from raylora.model.keeper import Keeper, Record, Report
+from raylora.model.keeper import FLOOR, Keeper, Record, Report
 from raylora.model.lowrank import fuse
 from raylora.model.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
 from raylora.model.prefix import agrees, constant_layers, fill, install, prefix_bytes
+from raylora.model.start import Start, begin_from, make_start
 from raylora.model.tokens import Collator, TokenizerSpec, TokenTable
 from raylora.model.trainer import PlannedBatches, PlanTrainer
 
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Splits:
-    """Token tables of a run; `labels` in id order."""
+    """Token tables of a run; `labels` in id order; `start` where it was made beforehand, for all trials of a sweep."""
 
     train: TokenTable
     validation: TokenTable
@@ -43,6 +46,11 @@ class Splits:
     labels: tuple[str, ...]
     tokenizer: TokenizerSpec
     facts: dict[str, Any]
+    start: Start | None = None
+
+    def scored(self) -> dict[str, TokenTable]:
+        """The splits that scores are reported on."""
+        return {"validation": self.validation, **({"test": self.test} if self.test else {})}
 
 
 @dataclass(frozen=True)
@@ -60,7 +68,8 @@ class Worker:
 class Fitted:
     """What a finished fit yields, equal on every worker. `epoch` is the best one, whose adapter is in the model.
 
-    `dtype` is the precision the base was held in, for training and for the scores: `float32` or `bfloat16`.
+    `dtype` is the precision the base was held in, for training and for the scores: `float32` or `bfloat16`. `floor` is
+    of `floor.summary`; None on workers but the first, and where `train.floor` is off or was decided beforehand.
     """
 
     model: "PeftModel"
@@ -74,6 +83,7 @@ class Fitted:
     steps: int
     rows: int
     tokens: int
+    floor: dict[str, Any] | None
 
 
 def fit(
@@ -92,7 +102,7 @@ def fit(
     Args:
         report: called on every worker after each evaluation, with its metrics; on rank 0 also with a checkpoint folder
             to copy before returning.
-        log: called on rank 0 with each record: `model`, `loss`, `evaluation`.
+        log: called on rank 0 with each record: `model`, `head`, `floor`, `loss`, `evaluation`.
         resume_from: a folder that `report` was given earlier.
         save_to: where rank 0 writes the adapter; written only when all is done.
 
@@ -113,14 +123,16 @@ def fit(
     with tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
         splits = use_prefix(job, model, splits, worker, Path(scratch))
         plan = batch_plan(job, splits.train, worker)
-        keeper = Keeper(job, plan, model, report, log if worker.rank == 0 else None, resume_from)
         trainer = PlanTrainer(
             model=model,
             args=training_arguments(job, plan, worker, scratch),
             batches=PlannedBatches(plan, Collator(splits.train, splits.tokenizer)),
             validation=Collator(splits.validation, splits.tokenizer),
-            callbacks=[keeper],
         )
+        main_log = log if worker.rank == 0 else None
+        beginning = _begin(job, splits, trainer, model, resume_from, main_log)
+        keeper = Keeper(job, plan, model, report, main_log, resume_from, beginning.floor)
+        trainer.add_callback(keeper)
         for printer in ("PrinterCallback", "ProgressCallback"):
             for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
                 trainer.remove_callback(callback)
@@ -130,7 +142,14 @@ def fit(
 
         assert keeper.best is not None, "every run evaluates at least once"
         adapter.set_trainable_state(model, keeper.best.state)
-        test = trainer.score(Collator(splits.test, splits.tokenizer)) if splits.test else None
+        predicted: dict[str, np.ndarray] = {}
+        test = None
+        if splits.test:
+            logits = trainer.logits(Collator(splits.test, splits.tokenizer))
+            test, predicted["test"] = score(logits, splits.test.label_ids), logits.argmax(axis=1)
+        if job.train.floor and not splits.start:
+            predicted["validation"] = trainer.logits(trainer.validation).argmax(axis=1)
+        metric = metric_of(job.train.metric_for_best_model)
         fitted = Fitted(
             model=model,
             validation=keeper.best.scores,
@@ -143,10 +162,36 @@ def fit(
             steps=trainer.state.global_step - keeper.first_step,
             rows=keeper.epochs_run * len(splits.train),
             tokens=keeper.epochs_run * int(splits.train.lengths.sum()),
+            floor=summary(beginning.floor, predicted, metric) if beginning.floor else None,
         )
         if save_to and worker.rank == 0:
             adapter.save(model, tokenizer, base, card_of(job, base, splits, fitted), save_to)
         return fitted
+
+
+def _begin(
+    job: Job,
+    splits: Splits,
+    trainer: PlanTrainer,
+    model: "PeftModel",
+    resume_from: Path | None,
+    log: Callable[[Record], None] | None,
+) -> Start:
+    """Start the head, and know the floor: as a sweep made them, as an interrupted run left them, or made now."""
+    if splits.start:
+        begin_from(model, job, splits.start)
+        return replace(splits.start, floor=None)
+    if resume_from:  # the head is among the checkpoint's weights
+        kept = resume_from / FLOOR
+        return Start(None, read_floor(kept.read_text()) if kept.is_file() else None)
+    started = time.perf_counter()
+    start = make_start(job, splits, model, trainer.features, is_main=log is not None)
+    begin_from(model, job, start)
+    if log and start.head:
+        log({"kind": "head", "init": "probe", "seconds": round(time.perf_counter() - started, 3)})
+    if log and start.floor:
+        log({"kind": "floor", **summary(start.floor, {}, metric_of(job.train.metric_for_best_model))})
+    return start
 
 
 def build(
@@ -249,6 +294,7 @@ def card_of(job: Job, base: BaseFolder, splits: Splits, fitted: Fitted) -> Card:
         max_length=job.data.max_length,
         metrics={split: {**s.as_dict(), "dtype": fitted.dtype} for split, s in scores.items() if s},
         data=splits.facts,
+        floor=fitted.floor or {},
         versions={
             "raylora": raylora.__version__,
             **{name: version(name) for name in ("torch", "transformers", "peft")},

@@ -14,6 +14,7 @@ from transformers import TrainerCallback, set_seed
 
 from raylora.config import Job
 from raylora.errors import TrainingError
+from raylora.floor import Floor
 from raylora.metrics import Scores
 from raylora.model import adapter
 from raylora.model.batches import BatchPlan
@@ -22,7 +23,7 @@ from raylora.model.precision import dtype_name
 if TYPE_CHECKING:
     from peft import PeftModel
 
-BEST = "best.safetensors"
+BEST, FLOOR = "best.safetensors", "floor.json"
 
 Record = dict[str, Any]
 Report = Callable[[Record, Path | None], None]
@@ -47,7 +48,7 @@ class _Mark:
 class Keeper(TrainerCallback):
     """Keeps the best weights, reports every checkpoint, and says how far the run is.
 
-    The best weights travel inside each checkpoint, so that any one checkpoint is enough to go on from.
+    The best weights and the floor travel inside each checkpoint, so that any one checkpoint is enough to go on from.
     """
 
     def __init__(
@@ -58,9 +59,11 @@ class Keeper(TrainerCallback):
         report: Report,
         log: Callable[[Record], None] | None,
         resume_from: Path | None,
+        floor: Floor | None,
     ) -> None:
         self.job, self.plan, self.model, self.report, self.log = job, plan, model, report, log
         self.best: Best | None = None
+        self.floor = floor
         self.evaluation_s = 0.0
         self.epochs_run = 0
         self.first_step = 0
@@ -109,6 +112,8 @@ class Keeper(TrainerCallback):
         if args.should_save:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             save_file(self.best.state, folder / BEST)
+            if self.floor:
+                (folder / FLOOR).write_text(self.floor.to_json())
             self.report(metrics, folder)
         else:
             self.report(metrics, None)

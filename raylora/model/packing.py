@@ -23,6 +23,8 @@ OWN = {
         "logging_steps",
         "metric_for_best_model",
         "early_stopping_patience",
+        "head_init",
+        "floor",
     },
 }
 NO_MATTER = {"run_name", "storage_path", "ray", "tune"}

@@ -125,6 +125,11 @@ class Collator:
             tensors["prefix"] = self._states(indices, width, self.table.prefix)
         return {**tensors, "labels": torch.from_numpy(self.table.label_ids[indices].astype(np.int64))}
 
+    def tokens(self) -> list[np.ndarray]:
+        """Token ids of every row of the table."""
+        places = (self.place(index) for index in range(len(self.table)))
+        return [self.columns["input_ids"][chunk][flat] for chunk, flat in places]
+
     def _states(self, indices: np.ndarray, width: int, prefix: Sequence[np.ndarray]) -> "torch.Tensor":
         import torch
 

@@ -9,8 +9,9 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from transformers import Trainer
 
-from raylora.metrics import Scores, score
+from raylora.metrics import score
 from raylora.model.batches import BatchPlan, sorted_batches
+from raylora.model.head import Features, features, join
 from raylora.model.tokens import Collator
 
 
@@ -54,23 +55,27 @@ class PlanTrainer(Trainer):
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def score(self, collator: Collator) -> Scores:
-        return score(self.logits(collator), collator.table.label_ids)
-
     def logits(self, collator: Collator) -> np.ndarray:
         """[N, C] float32 of every row, in table order, on every worker.
 
         The batches are the same for any number of workers, dealt out in turn; nothing is padded with repeated rows.
         """
-        batches = sorted_batches(collator.table.lengths, self.args.per_device_eval_batch_size)
-        rank, world_size = self.args.process_index, self.args.world_size
-        mine = [(indices, self._forward(collator(indices))) for indices in batches[rank::world_size]]
-        parts = gather_object(mine) if world_size > 1 else mine
+        mine = [(indices, self._forward(collator(indices))) for indices in self._own_batches(collator)]
+        parts = gather_object(mine) if self.args.world_size > 1 else mine
         model: Any = self.model
         found = np.empty((len(collator.table), model.config.num_labels), dtype=np.float32)
         for indices, logits in parts:
             found[indices] = logits
         return found
+
+    def features(self, collator: Collator) -> Features:
+        """What the frozen base says of every row, in table order, on every worker; asked before training."""
+        mine = features(self.model, collator, self._own_batches(collator))
+        return join(gather_object(mine) if self.args.world_size > 1 else mine)
+
+    def _own_batches(self, collator: Collator) -> list[np.ndarray]:
+        batches = sorted_batches(collator.table.lengths, self.args.per_device_eval_batch_size)
+        return batches[self.args.process_index :: self.args.world_size]
 
     def _forward(self, batch: dict[str, torch.Tensor]) -> np.ndarray:
         model: Any = self.model

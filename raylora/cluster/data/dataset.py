@@ -14,6 +14,7 @@ from raylora.cluster.data.split import canonical_order, divide, sample
 from raylora.config import DataSection
 from raylora.errors import DataError
 from raylora.model.fit import Splits
+from raylora.model.start import Start
 from raylora.model.tokens import TokenizerSpec, TokenTable
 
 SHOWN_FAULTS = 5
@@ -33,7 +34,8 @@ class Dataset:
     """Token blocks in the object store, and which of their rows each side holds.
 
     Every worker reads any row it needs: the blocks are shared memory on its node, so that the batches of a run can be
-    the same for any number of workers. `prefix` holds, per block, the states that enter layer `prefix_depth`.
+    the same for any number of workers. `prefix` holds, per block, the states that enter layer `prefix_depth`; `start`
+    is that of all trials of a sweep.
     """
 
     blocks: list[ObjectRef]
@@ -45,15 +47,15 @@ class Dataset:
     warnings: list[str]
     prefix: list[ObjectRef] | None = None
     prefix_depth: int = 0
+    start: Start | None = None
 
     def load(self) -> Splits:
         """The splits as token tables over the blocks, without copying them; called in each worker."""
         chunks = ray.get(self.blocks)
         prefix = ray.get(self.prefix) if self.prefix else None
         tables = {side: TokenTable(chunks, r.rows, r.label_ids, r.lengths, prefix) for side, r in self.sides.items()}
-        return Splits(
-            tables["train"], tables["validation"], tables.get("test"), self.labels, self.tokenizer, self.facts
-        )
+        train, validation, test = tables["train"], tables["validation"], tables.get("test")
+        return Splits(train, validation, test, self.labels, self.tokenizer, self.facts, self.start)
 
 
 def assemble(

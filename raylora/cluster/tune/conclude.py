@@ -14,6 +14,7 @@ from raylora.cluster.tune.ground import Ground
 from raylora.cluster.tune.search import mode_of
 from raylora.config import Job, TuneSection
 from raylora.errors import TrainingError
+from raylora.floor import WORDS, metric_of
 from raylora.jobfile import dump
 from raylora.leaderboard import Trial, pareto, rank, table, to_csv
 from raylora.model.find import here
@@ -37,6 +38,12 @@ def conclude(
     folder.write_text("trials.csv", to_csv(ranked, front))
     for line in table(ranked, trial_job(job, {}).train.metric_for_best_model):
         say(line)
+    floor = grounds[trial_job(job, ranked[0].sample).model.base_model].floor
+    if floor:
+        metric = metric_of(trial_job(job, {}).train.metric_for_best_model)
+        for baseline, words in WORDS.items():
+            score = floor.splits["validation"].scores(baseline)[metric]
+            say(f"{'-':<5}{score:<10.4f}{words}, without an adapter")
     if isinstance(job.tune.metric, list):
         say(f"pareto     {', '.join(f'{t.name} ({t.score:.4f}, {getattr(t, size):,})' for t in front)}")
     winner = ranked[0]
@@ -55,6 +62,7 @@ def conclude(
         sample=winner.sample,
         validation=done.validation,
         test=done.test,
+        floor=done.floor,
         metrics=metrics,
     )
 
@@ -74,7 +82,7 @@ def _finish_there(best: Job, ground: Ground, winner: Trial, plan: WorkerPlan) ->
     with checkpoint.as_directory() as files, tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
         adapter = Path(scratch) / "adapter"
         splits = ground.dataset.load()
-        done = finish(best, here(ground.base), splits, Path(files), winner.best_epoch, worker, adapter)
+        done = finish(best, here(ground.base), splits, ground.floor, Path(files), winner.best_epoch, worker, adapter)
         folder.upload(adapter, "adapter")
     return done
 
@@ -93,6 +101,7 @@ def _metrics(
         "validation": done.validation.as_dict(),  # chose the winner: optimistic
         "test": done.test.as_dict() if done.test else None,
         "test_minus_validation": done.test.accuracy - done.validation.accuracy if done.test else None,
+        "floor": done.floor,
         "trainable_parameters": done.trainable,
         "parameters": done.parameters,
     }

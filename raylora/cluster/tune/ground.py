@@ -7,6 +7,7 @@ from typing import Any
 import ray
 import torch
 from ray import ObjectRef
+from transformers import set_seed
 
 from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.prefix import prefix_depth, with_prefix
@@ -15,9 +16,12 @@ from raylora.cluster.data.rows import Source
 from raylora.cluster.room import WorkerPlan, remote_options
 from raylora.cluster.tune.progress import Progress
 from raylora.config import Job
+from raylora.floor import Floor
 from raylora.model.base import as_tensor, base_weights, load_base, load_tokenizer, read_config
 from raylora.model.find import BaseFolder, here
+from raylora.model.fit import build
 from raylora.model.limits import check_limits, latency_ms, trainable_parameters
+from raylora.model.start import Start, local_start
 from raylora.model.tokens import tokenizer_spec
 
 
@@ -29,6 +33,7 @@ class Ground:
         new_modules: of `load_base`.
         latency_ms: its time for a row of median length, on one worker.
         prefixes: the dataset with the frozen prefix of each depth that the trials start at.
+        floor: what the winner must beat; None where the job wants none.
     """
 
     base: BaseFolder
@@ -37,6 +42,7 @@ class Ground:
     new_modules: tuple[str, ...]
     latency_ms: float
     prefixes: dict[int, Dataset]
+    floor: Floor | None
 
     def rows(self, job: Job) -> Dataset:
         """To train on and to choose by, with the states that enter the trial's lowest layer."""
@@ -77,7 +83,29 @@ def make_ground(job: Job, base: BaseFolder, sources: list[Source], plan: WorkerP
     arguments = (base, dataset.labels, int(tokenizer.pad_token_id), bool(job.train.bf16), plan)
     weights, facts = task.remote(*arguments, int(lengths[len(lengths) // 2]))
     new_modules, latency = ray.get(facts)
-    return Ground(base, dataset, weights, new_modules, latency, _prefixes(job, base, dataset, weights, plan, trials))
+    start = _start(job, base, dataset, weights, plan, trials)
+    rows = replace(dataset, start=Start(start.head))
+    prefixes = _prefixes(job, base, rows, weights, plan, trials)
+    return Ground(base, rows, weights, new_modules, latency, prefixes, start.floor)
+
+
+def _start(
+    job: Job, base: BaseFolder, dataset: Dataset, weights: ObjectRef, plan: WorkerPlan, trials: Sequence[Job]
+) -> Start:
+    """The head that every trial begins with, and the floor of the sweep, from one forward on a worker's resources."""
+    some = any(trial.train.head_init == "probe" for trial in trials)
+    wanted = job.replace({"train.head_init": "probe" if some else "random"})
+    task: Any = ray.remote(_make_start).options(**remote_options(plan))
+    return ray.get(task.remote(wanted, base, dataset, weights, plan))
+
+
+def _make_start(job: Job, base: BaseFolder, dataset: Dataset, weights: dict[str, Any], plan: WorkerPlan) -> Start:
+    if plan.threads and not plan.use_gpu:
+        torch.set_num_threads(plan.threads)
+    splits, state = dataset.load(), {name: as_tensor(array) for name, array in weights.items()}
+    set_seed(job.seed)  # a head may have a layer below its last one, drawn at random
+    model: Any = build(job, here(base), splits.labels, splits.tokenizer.pad_id, state)
+    return local_start(job, splits, model.to("cuda" if plan.use_gpu else "cpu"))
 
 
 def without_test(dataset: Dataset) -> Dataset:

@@ -26,6 +26,7 @@ from raylora.model.fit import Splits, Worker, batch_plan, build, training_argume
 from raylora.model.keeper import Record
 from raylora.model.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
 from raylora.model.prefix import constant_layers, install
+from raylora.model.start import begin_from, local_start
 from raylora.model.tokens import Collator
 
 if TYPE_CHECKING:
@@ -77,6 +78,8 @@ class Bank:
             eager_when_short(model)
         if depth:
             install(model, depth)
+        wanted = self.job.replace({"train.head_init": "probe", "train.floor": False})  # some trial may want it
+        self.start = splits.start or local_start(wanted, splits, model)
         self.base = PackedBase(model, splits.tokenizer)
         self.trials: list[Trial] = []
 
@@ -104,7 +107,7 @@ class Bank:
         new = self.base.make_room(trial)
         self._seat([*self.trials, trial])
         if new:
-            self._probe(name)
+            self._try_out(name)
 
     def drop(self, name: str) -> None:
         self._seat([trial for trial in self.trials if trial.name != name])
@@ -122,7 +125,7 @@ class Bank:
         assert not any(trial.over for trial in self.trials), "trials that have ended are dropped"
         self._train(log)
         place = {"dtype": dtype_name(self.job.train), "step_rows": self.plan.step_rows}
-        scores = zip(self.trials, self._scores(), strict=True)
+        scores = zip(self.trials, self.scores(self.validation), strict=True)
         outcomes = {trial.name: trial.end_epoch(its, place) for trial, its in scores}
         for name, outcome in outcomes.items():
             log(name, {"kind": "evaluation", **outcome.metrics})
@@ -138,11 +141,12 @@ class Bank:
             torch.set_rng_state(self.drawn)
             base = _with_same_weights(self.loaded.model)
             model = adapter.attach(base, adapter.lora_config(job.lora, base, self.loaded.new_modules))
+        begin_from(model, job, self.start)
         if self.job.train.bf16:
             train_in_fp32(model)
         return model
 
-    def _probe(self, name: str) -> None:
+    def _try_out(self, name: str) -> None:
         """Two rows through a newcomer's layers; one that is not fed a row per row of the batch cannot be shared."""
         slot = self.names.index(name)
         try:
@@ -193,14 +197,14 @@ class Bank:
         for trial, loss in zip(self.trials, losses.detach(), strict=True):
             trial.loss += loss
 
-    def _scores(self) -> list[Scores]:
-        """Of every trial on the whole validation split, over the same batches as `PlanTrainer.logits`."""
+    def scores(self, split: Collator) -> list[Scores]:
+        """Of every trial, with its weights of now, on a whole split, over the same batches as `PlanTrainer.logits`."""
         self.base.model.eval()
-        table, count = self.validation.table, len(self.trials)
+        table, count = split.table, len(self.trials)
         found = np.empty((count, len(table), self.base.model.config.num_labels or 0), dtype=np.float32)
         with torch.inference_mode():
             for indices in sorted_batches(table.lengths, self.job.train.per_device_eval_batch_size):
-                batch = self.validation(indices)
+                batch = split(indices)
                 at_once = max(1, EVAL_TOKENS // batch["attention_mask"].numel())
                 for start in range(0, count, at_once):
                     slots = range(start, min(start + at_once, count))

@@ -1,0 +1,134 @@
+"""`bench accuracy`: the floor under a dataset, and what settings reach on its test split after each epoch."""
+
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from raylora.bench.rows import make_splits
+from raylora.bench.verdict import cpu
+from raylora.config import Job
+from raylora.floor import metric_of
+from raylora.model.bank import Bank
+from raylora.model.find import BaseFolder, resolve
+from raylora.model.fit import Splits, Worker, build
+from raylora.model.packing import pack_key
+from raylora.model.start import Start, local_start
+from raylora.model.tokens import Collator
+from raylora.records import Say
+
+# what raylora's defaults were before docs/accuracy.md: the DistilBERT tutorial's
+TUTORIAL = {
+    "train.head_init": "random",
+    "lora.target_modules": "auto",
+    "train.learning_rate": 5e-4,
+    "train.per_device_train_batch_size": 8,
+    "train.num_train_epochs": 3,
+    "train.early_stopping_patience": None,
+}
+
+
+@dataclass(frozen=True)
+class Reached:
+    """One setting with one seed: validation and test score after each epoch, and the epoch that validation chose."""
+
+    validation: list[float]
+    test: list[float]
+    best: int
+    train_s: float
+
+    @property
+    def score(self) -> float:
+        """On the test split, by the adapter that a run would keep."""
+        return self.test[self.best]
+
+
+def bench(job: Job, settings: Mapping[str, Job], seeds: int, threads: int | None, say: Say) -> None:
+    """Print the baselines' test scores, and each setting's after each epoch and at its best epoch, as means over seeds.
+
+    Settings that differ only in what trials of a pack may differ in are trained together, over one base.
+
+    Args:
+        job: with parquet files for train and test, and for validation where it is not split off train.
+        settings: jobs by name, on the rows of `job`.
+    """
+    base, metric = resolve(job.model), metric_of(job.train.metric_for_best_model)
+    say(f"cpu        {cpu()}")
+    floors: list[tuple[float, float]] = []
+    found: dict[str, list[Reached]] = {name: [] for name in settings}
+    for seed in range(job.seed, job.seed + seeds):
+        jobs = {name: setting.replace({"seed": seed}) for name, setting in settings.items()}
+        splits = make_splits(job.replace({"seed": seed}), base)
+        start, seconds = _start(next(iter(jobs.values())), base, splits)
+        assert start.floor is not None and splits.test is not None
+        shown = start.floor.splits["test"]
+        floors.append((shown.scores("tfidf")[metric], shown.scores("probe")[metric]))
+        say(
+            f"seed {seed}    {len(splits.train):,} / {len(splits.validation):,} / {len(splits.test):,} rows, "
+            f"{len(splits.labels)} labels; test {metric}: TF-IDF {floors[-1][0]:.4f}, linear probe {floors[-1][1]:.4f} "
+            f"(on {len(shown.rows):,} rows; {seconds:.1f} s, the floor's part {start.floor.seconds:.1f})"
+        )
+        for names in _packs(jobs):
+            worker = Worker(threads=threads)
+            reached = train_pack({name: jobs[name] for name in names}, base, splits, start, worker, metric)
+            for name, one in reached.items():
+                found[name].append(one)
+                epochs = " ".join(f"{score:.4f}" for score in one.test)
+                say(f"  {name:<40} {one.score:.4f}  by epoch {epochs}  validation {one.validation[one.best]:.4f}")
+    say(f"means      of {seeds} seed{'s' * (seeds > 1)}, test {metric}")
+    for name, scores in zip(("TF-IDF", "linear probe"), zip(*floors, strict=True), strict=True):
+        say(f"  {name:<40} {statistics.mean(scores):.4f}")
+    for name, runs in found.items():
+        epochs = zip(*(run.test for run in runs), strict=False)
+        each = " ".join(f"{statistics.mean(scores):.4f}" for scores in epochs)
+        mean = statistics.mean(run.score for run in runs)
+        spread = f" ± {statistics.stdev(run.score for run in runs):.4f}" if seeds > 1 else ""
+        minutes = statistics.mean(run.train_s for run in runs) / 60
+        validation = statistics.mean(run.validation[run.best] for run in runs)
+        say(f"  {name:<40} {mean:.4f}{spread}  by epoch {each}  validation {validation:.4f}  {minutes:.1f} min")
+
+
+def _start(job: Job, base: BaseFolder, splits: Splits) -> tuple[Start, float]:
+    """Head and floor, the floor on every row of the test split, and the seconds they took."""
+    started = time.perf_counter()
+    wanted = job.replace({"train.head_init": "probe", "train.floor": True})
+    model = build(wanted, base, splits.labels, splits.tokenizer.pad_id)
+    return local_start(wanted, splits, model), time.perf_counter() - started
+
+
+def _packs(jobs: Mapping[str, Job]) -> list[list[str]]:
+    packs: dict[str, list[str]] = {}
+    for name, job in jobs.items():
+        packs.setdefault(pack_key(job), []).append(name)
+    return list(packs.values())
+
+
+def train_pack(
+    jobs: Mapping[str, Job], base: BaseFolder, splits: Splits, start: Start, worker: Worker, metric: str
+) -> dict[str, Reached]:
+    """Train jobs of one `pack_key` together; score both splits after each epoch."""
+    assert splits.test is not None, "scored by it"
+    bank = Bank(next(iter(jobs.values())), base, replace(splits, start=start), worker)
+    test = Collator(splits.test, splits.tokenizer)
+    for name, job in jobs.items():
+        bank.admit(name, job)
+    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+    seconds = dict.fromkeys(jobs, 0.0)
+    while bank.names:
+        started = time.perf_counter()
+        outcomes = bank.run_epoch()
+        each = (time.perf_counter() - started) / len(outcomes)
+        for name, scores in zip(bank.names, bank.scores(test), strict=True):
+            seen[name].append((outcomes[name].metrics[f"eval_{metric}"], getattr(scores, metric)))
+            seconds[name] += each
+        for name, outcome in outcomes.items():
+            if outcome.error:
+                raise outcome.error
+            if outcome.finished:
+                bank.drop(name)
+    return {name: _reached(scores, seconds[name]) for name, scores in seen.items()}
+
+
+def _reached(scores: Sequence[tuple[float, float]], seconds: float) -> Reached:
+    validation, test = [one for one, _ in scores], [one for _, one in scores]
+    return Reached(validation, test, validation.index(max(validation)), seconds)

@@ -1,0 +1,268 @@
+"""What an adapter must beat: two classifiers that cost next to nothing, on the same splits, and by how much it does."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from raylora.config import Job
+from raylora.probe import quiet
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Baseline = Literal["tfidf", "probe"]
+WORDS: dict[Baseline, str] = {"tfidf": "TF-IDF", "probe": "linear probe"}
+BASELINES: tuple[Baseline, ...] = ("tfidf", "probe")
+METRICS = ("accuracy", "f1")
+
+MOST_TERMS = 4_000_000  # weights of the TF-IDF classifier, over all labels
+MAX_ITERATIONS = 30
+RESAMPLES = 1000
+
+
+@dataclass(frozen=True)
+class FloorSplit:
+    """A split as the baselines see it. `rows` [n] are places in the split's table, of all its rows or of a sample."""
+
+    rows: "np.ndarray"
+    label_ids: "np.ndarray"
+    predicted: dict[Baseline, "np.ndarray"]
+
+    def scores(self, baseline: Baseline) -> dict[str, float]:
+        """Accuracy and macro F1."""
+        return _scores(self.label_ids, self.predicted[baseline])
+
+
+@dataclass(frozen=True)
+class Floor:
+    """TF-IDF with logistic regression, and logistic regression on the frozen base's mean-pooled states.
+
+    `splits` by name, validation and, where there is one, test; `train_rows` both were fitted on; `seconds` they took.
+    """
+
+    splits: dict[str, FloorSplit]
+    train_rows: int
+    seconds: float
+
+    def to_json(self) -> str:
+        splits = {
+            name: {
+                "rows": split.rows.tolist(),
+                "label_ids": split.label_ids.tolist(),
+                "predicted": {baseline: ids.tolist() for baseline, ids in split.predicted.items()},
+            }
+            for name, split in self.splits.items()
+        }
+        return json.dumps({"splits": splits, "train_rows": self.train_rows, "seconds": self.seconds})
+
+
+def read_floor(text: str) -> Floor:
+    """`Floor.to_json` undone."""
+    import numpy as np
+
+    held = json.loads(text)
+    splits = {
+        name: FloorSplit(
+            np.array(split["rows"]),
+            np.array(split["label_ids"]),
+            {baseline: np.array(ids) for baseline, ids in split["predicted"].items()},
+        )
+        for name, split in held["splits"].items()
+    }
+    return Floor(splits, held["train_rows"], held["seconds"])
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How much better an adapter is than a baseline; `low` and `high` end the 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+def fit_tfidf(train: Sequence["np.ndarray"], label_ids: "np.ndarray", num_labels: int) -> "TfidfClassifier":
+    """Logistic regression on TF-IDF of tokens and of pairs of neighbours, sublinear in counts (Joachims 1998).
+
+    Args:
+        train: token ids of each row.
+        label_ids: [N] in [0, num_labels).
+    """
+    import numpy as np
+    from sklearn.feature_extraction.text import TfidfTransformer
+
+    terms, rows = _terms(train)
+    known, first, codes = np.unique(terms, return_index=True, return_inverse=True)
+    counts = _counts(codes, rows, len(train), len(known))
+    in_rows = np.bincount(counts.indices, minlength=len(known))
+    most = max(1000, MOST_TERMS // num_labels)
+    single = known < PAIR
+    wanted = np.flatnonzero(single | (in_rows > 1))
+    wanted = np.sort(wanted[np.lexsort((first[wanted], -in_rows[wanted]))[:most]])
+    transformer = TfidfTransformer(sublinear_tf=True)
+    with quiet():
+        model = _regression().fit(transformer.fit_transform(counts[:, wanted]), label_ids)
+    return TfidfClassifier(known[wanted], transformer, model)
+
+
+@dataclass(frozen=True)
+class TfidfClassifier:
+    """`terms` are the columns, sorted."""
+
+    terms: "np.ndarray"
+    transformer: Any
+    model: Any
+
+    def predict(self, texts: Sequence["np.ndarray"]) -> "np.ndarray":
+        """[N] label ids of rows of token ids."""
+        import numpy as np
+
+        terms, rows = _terms(texts)
+        at = np.searchsorted(self.terms, terms)
+        known = (at < len(self.terms)) & (self.terms[np.minimum(at, len(self.terms) - 1)] == terms)
+        counts = _counts(at[known], rows[known], len(texts), len(self.terms))
+        return self.model.predict(self.transformer.transform(counts))
+
+
+PAIR = 1 << 31  # a term below is a token, one above a pair of neighbours
+
+
+def _terms(texts: Sequence["np.ndarray"]) -> tuple["np.ndarray", "np.ndarray"]:
+    """All tokens and pairs of neighbours as numbers, and the row of each."""
+    import numpy as np
+
+    lengths = np.array([len(text) for text in texts])
+    tokens = np.concatenate([*texts, np.empty(0)]).astype(np.int64)
+    rows = np.repeat(np.arange(len(texts)), lengths)
+    inside = rows[1:] == rows[:-1]
+    pairs = PAIR + (tokens[:-1] << 31) + tokens[1:]
+    return np.concatenate([tokens, pairs[inside]]), np.concatenate([rows, rows[1:][inside]])
+
+
+def _counts(codes: "np.ndarray", rows: "np.ndarray", num_rows: int, num_terms: int) -> Any:
+    import numpy as np
+    from scipy.sparse import csr_matrix
+
+    counts = csr_matrix((np.ones(len(codes), dtype=np.float32), (rows, codes)), shape=(num_rows, num_terms))
+    counts.sum_duplicates()
+    return counts
+
+
+def _regression() -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=10.0, max_iter=MAX_ITERATIONS, tol=1e-3)
+
+
+def difference(label_ids: "np.ndarray", ours: "np.ndarray", theirs: "np.ndarray", metric: str) -> Difference:
+    """Of two classifiers on the same rows, with a paired bootstrap's interval (Efron & Tibshirani 1993, ch. 13).
+
+    Args:
+        label_ids, ours, theirs: [N] label ids: the true ones, and what each classifier says.
+        metric: accuracy or f1 (macro).
+    """
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    share = np.full(len(label_ids), 1 / len(label_ids))
+    # [R, N]: how often each row is drawn; the first resample is the rows themselves
+    draws = np.concatenate([np.ones((1, len(share))), random.multinomial(len(share), share, RESAMPLES)])
+    score = _accuracies if metric == "accuracy" else _f1s
+    differences = score(draws, label_ids, ours) - score(draws, label_ids, theirs)
+    low, high = np.quantile(differences[1:], (0.025, 0.975))
+    return Difference(float(differences[0]), float(low), float(high))
+
+
+def _accuracies(draws: "np.ndarray", label_ids: "np.ndarray", predicted: "np.ndarray") -> "np.ndarray":
+    return draws @ (label_ids == predicted) / draws.sum(axis=1)
+
+
+def _f1s(draws: "np.ndarray", label_ids: "np.ndarray", predicted: "np.ndarray") -> "np.ndarray":
+    """[R] macro F1 of each resample, over the labels that it holds or that are predicted in it."""
+    import numpy as np
+
+    sums: Any = 0.0
+    present: Any = 0
+    for label in np.unique(np.concatenate([label_ids, predicted])):
+        true, said = draws @ (label_ids == label), draws @ (predicted == label)
+        both = draws @ ((label_ids == label) & (predicted == label))
+        total = true + said
+        sums = sums + np.where(total > 0, 2 * both / np.maximum(total, 1), 0.0)
+        present = present + (total > 0)
+    return sums / present
+
+
+def _scores(label_ids: "np.ndarray", predicted: "np.ndarray") -> dict[str, float]:
+    import numpy as np
+
+    once = np.ones((1, len(label_ids)))
+    return {
+        "accuracy": float(_accuracies(once, label_ids, predicted)[0]),
+        "f1": float(_f1s(once, label_ids, predicted)[0]),
+    }
+
+
+def summary(floor: Floor, predicted: Mapping[str, "np.ndarray"], metric: str) -> dict[str, Any]:
+    """A floor beside an adapter, as metrics.json and the adapter's card hold it.
+
+    Args:
+        predicted: [N] label ids of a whole split by the adapter; a split that is left out is not compared.
+        metric: accuracy or f1, by which the higher baseline is chosen and the difference is taken.
+    """
+    splits: dict[str, Any] = {}
+    for name, split in floor.splits.items():
+        scores = {baseline: split.scores(baseline) for baseline in split.predicted}
+        highest = max(split.predicted, key=lambda baseline: scores[baseline][metric])
+        splits[name] = {**scores, "rows": len(split.rows), "highest": highest}
+        if name in predicted:
+            ours = predicted[name][split.rows]
+            gap = difference(split.label_ids, ours, split.predicted[highest], metric)
+            splits[name]["difference"] = {"against": highest, **asdict(gap)}
+    return {**splits, "metric": metric, "train_rows": floor.train_rows, "seconds": round(floor.seconds, 3)}
+
+
+def metric_of(metric_for_best_model: str) -> str:
+    """The metric that a floor is compared by; it has no loss."""
+    return metric_for_best_model if metric_for_best_model in METRICS else "accuracy"
+
+
+def floor_line(floor: Mapping[str, Any]) -> str:
+    """What the baselines reach, for a terminal."""
+    split, metric = floor["validation"], floor["metric"]
+    scores = ", ".join(f"{words} {split[baseline][metric]:.4f}" for baseline, words in WORDS.items())
+    return f"{scores}  (validation {metric}; {floor['train_rows']:,} train rows, {floor['seconds']:.0f} s)"
+
+
+def difference_line(floor: Mapping[str, Any], split: str) -> str:
+    """How an adapter stands to the higher baseline of a split, for a terminal."""
+    gap, metric = floor[split]["difference"], floor["metric"]
+    highest = f"{WORDS[gap['against']]} {floor[split][gap['against']][metric]:.4f}"
+    return f"{metric} {gap['value']:+.4f} against {highest}  (95 % interval {gap['low']:+.4f} to {gap['high']:+.4f})"
+
+
+def advice(job: Job) -> str:
+    """What to change where an adapter ends below its floor: what differs from the defaults, by what mattered most."""
+    default, now = Job(), job
+    wanted: list[str] = []
+    if now.train.head_init != default.train.head_init:
+        wanted.append(f"train.head_init={default.train.head_init}")
+    if now.lora.target_modules != default.lora.target_modules:
+        wanted.append(f"lora.target_modules={default.lora.target_modules}")
+    if now.lora.layers_to_transform is not None:
+        wanted.append("lora.layers_to_transform=null")
+    if now.train.learning_rate < default.train.learning_rate:
+        wanted.append(f"train.learning_rate={default.train.learning_rate:g}")
+    if now.train.num_train_epochs < default.train.num_train_epochs:
+        wanted.append(f"train.num_train_epochs={default.train.num_train_epochs}")
+    changes = f"Change what keeps it there: {' '.join(wanted)}. " if wanted else ""
+    return (
+        f"{changes}Else more rows, more `train.num_train_epochs`, or a sweep (`raylora tune`) may lift it; "
+        "if not, this base model knows little of these texts."
+    )
+
+
+def is_below(floor: Mapping[str, Any]) -> bool:
+    """Whether the adapter ends below its floor: on the test split where there is one, else on validation."""
+    split = "test" if "test" in floor else "validation"
+    return bool(floor[split]["difference"]["value"] < 0)

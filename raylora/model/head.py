@@ -1,0 +1,104 @@
+"""The head of a classifier: its last linear layer, the features that this layer sees, and where its weights start."""
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from raylora.model.tokens import Collator
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a frozen base says of rows: `head` [N, F] is what the head's last linear layer sees, `mean` [N, H] the mean
+    of the last hidden states over a row's tokens; float32."""
+
+    head: np.ndarray
+    mean: np.ndarray
+
+
+@dataclass(frozen=True)
+class HeadStart:
+    """First weights of the head's last linear layer, as `Probe` has them: weight [C, F], bias [C]."""
+
+    weight: np.ndarray
+    bias: np.ndarray
+
+
+def last_linear(model: nn.Module) -> tuple[nn.Module, str] | None:
+    """The last linear layer of a classifier's head (PEFT's copy of it, where there is one): its parent, its name there.
+
+    None where the model ends otherwise, as code that comes with a base may.
+    """
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore
+    inside = f"{base.base_model_prefix}."
+    names = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
+    if not names or names[-1].startswith(inside):
+        return None
+    above, _, leaf = names[-1].rpartition(".")
+    parent = base.get_submodule(above)
+    return (parent, leaf) if getattr(parent, leaf).out_features == base.config.num_labels else None
+
+
+def start_head(model: nn.Module, start: HeadStart) -> None:
+    """Write a start's weights into the head, in place; a layer without a bias takes the weights alone."""
+    found = last_linear(model)
+    assert found is not None, "a start is made of the features of a last linear layer"
+    layer: Any = getattr(*found)
+    with torch.no_grad():
+        layer.weight.copy_(torch.from_numpy(start.weight))
+        if layer.bias is not None:
+            layer.bias.copy_(torch.from_numpy(start.bias))
+
+
+@contextmanager
+def headless(model: Any) -> Generator[list[Tensor]]:
+    """While this is open, the model's logits are what its last linear layer would see, pooled as the architecture
+    pools; the list yielded gets each forward's last hidden states [B, T, H]."""
+    found = last_linear(model)
+    assert found is not None, "asked of models that have a last linear layer"
+    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
+    states: list[Tensor] = []
+    hook = base.base_model.register_forward_hook(lambda module, args, output: states.append(output[0]))
+    parent, name = found
+    layer = getattr(parent, name)
+    setattr(parent, name, nn.Identity())
+    try:
+        yield states
+    finally:
+        setattr(parent, name, layer)
+        hook.remove()
+
+
+Part = tuple[np.ndarray, Features]  # places of some rows in a table, and their features
+
+
+def features(model: Any, collator: Collator, batches: Sequence[np.ndarray]) -> list[Part]:
+    """Features of these batches of the collator's table, from the model as it stands, its dropout off.
+
+    Args:
+        model: on its device; plain, or PEFT's with an adapter that adds nothing yet.
+    """
+    parts: list[Part] = []
+    model.eval()
+    device = next(model.parameters()).device
+    with headless(model) as states, torch.inference_mode():
+        for indices in batches:
+            batch = {name: t.to(device) for name, t in collator(indices).items() if name != "labels"}
+            seen = model(**batch).logits
+            weights = batch["attention_mask"][..., None].float()
+            means = (states.pop().float() * weights).sum(1) / weights.sum(1)
+            parts.append((indices, Features(seen.float().cpu().numpy(), means.cpu().numpy())))
+    return parts
+
+
+def join(parts: Sequence[Part]) -> Features:
+    """All rows of a table, in its order."""
+    order = np.argsort(np.concatenate([indices for indices, _ in parts]))
+    return Features(
+        np.concatenate([part.head for _, part in parts])[order], np.concatenate([part.mean for _, part in parts])[order]
+    )

@@ -1,0 +1,138 @@
+"""A linear probe: logistic regression on features that a frozen base gives (Alain & Bengio 2016)."""
+
+import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# inverse strengths of the L2 penalty on standardised features, strongest first
+GRID = (1e-3, 1e-2, 1e-1)
+HELD_OUT = 5  # one row in so many chooses among them
+CHOOSING_ROWS = 5000  # at most, of those that it is fitted on to choose
+SMALL_DEVIATION = 0.1  # of the root mean square of all features' deviations
+MAX_ITERATIONS = 50
+
+
+@dataclass(frozen=True)
+class Probe:
+    """logits = features @ weight.T + bias, in the features' own scale.
+
+    weight [C, F] and bias [C] float32; `c` is the chosen inverse strength, `log_loss` its mean cross-entropy, in nats,
+    on the rows held out to choose it.
+    """
+
+    weight: "np.ndarray"
+    bias: "np.ndarray"
+    c: float
+    log_loss: float
+
+    def logits(self, features: "np.ndarray") -> "np.ndarray":
+        """[N, C] of features [N, F]."""
+        return features @ self.weight.T + self.bias
+
+
+def fit_probe(features: "np.ndarray", label_ids: "np.ndarray", num_labels: int, bias: bool = True) -> Probe:
+    """Fit on all rows, with the penalty that had the lowest log loss on a fifth of them.
+
+    A label without rows gets zero weights and the lowest of the others' offsets.
+
+    Args:
+        features: [N, F]; N >= 2, of at least two labels.
+        label_ids: [N] in [0, num_labels); rows in an order that says nothing of their labels.
+        bias: False for a layer that has none: the features are then scaled, not centred.
+    """
+    import numpy as np
+
+    mean = features.mean(axis=0, dtype=np.float64) if bias else np.zeros(features.shape[1])
+    deviation = features.std(axis=0, dtype=np.float64)
+    # a feature that hardly varies is not blown up: what training moves it by would swamp all others
+    deviation = np.maximum(deviation, SMALL_DEVIATION * float(np.sqrt((deviation**2).mean())) + 1e-12)
+    scaled = ((features - mean) / deviation).astype(np.float32)
+    present, ids = np.unique(label_ids, return_inverse=True)
+    held_out = _held_out(ids)
+    losses = _losses(scaled, ids, held_out, bias) if held_out.any() else {GRID[0]: float("nan")}
+    c = min(losses, key=lambda one: losses[one])
+    with quiet():
+        model = _regression(c, bias).fit(scaled, ids)
+    coefficients, intercepts = _per_label(model)
+    weight = np.zeros((num_labels, features.shape[1]))
+    weight[present] = coefficients / deviation
+    offsets = np.full(num_labels, intercepts.min())
+    offsets[present] = intercepts
+    offsets -= weight @ mean
+    return Probe(weight.astype(np.float32), offsets.astype(np.float32), c, losses[c])
+
+
+def spread(label_ids: "np.ndarray", count: int) -> "np.ndarray":
+    """About `count` places of some rows, in order, or all: of each label its share, and at least one row.
+
+    The first of each label are taken: a run's rows are in the order of their texts' hashes, which is as good as any.
+    """
+    import numpy as np
+
+    if len(label_ids) <= count:
+        return np.arange(len(label_ids))
+    order = np.argsort(label_ids, kind="stable")
+    ids = label_ids[order]
+    rank = np.arange(len(ids)) - np.searchsorted(ids, ids)
+    share = count / len(ids)
+    return np.sort(order[(rank == 0) | (rank < np.round(share * np.bincount(ids)[ids]))])
+
+
+def _held_out(ids: "np.ndarray") -> "np.ndarray":
+    """[N] bool: every fifth row of each label, never all of one."""
+    import numpy as np
+
+    order = np.argsort(ids, kind="stable")
+    starts = np.searchsorted(ids[order], ids[order])
+    rank = np.empty(len(ids), dtype=np.int64)
+    rank[order] = np.arange(len(ids)) - starts
+    return rank % HELD_OUT == HELD_OUT - 1
+
+
+def _losses(scaled: "np.ndarray", ids: "np.ndarray", held_out: "np.ndarray", bias: bool) -> dict[float, float]:
+    """Mean cross-entropy of the held-out rows for each strength, until it gets worse."""
+    import numpy as np
+
+    losses: dict[float, float] = {}
+    fitted = np.flatnonzero(~held_out)
+    fitted = fitted[spread(ids[fitted], CHOOSING_ROWS)]
+    model = _regression(GRID[0], bias)
+    for c in GRID:
+        with quiet():
+            model.set_params(C=c).fit(scaled[fitted], ids[fitted])
+        log_probabilities = model.predict_log_proba(scaled[held_out])
+        losses[c] = float(-log_probabilities[np.arange(int(held_out.sum())), ids[held_out]].mean())
+        if losses[c] > min(losses.values()):
+            break
+    return losses
+
+
+@contextmanager
+def quiet() -> Generator[None]:
+    """Not converging to the last digit is by design: L-BFGS is as deterministic when it is stopped early."""
+    from sklearn.exceptions import ConvergenceWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        yield
+
+
+def _regression(c: float, bias: bool) -> Any:
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=c, fit_intercept=bias, max_iter=MAX_ITERATIONS, tol=1e-4, warm_start=True)
+
+
+def _per_label(model: Any) -> tuple["np.ndarray", "np.ndarray"]:
+    """[C, F] and [C]; of two labels scikit-learn keeps one row, the difference."""
+    import numpy as np
+
+    coefficients, intercepts = model.coef_, np.broadcast_to(model.intercept_, len(model.coef_))
+    if len(coefficients) == 1:
+        return np.concatenate([-coefficients, coefficients]) / 2, np.concatenate([-intercepts, intercepts]) / 2
+    return coefficients, intercepts

@@ -1,0 +1,171 @@
+"""Where a head starts, and the floor under a run."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from tiny import LAYOUTS, demo_splits, largest_difference, tiny_job
+from transformers import set_seed
+
+from raylora.config import Job
+from raylora.model import adapter
+from raylora.model.bank import Bank
+from raylora.model.batches import sorted_batches
+from raylora.model.find import resolve
+from raylora.model.fit import Splits, Worker, build, fit, use_prefix
+from raylora.model.head import Features, features, join, last_linear
+from raylora.model.keeper import Record
+from raylora.model.start import HEAD_SCALE, begin_from, local_start, make_start
+from raylora.model.tokens import Collator
+from raylora.probe import fit_probe
+
+Bases = Callable[[str], Path]
+HEAD = "classifier.modules_to_save.default.weight"
+
+
+def new_model(job: Job, splits: Splits):
+    set_seed(job.seed)
+    return build(job, resolve(job.model), splits.labels, splits.tokenizer.pad_id)
+
+
+def features_of(model, splits: Splits, split: str) -> Features:
+    table = getattr(splits, split)
+    return join(features(model, Collator(table, splits.tokenizer), sorted_batches(table.lengths, 64)))
+
+
+def head_of(state: dict[str, torch.Tensor]) -> torch.Tensor:
+    return next(weights for name, weights in state.items() if name.endswith(HEAD))
+
+
+@pytest.mark.parametrize("kind", LAYOUTS)
+def test_the_head_gives_the_probes_predictions_before_the_first_step(kind: str, bases: Bases) -> None:
+    job = tiny_job(bases(kind))
+    splits = demo_splits(job, bases(kind), 120)
+    model = new_model(job, splits)
+    seen, unseen = (features_of(model, splits, split).head for split in ("train", "validation"))
+    layer = getattr(*last_linear(model))
+    probe = fit_probe(seen, splits.train.label_ids, 2, bias=layer.bias is not None)
+    begin_from(model, job, local_start(job, splits, model))
+
+    batch = Collator(splits.validation, splits.tokenizer)(np.arange(len(splits.validation)))
+    del batch["labels"]
+    with torch.inference_mode():
+        logits = model(**batch).logits.numpy()
+    expected = HEAD_SCALE * probe.logits(unseen)
+    assert np.abs(logits - expected).max() < 1e-4
+    assert (logits.argmax(axis=1) == expected.argmax(axis=1)).all()
+
+
+def test_features_are_what_the_last_layer_is_fed_and_the_mean_over_real_tokens(bases: Bases) -> None:
+    job = tiny_job(bases("bert"))
+    splits = demo_splits(job, bases("bert"), 30)
+    model = new_model(job, splits)
+    found = features_of(model, splits, "train")
+    collator = Collator(splits.train, splits.tokenizer)
+    for row in range(3):  # alone, so that nothing is padded
+        batch = {name: t for name, t in collator(np.array([row])).items() if name != "labels"}
+        with torch.inference_mode():
+            output = model.get_base_model().bert(**batch)
+        assert np.allclose(found.head[row], output.pooler_output[0], atol=1e-5)
+        assert np.allclose(found.mean[row], output.last_hidden_state[0].mean(0), atol=1e-5)
+    assert isinstance(getattr(*last_linear(model)), torch.nn.Linear), "the layer is back in its place"
+
+
+def test_features_start_from_the_frozen_prefix_where_there_is_one(bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases("bert"), lora__target_modules=["query", "value"], lora__layers_to_transform=[1])
+    splits = demo_splits(job, bases("bert"), 40)
+    model = new_model(job, splits)
+    above = use_prefix(job, model, splits, Worker(), tmp_path)
+    assert above.train.prefix is not None
+    found, whole = features_of(model, above, "train"), features_of(new_model(job, splits), splits, "train")
+    assert np.allclose(found.head, whole.head, atol=1e-5)
+    assert np.allclose(found.mean, whole.mean, atol=1e-5)
+
+
+def test_every_trial_of_a_bank_starts_where_it_would_alone(bases: Bases) -> None:
+    jobs = {str(rank): tiny_job(bases("bert"), lora__r=rank) for rank in (2, 8)}
+    jobs |= {"random": jobs["2"].replace({"train.head_init": "random"})}
+    splits = demo_splits(jobs["2"], bases("bert"), 60)
+    bank = Bank(jobs["random"], resolve(jobs["2"].model), splits)
+    for name, job in jobs.items():
+        bank.admit(name, job)
+        model = new_model(job, splits)
+        begin_from(model, job, local_start(job, splits, model))
+        assert largest_difference(bank.trials[-1].state(), adapter.trainable_state(model)) < 1e-6
+    heads = [head_of(trial.state()) for trial in bank.trials]
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+def test_a_start_that_was_made_beforehand_is_taken_as_it_is(bases: Bases) -> None:
+    job = tiny_job(bases("bert"))
+    splits = demo_splits(job, bases("bert"), 40)
+    start = local_start(job, splits, new_model(job, splits))
+    given = replace(splits, start=replace(start, head=replace(start.head, weight=2 * start.head.weight)))
+    bank = Bank(job, resolve(job.model), given)
+    bank.admit("a", job)
+    assert np.array_equal(head_of(bank.trials[0].state()).numpy(), 2 * start.head.weight)
+
+
+def test_other_workers_than_the_first_only_help_with_the_forwards(bases: Bases) -> None:
+    """Their weights are taken from the first one's."""
+    job = tiny_job(bases("bert"), train__floor=True)
+    splits = demo_splits(job, bases("bert"), 40)
+    model = new_model(job, splits)
+    asked: list[int] = []
+
+    def count(split: Collator) -> Features:
+        asked.append(len(split.table))
+        return join(features(model, split, sorted_batches(split.table.lengths, 64)))
+
+    first = make_start(job, splits, model, count)
+    forwards = list(asked)
+    second = make_start(job, splits, model, count, is_main=False)
+    assert first.head is not None and first.floor is not None
+    assert second.head is None and second.floor is None
+    assert asked == forwards * 2, "all workers take part in every forward"
+
+
+def test_a_fit_says_its_floor_before_training_and_how_it_stands_to_it(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), train__floor=True)
+    splits = demo_splits(job, bases("bert"), 120)
+    log: list[Record] = []
+    fitted = fit(job, resolve(job.model), replace(splits, test=splits.validation), log=log.append)
+    kinds = [record["kind"] for record in log]
+    assert kinds.index("floor") < kinds.index("evaluation")
+    for split in ("validation", "test"):
+        found = fitted.floor[split]
+        gap = found["difference"]
+        assert gap["against"] == found["highest"]
+        assert gap["value"] == pytest.approx(fitted.validation.accuracy - found[gap["against"]]["accuracy"])
+        assert gap["low"] <= gap["value"] <= gap["high"]
+        assert found["rows"] == len(splits.validation)
+    assert fitted.floor["train_rows"] == len(splits.train)
+
+
+def test_no_floor_is_made_where_none_is_wanted(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), train__head_init="random")
+    log: list[Record] = []
+    fitted = fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), log=log.append)
+    assert fitted.floor is None
+    assert not {"head", "floor"} & {record["kind"] for record in log}
+
+
+def test_an_interrupted_fit_keeps_its_floor(bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases("bert"), train__floor=True, train__num_train_epochs=2)
+    splits = demo_splits(job, bases("bert"), 60)
+
+    def keep(metrics: Record, folder: Path | None) -> None:
+        if metrics["epoch"] == 1:
+            shutil.copytree(folder, tmp_path / "first")
+
+    whole = fit(job, resolve(job.model), splits, report=keep)
+    log: list[Record] = []
+    again = fit(job, resolve(job.model), splits, resume_from=tmp_path / "first", log=log.append)
+    assert again.floor == whole.floor
+    assert "head" not in [record["kind"] for record in log], "the head is among the checkpoint's weights"
+    assert largest_difference(adapter.trainable_state(again.model), adapter.trainable_state(whole.model)) == 0
