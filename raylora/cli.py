@@ -112,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
         metavar="'section.key=value ...'",
         help="accuracy: one to compare, over the job; may be given often, or be `tutorial` (default: it, and the job)",
     )
+    bench.add_argument(
+        "--samples", type=int, default=0, help="accuracy: of tune.space, each from both starts of the head (default 0)"
+    )
     bench.add_argument("--sweep-rows", type=_count, default=200, help="tune: train rows of a sweep (default 200)")
     bench.add_argument("--adapters", type=_count, default=100_000, help="scale: in one table (default 100000)")
     bench.add_argument("--workers", type=_count, default=64, help="scale: of one sweep (default 64)")
@@ -295,8 +298,9 @@ def _bench(options: argparse.Namespace) -> None:
         check_files(job, ("train", "test"))
         from raylora.bench.accuracy import bench
 
-        settings = {words: _setting(words, job) for words in options.setting or ["tutorial", ""]}
-        bench(job, settings, options.seeds, options.threads, say=_say)
+        words = options.setting or ([] if options.samples else ["tutorial", ""])
+        settings = {each or "the job itself": _setting(each, job) for each in words}
+        bench(job, settings, options.samples, options.seeds, options.threads, say=_say)
     elif options.what == "train":
         check_files(job, ("train", "validation", "test"))
         from raylora.bench.train import bench

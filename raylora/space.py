@@ -14,6 +14,7 @@ from raylora.faults import did_you_mean
 Kind = Literal["choice", "grid", "uniform", "quniform", "loguniform", "randint", "fixed"]
 BOUNDS: dict[str, int] = {"uniform": 2, "quniform": 3, "loguniform": 2, "randint": 2}
 
+REDRAWS = 100  # after so many the space is taken to hold no other sample
 RATIO = "lora.lora_alpha_ratio"
 # what a trial cannot have of its own: the rows are read and split once for the sweep, and it runs where the sweep runs
 OUTSIDE = ("data.", "ray.", "tune.", "seed", "run_name", "storage_path")
@@ -82,7 +83,8 @@ def parse_space(job: Job) -> dict[str, Domain]:
 def draw_samples(job: Job, space: Mapping[str, Domain]) -> list[dict[str, Any]]:
     """The samples of a random or grid search, in order: `num_samples` times the grid, the other keys drawn anew.
 
-    A pure function of the space and `seed`; a longer list begins with the shorter one.
+    A pure function of the space and `seed`; a longer list begins with the shorter one. No sample comes twice: one that
+    did is drawn again, and left out where the space holds no other.
     """
     import numpy as np
 
@@ -93,7 +95,11 @@ def draw_samples(job: Job, space: Mapping[str, Domain]) -> list[dict[str, Any]]:
     for _ in range(job.tune.num_samples):
         for point in itertools.product(*grids.values()):
             fixed = dict(zip(grids, point, strict=True))
-            samples.append({key: fixed[key] if key in fixed else d.draw(random) for key, d in space.items()})
+            for _ in range(REDRAWS):
+                sample = {key: fixed[key] if key in fixed else d.draw(random) for key, d in space.items()}
+                if sample not in samples:
+                    samples.append(sample)
+                    break
     return samples
 
 

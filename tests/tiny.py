@@ -87,6 +87,7 @@ def tiny_job(base: Path, **changes: Any) -> Job:
     settings = {
         "model.base_model": str(base),
         "lora.lora_dropout": 0.0,
+        "lora.target_modules": "auto",
         "lora.r": 4,
         "train.bf16": False,
         "train.floor": False,

@@ -2,6 +2,7 @@
 
 import statistics
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,6 +10,7 @@ from raylora.bench.rows import make_splits
 from raylora.bench.verdict import cpu
 from raylora.config import Job
 from raylora.floor import metric_of
+from raylora.leaderboard import describe
 from raylora.model.bank import Bank
 from raylora.model.find import BaseFolder, resolve
 from raylora.model.fit import Splits, Worker, build
@@ -16,6 +18,7 @@ from raylora.model.packing import pack_key
 from raylora.model.start import Start, local_start
 from raylora.model.tokens import Collator
 from raylora.records import Say
+from raylora.space import draw_samples, parse_space, trial_job
 
 # what raylora's defaults were before docs/accuracy.md: the DistilBERT tutorial's
 TUTORIAL = {
@@ -43,7 +46,7 @@ class Reached:
         return self.test[self.best]
 
 
-def bench(job: Job, settings: Mapping[str, Job], seeds: int, threads: int | None, say: Say) -> None:
+def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threads: int | None, say: Say) -> None:
     """Print the baselines' test scores, and each setting's after each epoch and at its best epoch, as means over seeds.
 
     Settings that differ only in what trials of a pack may differ in are trained together, over one base.
@@ -51,8 +54,12 @@ def bench(job: Job, settings: Mapping[str, Job], seeds: int, threads: int | None
     Args:
         job: with parquet files for train and test, and for validation where it is not split off train.
         settings: jobs by name, on the rows of `job`.
+        samples: so many of `tune.space` are settings too, each with either start of the head; how the scores after
+            the first epoch rank them is then held against how the last ones do.
     """
     base, metric = resolve(job.model), metric_of(job.train.metric_for_best_model)
+    drawn = {init: _samples(job, samples, init) for init in ("probe", "random")} if samples else {}
+    settings = {**settings, **{name: one for group in drawn.values() for name, one in group.items()}}
     say(f"cpu        {cpu()}")
     floors: list[tuple[float, float]] = []
     found: dict[str, list[Reached]] = {name: [] for name in settings}
@@ -66,26 +73,54 @@ def bench(job: Job, settings: Mapping[str, Job], seeds: int, threads: int | None
         say(
             f"seed {seed}    {len(splits.train):,} / {len(splits.validation):,} / {len(splits.test):,} rows, "
             f"{len(splits.labels)} labels; test {metric}: TF-IDF {floors[-1][0]:.4f}, linear probe {floors[-1][1]:.4f} "
-            f"(on {len(shown.rows):,} rows; {seconds:.1f} s, the floor's part {start.floor.seconds:.1f})"
+            f"({seconds:.1f} s, the floor's part {start.floor.seconds:.1f})"
         )
         for names in _packs(jobs):
-            worker = Worker(threads=threads)
-            reached = train_pack({name: jobs[name] for name in names}, base, splits, start, worker, metric)
-            for name, one in reached.items():
+            pack = {name: jobs[name] for name in names}
+            for name, one in train_pack(pack, base, splits, start, Worker(threads=threads), metric).items():
                 found[name].append(one)
-                epochs = " ".join(f"{score:.4f}" for score in one.test)
-                say(f"  {name:<40} {one.score:.4f}  by epoch {epochs}  validation {one.validation[one.best]:.4f}")
+                say(f"  {name:<60} {one.score:.4f}  by epoch {_shown(one.test)}  {one.train_s / 60:.1f} min")
     say(f"means      of {seeds} seed{'s' * (seeds > 1)}, test {metric}")
     for name, scores in zip(("TF-IDF", "linear probe"), zip(*floors, strict=True), strict=True):
-        say(f"  {name:<40} {statistics.mean(scores):.4f}")
+        say(f"  {name:<60} {statistics.mean(scores):.4f}")
     for name, runs in found.items():
-        epochs = zip(*(run.test for run in runs), strict=False)
-        each = " ".join(f"{statistics.mean(scores):.4f}" for scores in epochs)
-        mean = statistics.mean(run.score for run in runs)
-        spread = f" ± {statistics.stdev(run.score for run in runs):.4f}" if seeds > 1 else ""
-        minutes = statistics.mean(run.train_s for run in runs) / 60
-        validation = statistics.mean(run.validation[run.best] for run in runs)
-        say(f"  {name:<40} {mean:.4f}{spread}  by epoch {each}  validation {validation:.4f}  {minutes:.1f} min")
+        scores = [run.score for run in runs]
+        spread = f" ± {statistics.stdev(scores):.4f}" if seeds > 1 else ""
+        each = _shown([statistics.mean(epoch) for epoch in zip(*(run.test for run in runs), strict=False)])
+        say(
+            f"  {name:<60} {statistics.mean(scores):.4f}{spread}  by epoch {each}  "
+            f"validation {statistics.mean(run.validation[run.best] for run in runs):.4f}"
+        )
+    for init, group in drawn.items():
+        ranks = _rank_correlation([found[name] for name in group])
+        say(f"ranks      head_init={init}: correlation of epoch 1 with the last {ranks:.2f}")
+
+
+def _samples(job: Job, count: int, head_init: str) -> dict[str, Job]:
+    """Samples of the job's search space, by what they are."""
+    own = job.replace({"tune.num_samples": count, "train.head_init": head_init})
+    samples = draw_samples(own, parse_space(own))
+    return {f"head_init={head_init} {describe(sample)}": trial_job(own, sample) for sample in samples}
+
+
+def _rank_correlation(settings: Sequence[Sequence[Reached]]) -> float:
+    """Spearman's, on validation, of how settings rank after one epoch and at their end; the mean over seeds.
+
+    NaN where all settings score the same.
+    """
+    from scipy.stats import ConstantInputWarning, spearmanr
+
+    found: list[float] = []
+    for runs in zip(*settings, strict=True):
+        first, last = [run.validation[0] for run in runs], [run.validation[-1] for run in runs]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConstantInputWarning)
+            found.append(float(spearmanr(first, last).statistic))  # pyright: ignore[reportAttributeAccessIssue]
+    return statistics.mean(found)
+
+
+def _shown(scores: Sequence[float]) -> str:
+    return " ".join(f"{score:.4f}" for score in scores)
 
 
 def _start(job: Job, base: BaseFolder, splits: Splits) -> tuple[Start, float]:
@@ -93,7 +128,9 @@ def _start(job: Job, base: BaseFolder, splits: Splits) -> tuple[Start, float]:
     started = time.perf_counter()
     wanted = job.replace({"train.head_init": "probe", "train.floor": True})
     model = build(wanted, base, splits.labels, splits.tokenizer.pad_id)
-    return local_start(wanted, splits, model), time.perf_counter() - started
+    return local_start(
+        wanted, splits, model, floor_rows=len(splits.train) + len(splits.test or ())
+    ), time.perf_counter() - started
 
 
 def _packs(jobs: Mapping[str, Job]) -> list[list[str]]:

@@ -66,8 +66,8 @@ def make_splits(job: Job, base: "BaseFolder") -> "Splits":
         """All rows in their order, and the texts' hashes."""
         texts, names = read_rows(job, side)
         tokens = table_of(encode(texts, spec))
-        pairs = [text if isinstance(text, tuple) else (text, None) for text in texts]
-        hashes = np.array([text_hash(*pair, job.seed) for pair in pairs], dtype=np.uint64)
+        pairs: list[Any] = [text if isinstance(text, tuple) else (text, None) for text in texts]
+        hashes = np.array([text_hash(one, other, job.seed) for one, other in pairs], dtype=np.uint64)
         ids = np.array([labels.index(name) for name in names])
         order = canonical_order(hashes, ids)
         return _some(TokenTable(tokens.chunks, np.arange(len(ids)), ids, tokens.lengths), order), hashes[order]

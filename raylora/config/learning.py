@@ -49,6 +49,11 @@ class ModelSection(Section):
         default="sentence-transformers/all-MiniLM-L6-v2", description="hub id or local folder"
     )
     revision: str | None = Field(default=None, description="branch, tag or commit on the hub")
+    pooling: Literal["auto", "cls", "mean"] = Field(
+        default="auto",
+        description="what the head sees: the first token or the mean of all; auto = the architecture's own; mean needs "
+        "one that Transformers can pool so (ModernBERT, EuroBERT)",
+    )
     trust_remote_code: bool = Field(default=False, description="run Python code that comes with the base model")
 
 
@@ -69,8 +74,6 @@ class LoraSection(Section):
     def targets_are_named(self) -> Self:
         if isinstance(self.target_modules, str) and self.target_modules not in ("auto", "all-linear"):
             raise ValueError(f"`target_modules` must be auto, all-linear or a list, found '{self.target_modules}'")
-        if self.target_modules == "all-linear" and self.layers_to_transform is not None:
-            raise ValueError("`layers_to_transform` needs `target_modules: auto` or a list of names, as in PEFT")
         return self
 
 

@@ -38,6 +38,7 @@ class Card:
     base_digest: str
     max_length: int
     problem_type: str = "single_label_classification"
+    pooling: str = "auto"
     metrics: dict[str, Any] = field(default_factory=dict)
     floor: dict[str, Any] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
@@ -75,9 +76,9 @@ def target_modules(lora: LoraSection, model: "PreTrainedModel") -> str | list[st
     Raises:
         ConfigError: a named module is not in the base; lists the ones that are.
     """
-    if lora.target_modules == "all-linear":
-        return "all-linear"
     known = linear_names(model)
+    if lora.target_modules == "all-linear":  # PEFT takes layers only beside names
+        return known if lora.layers_to_transform is not None else "all-linear"
     if isinstance(lora.target_modules, str):
         wished = QUERY_VALUE.get(model.config.model_type)
         for names in [wished] if wished else USUAL_NAMES:
@@ -233,6 +234,7 @@ def _readme(card: Card, config: "LoraConfig") -> str:
         for split, scores in card.metrics.items()
     )
     id2label = dict(enumerate(card.labels))
+    pooling = f', classifier_pooling="{card.pooling}"' if card.pooling != "auto" else ""
     floor = _floor_rows(card.floor)
     return f"""---
 base_model: {card.base_model}
@@ -258,7 +260,7 @@ or without raylora (where `adapter_config.json` names a folder, `base_model_name
 from peft import AutoPeftModelForSequenceClassification
 id2label = {id2label}
 model = AutoPeftModelForSequenceClassification.from_pretrained(
-    "adapter", num_labels={len(card.labels)}, id2label=id2label, label2id={{v: k for k, v in id2label.items()}}
+    "adapter", num_labels={len(card.labels)}, id2label=id2label, label2id={{v: k for k, v in id2label.items()}}{pooling}
 )
 ```
 """

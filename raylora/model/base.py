@@ -11,11 +11,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from raylora.errors import ModelError
+from raylora.errors import ConfigError, ModelError
 from raylora.model.find import BaseFolder
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "gpt2", "gpt_neox")
 
 
 def read_config(base: BaseFolder, labels: tuple[str, ...], dropout: bool) -> Any:
@@ -23,6 +26,7 @@ def read_config(base: BaseFolder, labels: tuple[str, ...], dropout: bool) -> Any
 
     Raises:
         ModelError: the config cannot be read.
+        ConfigError: the architecture cannot pool as `model.pooling` says.
     """
     from transformers import AutoConfig
 
@@ -37,11 +41,27 @@ def read_config(base: BaseFolder, labels: tuple[str, ...], dropout: bool) -> Any
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(f"{base.path}/config.json cannot be used: {error}") from None
     config.problem_type = "single_label_classification"
+    if base.pooling != "auto":
+        _set_pooling(config, base.pooling)
     if not dropout:
         for name, value in config.to_dict().items():
             if ("dropout" in name or name.endswith("_pdrop")) and isinstance(value, float):
                 setattr(config, name, 0.0)
     return config
+
+
+def _set_pooling(config: Any, pooling: str) -> None:
+    """By the architecture's own setting, so that plain PEFT and Transformers load the very same adapter."""
+    kind = config.model_type
+    if hasattr(config, "classifier_pooling"):
+        config.classifier_pooling = {"cls": "bos", "mean": "mean"}[pooling] if kind == "eurobert" else pooling
+    elif pooling == "mean":
+        raise ConfigError(
+            f"`model.pooling: mean`: Transformers' classifier of {kind} sees the first or last token alone, and an "
+            "adapter that pools otherwise would not load with plain PEFT. Set auto; ModernBERT and EuroBERT have mean."
+        )
+    elif getattr(config, "is_decoder", False) or kind in DECODERS:
+        raise ConfigError(f"`model.pooling: cls`: {kind} is a decoder, whose last token alone has seen all. Set auto.")
 
 
 def load_tokenizer(path: str) -> "PreTrainedTokenizerBase":

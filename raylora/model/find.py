@@ -33,7 +33,7 @@ CARRIED = {
 class BaseFolder:
     """A resolved base model: `path` holds its files, `origin` says in words where they came from.
 
-    `digest` is that of its weights where other machines must find the same ones (`pin`).
+    `digest` is that of its weights where other machines must find the same ones (`pin`); `pooling` of `model.pooling`.
     """
 
     id: str
@@ -42,6 +42,7 @@ class BaseFolder:
     origin: str
     trust_remote_code: bool = False
     digest: str | None = None
+    pooling: str = "auto"
 
 
 def resolve(model: ModelSection) -> BaseFolder:
@@ -54,7 +55,7 @@ def resolve(model: ModelSection) -> BaseFolder:
     tried: list[str] = []
 
     def found(path: str | Path, origin: str) -> BaseFolder:
-        return BaseFolder(name, revision, os.path.abspath(path), origin, model.trust_remote_code)
+        return BaseFolder(name, revision, os.path.abspath(path), origin, model.trust_remote_code, pooling=model.pooling)
 
     folder = Path(name).expanduser()
     if (folder / "config.json").is_file():
@@ -157,4 +158,4 @@ def here(base: BaseFolder) -> BaseFolder:
             f"base model {base.id} in {found.path} on {os.uname().nodename} has other weights than where the job "
             "started. Set `model.revision` to a commit, or put one copy where all nodes see it."
         )
-    return replace(found, digest=base.digest)
+    return replace(found, digest=base.digest, pooling=base.pooling)

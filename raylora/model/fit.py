@@ -292,6 +292,7 @@ def card_of(job: Job, base: BaseFolder, splits: Splits, fitted: Fitted) -> Card:
         revision=base.revision,
         base_digest=weights_digest(base),
         max_length=job.data.max_length,
+        pooling=base.pooling,
         metrics={split: {**s.as_dict(), "dtype": fitted.dtype} for split, s in scores.items() if s},
         data=splits.facts,
         floor=fitted.floor or {},

@@ -39,7 +39,8 @@ class Predictor:
         self.card = adapter.read_card(folder)
         self.labels = self.card.labels
         name, revision = self.card.base_model, self.card.revision
-        base = resolve(ModelSection(base_model=name, revision=revision, trust_remote_code=trust_remote_code))
+        asked = {"base_model": name, "revision": revision, "pooling": self.card.pooling}
+        base = resolve(ModelSection.model_validate({**asked, "trust_remote_code": trust_remote_code}))
         digest = weights_digest(base)
         if digest != self.card.base_digest:
             raise ModelError(

@@ -45,6 +45,7 @@ def make_start(
     model: nn.Module,
     features_of: Callable[[Collator], Features],
     is_main: bool = True,
+    floor_rows: int | None = None,
 ) -> Start:
     """The start of a run, a pure function of its rows and its base.
 
@@ -55,6 +56,7 @@ def make_start(
         model: as it will be trained, before its first step.
         features_of: the frozen base's features of a table's rows, in order; called on every worker in the same order.
         is_main: False on workers whose weights will be taken from the first one's; they get nothing.
+        floor_rows: of each split that the floor is shown on; None = a small part of the run's work.
     """
     wanted, last = job.train.floor or job.train.head_init == "probe", last_linear(model)
     if not wanted or last is None:
@@ -62,7 +64,8 @@ def make_start(
     spec, num_labels = splits.tokenizer, len(splits.labels)
     train = Collator(_some(splits.train, spread(splits.train.label_ids, TRAIN_ROWS)), spec)
     known = features_of(train)
-    floor = _floor(job, splits, train, known, features_of, is_main) if job.train.floor else None
+    count = floor_rows or _floor_rows(job, len(splits.train))
+    floor = _floor(splits, train, known, features_of, count, is_main) if job.train.floor else None
     if not is_main or job.train.head_init != "probe":
         return Start(None, floor)
     layer = getattr(*last)
@@ -70,28 +73,31 @@ def make_start(
     return Start(HeadStart(HEAD_SCALE * probe.weight, HEAD_SCALE * probe.bias), floor)
 
 
-def local_start(job: Job, splits: "Splits", model: Any) -> Start:
+def local_start(job: Job, splits: "Splits", model: Any, floor_rows: int | None = None) -> Start:
     """`make_start` in one process."""
 
     def features_of(split: Collator) -> Features:
         return join(features(model, split, sorted_batches(split.table.lengths, job.train.per_device_eval_batch_size)))
 
-    return make_start(job, splits, model, features_of)
+    return make_start(job, splits, model, features_of, floor_rows=floor_rows)
+
+
+def _floor_rows(job: Job, train_rows: int) -> int:
+    """A training step costs about three forwards."""
+    fewest, most = FLOOR_ROWS
+    return min(most, max(fewest, int(FLOOR_SHARE * 3 * job.train.num_train_epochs * train_rows)))
 
 
 def _floor(
-    job: Job,
     splits: "Splits",
     train: Collator,
     known: Features,
     features_of: Callable[[Collator], Features],
+    count: int,
     is_main: bool,
 ) -> Floor | None:
     """Both baselines fitted on rows of train, and what they say of the other splits."""
     started = time.perf_counter()
-    fewest, most = FLOOR_ROWS
-    # a training step costs about three forwards
-    count = min(most, max(fewest, int(FLOOR_SHARE * 3 * job.train.num_train_epochs * len(splits.train))))
     places = {name: spread(table.label_ids, count) for name, table in splits.scored().items()}
     shown = {name: Collator(_some(splits.scored()[name], rows), splits.tokenizer) for name, rows in places.items()}
     seen = {name: features_of(split) for name, split in shown.items()}

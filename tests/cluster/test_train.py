@@ -76,6 +76,29 @@ def test_one_adapter_has_one_eval_loss_on_one_and_on_two_workers(job: Job) -> No
     assert one.test.loss == pytest.approx(two.test.loss, abs=1e-6)
 
 
+def test_any_number_of_workers_starts_from_the_same_probe_above_the_same_floor(job: Job) -> None:
+    still = job.replace({"train.learning_rate": 1e-12, "train.floor": True, "train.per_device_eval_batch_size": 5})
+    lines: list[str] = []
+    one = run(still, "one", lines)
+    for count in (2, 3):
+        more = run(still, str(count), ray__num_workers=count)
+        assert furthest(one, more) < 1e-4, "what has not been trained is the probe"
+        assert one.floor and more.floor
+        assert {**more.floor, "seconds": 0} == {**one.floor, "seconds": 0}
+    assert any(re.match(r"head +starts from a linear probe", line) for line in lines)
+    assert any(
+        re.match(r"floor +TF-IDF 0\.\d{4}, linear probe 0\.\d{4}  \(validation accuracy", line) for line in lines
+    )
+    folder = Path(one.folder_uri)
+    metrics = json.loads((folder / "metrics.json").read_text())
+    card = json.loads((folder / "adapter" / "raylora.json").read_text())
+    assert metrics["floor"] == card["floor"] == one.floor
+    assert metrics["floor"]["test"]["rows"] == 31
+    history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
+    assert [r["kind"] for r in history][:3] == ["model", "head", "floor"]
+    assert "linear probe |" in (folder / "adapter" / "README.md").read_text()
+
+
 def test_the_run_folder_holds_what_the_design_says(job: Job) -> None:
     lines: list[str] = []
     result = run(job, "first", lines, train__num_train_epochs=2)

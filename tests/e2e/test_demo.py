@@ -49,6 +49,8 @@ def test_the_main_job_says_what_it_reads_trains_and_reaches(demo: Demo, reviews:
     assert len(re.findall(r"^epoch [123] +accuracy 0\.\d{4}  f1 0\.\d{4}", demo.output, re.M)) == 3
     assert "left)" in demo.output
     assert re.search(r"^validation accuracy 0\.\d{4}  f1 0\.\d{4}", demo.output, re.M)
+    assert re.search(r"^floor +TF-IDF 0\.\d{4}, linear probe 0\.\d{4}", demo.output, re.M)
+    assert re.search(r"^floor +validation accuracy \+0\.\d{4} against .* \(95 % interval", demo.output, re.M)
     for sentence in NEW_SENTENCES:
         assert re.search(rf"^(negative|positive) +[01]\.\d{{4}}  {re.escape(sentence)}$", demo.output, re.M)
 

@@ -216,3 +216,12 @@ def test_a_broken_or_foreign_adapter_is_refused(bases: Bases, tmp_path: Path) ->
     (folder / "raylora.json").write_text(json.dumps(card | {"base_digest": "0" * 64}))
     with pytest.raises(ModelError, match="was trained on"):
         raylora.load(folder)
+
+
+def test_every_linear_layer_of_some_layers_alone(bases: Bases) -> None:
+    """PEFT itself takes `layers_to_transform` only beside names."""
+    job = tiny_job(bases("bert"), lora__target_modules="all-linear", lora__layers_to_transform=[1])
+    model = build(job, resolve(job.model), ("a", "b"), 0)
+    adapted = {name.partition(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name}
+    assert len(adapted) == 6, "query, key, value and three dense layers"
+    assert all(".layer.1." in name for name in adapted)

@@ -1,6 +1,7 @@
 """What the benches count, draw and compare, on numbers worked out by hand."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pyarrow.parquet
 import pytest
 from tiny import demo_splits, tiny_job
 
+from raylora.bench import accuracy
 from raylora.bench.flops import flops_per_row
 from raylora.bench.packs import Trained, trials_of
 from raylora.bench.processes import run_together
@@ -136,3 +138,22 @@ def test_a_rival_that_fails_is_an_error_with_its_own_words() -> None:
     with pytest.raises(TrainingError, match=r"bench of 'packed' failed:(.|\n)*FileNotFoundError"):
         tree = json.dumps(Job().replace({"data.train": "nope.parquet"}).model_dump())
         run_together("raylora.bench.packs", [("packed", tree, "0", "1", "1")] * 2)
+
+
+def test_bench_accuracy_shows_baselines_settings_and_ranks(data: Job, bases: Bases) -> None:
+    """Two seeds; rows without a validation file are split as a job splits them."""
+    space = {"train.learning_rate": {"grid": [1e-12, 1e-2]}}
+    job = tiny_job(bases("bert"), train__num_train_epochs=2, tune__space=space).replace(
+        {"data.train": data.data.train, "data.test": data.data.validation}
+    )
+    lines: list[str] = []
+    settings = {"alone": job.replace({"train.per_device_train_batch_size": 4}), "two": job}
+    accuracy.bench(job, settings, samples=1, seeds=2, threads=1, say=lines.append)
+    said = "\n".join(lines)
+    assert re.search(r"^seed 42 +51 / 13 / 32 rows, 2 labels; test accuracy: TF-IDF 0\.\d{4}", said, re.M)
+    means = said[said.index("means      of 2 seeds") :]
+    for name in ("TF-IDF", "linear probe", "alone", "two", "head_init=random learning_rate=0.01"):
+        assert re.search(rf"^  {name} +0\.\d{{4}}", means, re.M)
+    (still,) = re.findall(r"head_init=probe learning_rate=1e-12 +\S+ ± \S+  by epoch (\S+) (\S+)", means)
+    assert still[0] == still[1], "nothing is learned at that rate: the probe's own score"
+    assert len(re.findall(r"^ranks +head_init=\w+: correlation of epoch 1 with the last ", said, re.M)) == 2

@@ -72,11 +72,12 @@ def test_samples_are_the_seeds_and_a_longer_search_begins_with_the_shorter() -> 
 
 
 def test_a_grid_is_run_whole_and_the_rest_drawn_for_each_point() -> None:
-    space = {"lora.r": {"grid": [4, 8]}, "lora.lora_dropout": {"grid": [0.0, 0.1]}, "train.weight_decay": 0.01}
+    rates = {"uniform": [0.0, 0.1]}
+    space = {"lora.r": {"grid": [4, 8]}, "lora.lora_dropout": {"grid": [0.0, 0.1]}, "train.weight_decay": rates}
     samples = draw_samples(j := job(space, num_samples=2), parse_space(j))
     points = [(s["lora.r"], s["lora.lora_dropout"]) for s in samples]
     assert points == [(4, 0.0), (4, 0.1), (8, 0.0), (8, 0.1)] * 2
-    assert {s["train.weight_decay"] for s in samples} == {0.01}
+    assert len({s["train.weight_decay"] for s in samples}) == 8
 
 
 def test_a_grid_search_runs_every_choice() -> None:
@@ -131,3 +132,12 @@ def test_hyperband_needs_an_end_and_two_objectives_no_scheduler() -> None:
     assert Job().replace({"tune.scheduler": "hyperband", "tune.time_budget_s": 60}).tune.scheduler == "hyperband"
     with pytest.raises(ConfigError, match="two objectives need `scheduler: none`"):
         Job().replace({"tune.metric": ["accuracy", "trainable_parameters"]})
+
+
+def test_equal_samples_are_drawn_once() -> None:
+    space = {"lora.r": {"choice": [4, 8]}, "train.optim": {"choice": ["sgd", "adamw_torch"]}}
+    few, many = job(space, num_samples=3), job(space, num_samples=50)
+    assert len(draw_samples(few, parse_space(few))) == 3
+    assert len(draw_samples(many, parse_space(many))) == 4, "the space holds no more"
+    whole = job(space, num_samples=5, search_alg="grid")
+    assert len(draw_samples(whole, parse_space(whole))) == 4, "a grid is not run five times over"

@@ -46,7 +46,8 @@ def _change(folder: Path, trusted: bool) -> str:
     splits = prepare(own, list_sources(own.data), spec).load()
     table = splits.validation
     rows = np.arange(min(ROWS, len(table.rows)))  # their order is that of their texts' hashes
-    model = ModelSection(base_model=card.base_model, revision=card.revision, trust_remote_code=trusted)
+    asked = {"base_model": card.base_model, "revision": card.revision, "pooling": card.pooling}
+    model = ModelSection.model_validate({**asked, "trust_remote_code": trusted})
     exact, coarse = (_labels(model, folder, table, rows, int8) for int8 in (False, True))
     right = table.label_ids[rows]
     return (

@@ -151,7 +151,8 @@ def _base_model(job: Job) -> ModelSection:
         except RayLoraError:
             continue
         trusted = job.model.trust_remote_code
-        return ModelSection(base_model=card.base_model, revision=card.revision, trust_remote_code=trusted)
+        asked = {"base_model": card.base_model, "revision": card.revision, "pooling": card.pooling}
+        return ModelSection.model_validate({**asked, "trust_remote_code": trusted})
     return job.model
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from raylora.errors import ModelError
 from raylora.model import adapter
 from raylora.model.bank.layers import is_fed_positions
 from raylora.model.base import load_base, load_tokenizer, read_config
-from raylora.model.find import resolve, weights_digest
+from raylora.model.find import BaseFolder, resolve, weights_digest
 from raylora.model.packing import NotPackable
 from raylora.model.precision import bf16_pays
 from raylora.model.serving.adapter import (
@@ -61,7 +62,7 @@ class ServedBase:
         self.folder = resolve(model)
         self.digest = weights_digest(self.folder)
         self.dtype, self.device, self.int8 = dtype, device, int8
-        self.model = self._load(ANY_LABELS, dtype)
+        self.model = self._load(self.folder, ANY_LABELS, dtype)
         if int8:
             to_int8(self.model)
         self.rows = Rows()
@@ -70,9 +71,9 @@ class ServedBase:
         self.specs: dict[tuple[bytes, ...], TokenizerSpec] = {}
         self.layouts: dict[tuple[Place, ...], Layout] = {}
 
-    def _load(self, labels: tuple[str, ...], dtype: torch.dtype) -> "PreTrainedModel":
-        pad_id: Any = load_tokenizer(self.folder.path).pad_token_id
-        loaded = load_base(self.folder, read_config(self.folder, labels, dropout=False), pad_id, dtype)
+    def _load(self, folder: BaseFolder, labels: tuple[str, ...], dtype: torch.dtype) -> "PreTrainedModel":
+        pad_id: Any = load_tokenizer(folder.path).pad_token_id
+        loaded = load_base(folder, read_config(folder, labels, dropout=False), pad_id, dtype)
         loaded.model.requires_grad_(False)
         return loaded.model.to(self.device).eval()  # pyright: ignore[reportArgumentType]
 
@@ -89,7 +90,7 @@ class ServedBase:
                 f"this endpoint runs {self.folder.id} with {self.digest[:12]}…. One endpoint serves one base model."
             )
         spec = self._spec(files)
-        if merged or why_alone(files.config):
+        if merged or why_alone(files.config) or files.card.pooling != self.folder.pooling:
             return self._whole(files, spec)
         return read_shared(files, self.model, spec, self.layouts)
 
@@ -102,7 +103,8 @@ class ServedBase:
         return self.specs[key]
 
     def _whole(self, files: Files, spec: TokenizerSpec) -> ServedAdapter:
-        tuned: Any = adapter.load_weights(self._load(files.card.labels, torch.float32), files.folder)
+        own = replace(self.folder, pooling=files.card.pooling)
+        tuned: Any = adapter.load_weights(self._load(own, files.card.labels, torch.float32), files.folder)
         merged: Any = tuned.merge_and_unload(safe_merge=True)
         merged = merged.to(self.device, self.dtype).eval()
         if self.int8:

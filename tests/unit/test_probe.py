@@ -1,0 +1,81 @@
+"""Logistic regression on features, as weights for a head."""
+
+import numpy as np
+import pytest
+
+from raylora.probe import GRID, fit_probe, spread
+
+
+def blobs(labels: int, rows: int, width: int = 6) -> tuple[np.ndarray, np.ndarray]:
+    """Features around a centre per label, shifted and scaled very differently from one to the next."""
+    random = np.random.default_rng(0)
+    ids = random.integers(labels, size=rows)
+    centres = random.normal(size=(labels, width)) * 3
+    features = centres[ids] + random.normal(size=(rows, width))
+    return (features * 10.0 ** np.arange(-3, width - 3) + 5).astype(np.float32), ids
+
+
+@pytest.mark.parametrize("labels", [2, 5])
+def test_weights_in_the_features_own_scale_give_the_regressions_probabilities(labels: int) -> None:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.preprocessing import StandardScaler
+
+    random = np.random.default_rng(1)
+    ids = np.arange(200) % labels
+    features = (random.normal(size=(200, 6)) + ids[:, None] + 7).astype(np.float32)
+    probe = fit_probe(features, ids, labels)
+    scaled = StandardScaler().fit_transform(features.astype(np.float64))
+    own = LogisticRegression(C=probe.c, max_iter=1000, tol=1e-8).fit(scaled, ids).predict_proba(scaled)
+    logits = probe.logits(features).astype(np.float64)
+    found = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    assert np.abs(found - own).max() < 2e-3
+
+
+def test_a_separable_set_is_learned_whatever_the_features_scale() -> None:
+    features, ids = blobs(4, 400)
+    assert (fit_probe(features, ids, 4).logits(features).argmax(axis=1) == ids).mean() > 0.95
+
+
+def test_the_penalty_is_the_one_with_the_lowest_held_out_loss() -> None:
+    random = np.random.default_rng(0)
+    noise = random.normal(size=(600, 100)).astype(np.float32)  # nothing to learn: the strongest penalty loses least
+    assert fit_probe(noise, np.arange(600) % 2, 2).c == GRID[0]
+    features, ids = blobs(3, 600)
+    assert fit_probe(features, ids, 3).c == GRID[-1]
+
+
+def test_a_label_without_rows_is_never_the_answer_and_one_row_is_enough_for_one() -> None:
+    features, ids = blobs(3, 90)
+    ids = np.where(ids == 1, 3, ids)
+    ids[0] = 4
+    probe = fit_probe(features, ids, 5)
+    assert probe.weight.shape == (5, features.shape[1])
+    assert not probe.weight[1].any()
+    assert set(probe.logits(features).argmax(axis=1)) <= {0, 2, 3, 4}
+
+
+def test_a_layer_without_a_bias_gets_a_probe_without_one() -> None:
+    features, ids = blobs(3, 300)
+    probe = fit_probe(features - features.mean(axis=0), ids, 3, bias=False)
+    assert not probe.bias.any()
+
+
+def test_a_feature_that_never_varies_stays_out_of_the_way() -> None:
+    features, ids = blobs(3, 300)
+    probe = fit_probe(np.concatenate([features, np.full((300, 1), 2.0, np.float32)], axis=1), ids, 3)
+    assert np.isfinite(probe.weight).all()
+    assert np.abs(probe.weight[:, -1]).max() < 1e-3
+
+
+def test_the_same_rows_give_the_same_weights_to_the_bit() -> None:
+    features, ids = blobs(5, 300)
+    assert np.array_equal(fit_probe(features, ids, 5).weight, fit_probe(features, ids, 5).weight)
+
+
+def test_a_sample_keeps_every_labels_share_and_at_least_one_row() -> None:
+    ids = np.array([0] * 900 + [1] * 99 + [2])
+    np.random.default_rng(0).shuffle(ids)
+    places = spread(ids, 100)
+    assert np.array_equal(places, np.sort(places))
+    assert np.bincount(ids[places]).tolist() == [90, 10, 1]
+    assert np.array_equal(spread(ids, 5000), np.arange(1000))
