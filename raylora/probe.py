@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from raylora.metrics import score
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -105,8 +107,8 @@ def _losses(scaled: "np.ndarray", ids: "np.ndarray", held_out: "np.ndarray", bia
     for c in GRID:
         with quiet():
             model.set_params(C=c).fit(scaled[fitted], ids[fitted])
-        log_probabilities = model.predict_log_proba(scaled[held_out])
-        losses[c] = float(-log_probabilities[np.arange(int(held_out.sum())), ids[held_out]].mean())
+        coefficients, intercepts = _per_label(model)
+        losses[c] = score(scaled[held_out] @ coefficients.T + intercepts, ids[held_out]).loss
         if losses[c] > min(losses.values()):
             break
     return losses

@@ -62,7 +62,8 @@ class LoraSection(Section):
     lora_alpha: Count = Field(default=32, description="the update is scaled by lora_alpha / r")
     lora_dropout: Probability = Field(default=0.1, description="dropout before the LoRA matrices")
     target_modules: str | list[str] = Field(
-        default="auto", description="auto = query and value projections; a list of module names; all-linear"
+        default="all-linear",
+        description="all-linear = every linear layer but the head; auto = query and value projections; module names",
     )
     bias: Literal["none", "all", "lora_only"] = Field(default="none", description="biases trained with the adapter")
     layers_to_transform: list[int] | None = Field(default=None, description="null = every layer")
@@ -79,8 +80,8 @@ class LoraSection(Section):
 
 class TrainSection(Section):
     num_train_epochs: Count = Field(default=3, description="passes over the train split; each ends in an evaluation")
-    learning_rate: Positive = Field(default=5.0e-4, description="highest rate of the schedule")
-    per_device_train_batch_size: Count = Field(default=8, description="rows a worker steps together")
+    learning_rate: Positive = Field(default=1.0e-3, description="highest rate of the schedule")
+    per_device_train_batch_size: Count = Field(default=16, description="rows a worker steps together")
     per_device_eval_batch_size: Count = Field(default=64, description="rows a worker scores together")
     gradient_accumulation_steps: Count = Field(default=1, description="batches a worker adds up to one step")
     optim: Literal["adamw_torch", "adamw_torch_fused", "adafactor", "sgd"] = Field(

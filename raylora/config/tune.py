@@ -16,7 +16,7 @@ class TuneSection(Section):
         default={
             "lora.r": {"choice": [4, 8, 16]},
             "lora.lora_alpha_ratio": {"choice": [1, 2, 4]},
-            "train.learning_rate": {"loguniform": [2e-4, 4e-3]},
+            "train.learning_rate": {"loguniform": [3e-4, 3e-3]},
         },
         description="key: {choice | grid: [values]}, {uniform | loguniform | randint: [low, high]}, "
         "{quniform: [low, high, step]}; lora.lora_alpha_ratio sets lora_alpha = ratio * r",
