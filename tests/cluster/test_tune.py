@@ -60,7 +60,7 @@ def done(bases: Bases, rows: str, tmp_path_factory: pytest.TempPathFactory) -> D
     """Three rates, one of which diverges, with LoRA (packed) and with DoRA (alone)."""
     targets = [["query", "value"]]  # lists are values too
     space = {"train.learning_rate": {"grid": [0.003, 0.01, 1e30]}, "lora.use_dora": {"grid": [False, True]}}
-    changes = {"lora__lora_dropout": 0.1, "tune__space": space | {"lora.target_modules": {"choice": targets}}}
+    changes = {"train__floor": True, "lora__lora_dropout": 0.1, "tune__space": space | {"lora.target_modules": {"choice": targets}}}
     return Done(sweep_job(bases("bert"), rows, tmp_path_factory.mktemp("runs"), "sweep", space, **changes))
 
 
@@ -71,6 +71,19 @@ def test_every_trial_is_accounted_for_best_first(done: Done) -> None:
     assert [row["rank"] for row in done.rows] == ["1", "2", "3", "4", "5", "6"]
     assert all(int(row["trainable_parameters"]) > 0 and float(row["train_s"]) > 0 for row in done.rows[:4])
     assert done.result.trials == 6
+
+
+def test_the_sweeps_winner_stands_beside_its_floor(done: Done) -> None:
+    metrics = json.loads((done.folder / "metrics.json").read_text())
+    card = json.loads((done.folder / "adapter" / "raylora.json").read_text())
+    assert metrics["floor"] == card["floor"] == done.result.floor
+    for split, scores in (("validation", done.result.validation), ("test", done.result.test)):
+        found = metrics["floor"][split]
+        highest = found[found["difference"]["against"]]["accuracy"]
+        assert found["difference"]["value"] == pytest.approx(scores.accuracy - highest)
+    for words, baseline in (("TF-IDF", "tfidf"), ("linear probe", "probe")):
+        shown = f"-    {metrics['floor']['validation'][baseline]['accuracy']:.4f}    {words}, without an adapter"
+        assert shown in done.lines
 
 
 def test_the_sweep_is_listed_as_it_ended(done: Done) -> None:

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
+import requests
+import schemathesis
 from serving import Server, serving
 
 import raylora
-
-schemathesis = pytest.importorskip("schemathesis")
-hypothesis = pytest.importorskip("hypothesis")  # both come with it
-requests = pytest.importorskip("requests")
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
