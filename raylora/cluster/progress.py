@@ -16,6 +16,8 @@ from raylora.records import Say
 
 Record = dict[str, Any]
 
+NO_PROBE = "warning    the head starts at random, without a floor: the base's code ends in no plain linear layer"
+
 
 class Mailbox:
     """Holds records until the driver takes them."""
@@ -88,6 +90,8 @@ def describe(record: Record) -> str | None:
             f"trainable  {record['trainable']:,} of {record['parameters']:,} parameters ({share:.4%}), "
             f"{record['threads']} thread{'s' * (record['threads'] != 1)} per worker"
         )
+    if record["kind"] == "head" and record["init"] == "random":
+        return NO_PROBE
     if record["kind"] == "head":
         return f"head       starts from a linear probe of the frozen base ({duration(record['seconds'])})"
     if record["kind"] == "floor":

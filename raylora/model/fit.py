@@ -187,8 +187,9 @@ def _begin(
     started = time.perf_counter()
     start = make_start(job, splits, model, trainer.features, is_main=log is not None)
     begin_from(model, job, start)
-    if log and start.head:
-        log({"kind": "head", "init": "probe", "seconds": round(time.perf_counter() - started, 3)})
+    if log and job.train.head_init == "probe":
+        seconds = time.perf_counter() - started - (start.floor.seconds if start.floor else 0)
+        log({"kind": "head", "init": "probe" if start.head else "random", "seconds": round(seconds, 3)})
     if log and start.floor:
         log({"kind": "floor", **summary(start.floor, {}, metric_of(job.train.metric_for_best_model))})
     return start

@@ -18,7 +18,7 @@ from raylora.probe import fit_probe, spread
 if TYPE_CHECKING:
     from raylora.model.fit import Splits
 
-TRAIN_ROWS = 20_000  # a probe of more than that is hardly better
+TRAIN_ROWS = 20_000  # of train at most: the fits then take seconds, however many rows there are
 FLOOR_SHARE = 0.025  # of the run's forwards go to the baselines' scores on each split
 FLOOR_ROWS = (500, 10_000)  # the fewest and the most of a split
 # The probe's weights are damped by this: a confident head that is wrong must be unlearned first (docs/accuracy.md).

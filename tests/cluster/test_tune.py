@@ -60,7 +60,11 @@ def done(bases: Bases, rows: str, tmp_path_factory: pytest.TempPathFactory) -> D
     """Three rates, one of which diverges, with LoRA (packed) and with DoRA (alone)."""
     targets = [["query", "value"]]  # lists are values too
     space = {"train.learning_rate": {"grid": [0.003, 0.01, 1e30]}, "lora.use_dora": {"grid": [False, True]}}
-    changes = {"train__floor": True, "lora__lora_dropout": 0.1, "tune__space": space | {"lora.target_modules": {"choice": targets}}}
+    changes = {
+        "train__floor": True,
+        "lora__lora_dropout": 0.1,
+        "tune__space": space | {"lora.target_modules": {"choice": targets}},
+    }
     return Done(sweep_job(bases("bert"), rows, tmp_path_factory.mktemp("runs"), "sweep", space, **changes))
 
 
