@@ -173,7 +173,7 @@ def _train(options: argparse.Namespace) -> None:
 
 def _tune(options: argparse.Namespace) -> None:
     job = _job(options)
-    from raylora.space import parse_space
+    from raylora.space import parse_space, trial_job
 
     parse_space(job)  # a search space that can never be ends before ray and torch are loaded
     if options.dry_run:
@@ -191,7 +191,7 @@ def _tune(options: argparse.Namespace) -> None:
     say(f"           validation chose 1 of {result.trials} trials: an optimistic score")
     if result.test:
         say(f"           test minus validation: {result.test.accuracy - result.validation.accuracy:+.4f} accuracy")
-    _say_floor(say, job, result.floor)
+    _say_floor(say, trial_job(job, result.sample), result.floor)
     say(f"adapter    {result.adapter_uri}")
     say(f"again      raylora train {result.folder_uri}/best_config.yaml")
 

@@ -17,6 +17,7 @@ BASELINES: tuple[Baseline, ...] = ("tfidf", "probe")
 METRICS = ("accuracy", "f1")
 
 MOST_TERMS = 4_000_000  # weights of the TF-IDF classifier, over all labels
+MOST_TOKENS = 5_000_000  # of all rows that it is fitted on; longer rows are cut
 MAX_ITERATIONS = 30
 RESAMPLES = 1000
 
@@ -92,7 +93,8 @@ def fit_tfidf(train: Sequence["np.ndarray"], label_ids: "np.ndarray", num_labels
     import numpy as np
     from sklearn.feature_extraction.text import TfidfTransformer
 
-    terms, rows = _terms(train)
+    longest = max(2, MOST_TOKENS // len(train))
+    terms, rows = _terms(train, longest)
     known, first, codes = np.unique(terms, return_index=True, return_inverse=True)
     counts = _counts(codes, rows, len(train), len(known))
     in_rows = np.bincount(counts.indices, minlength=len(known))
@@ -103,14 +105,15 @@ def fit_tfidf(train: Sequence["np.ndarray"], label_ids: "np.ndarray", num_labels
     transformer = TfidfTransformer(sublinear_tf=True)
     with quiet():
         model = _regression().fit(transformer.fit_transform(counts[:, wanted]), label_ids)
-    return TfidfClassifier(known[wanted], transformer, model)
+    return TfidfClassifier(known[wanted], longest, transformer, model)
 
 
 @dataclass(frozen=True)
 class TfidfClassifier:
-    """`terms` are the columns, sorted."""
+    """`terms` are the columns, sorted; tokens beyond `longest` of a row are not looked at."""
 
     terms: "np.ndarray"
+    longest: int
     transformer: Any
     model: Any
 
@@ -118,7 +121,7 @@ class TfidfClassifier:
         """[N] label ids of rows of token ids."""
         import numpy as np
 
-        terms, rows = _terms(texts)
+        terms, rows = _terms(texts, self.longest)
         at = np.searchsorted(self.terms, terms)
         known = (at < len(self.terms)) & (self.terms[np.minimum(at, len(self.terms) - 1)] == terms)
         counts = _counts(at[known], rows[known], len(texts), len(self.terms))
@@ -128,12 +131,12 @@ class TfidfClassifier:
 PAIR = 1 << 31  # a term below is a token, one above a pair of neighbours
 
 
-def _terms(texts: Sequence["np.ndarray"]) -> tuple["np.ndarray", "np.ndarray"]:
+def _terms(texts: Sequence["np.ndarray"], longest: int) -> tuple["np.ndarray", "np.ndarray"]:
     """All tokens and pairs of neighbours as numbers, and the row of each."""
     import numpy as np
 
-    lengths = np.array([len(text) for text in texts])
-    tokens = np.concatenate([*texts, np.empty(0)]).astype(np.int64)
+    lengths = np.array([min(len(text), longest) for text in texts])
+    tokens = np.concatenate([text[:longest] for text in texts]).astype(np.int64)
     rows = np.repeat(np.arange(len(texts)), lengths)
     inside = rows[1:] == rows[:-1]
     pairs = PAIR + (tokens[:-1] << 31) + tokens[1:]
@@ -257,12 +260,12 @@ def advice(job: Job) -> str:
         wanted.append(f"train.num_train_epochs={default.train.num_train_epochs}")
     changes = f"Change what keeps it there: {' '.join(wanted)}. " if wanted else ""
     return (
-        f"{changes}Else more rows, more `train.num_train_epochs`, or a sweep (`raylora tune`) may lift it; "
-        "if not, this base model knows little of these texts."
+        f"{changes}Else more rows, more `train.num_train_epochs` or other hyperparameters may lift it; if not, this "
+        "base model knows little of these texts."
     )
 
 
 def is_below(floor: Mapping[str, Any]) -> bool:
     """Whether the adapter ends below its floor: on the test split where there is one, else on validation."""
     split = "test" if "test" in floor else "validation"
-    return bool(floor[split]["difference"]["value"] < 0)
+    return floor[split].get("difference", {"value": 0})["value"] < 0

@@ -17,7 +17,7 @@ BOUNDS: dict[str, int] = {"uniform": 2, "quniform": 3, "loguniform": 2, "randint
 REDRAWS = 100  # after so many the space is taken to hold no other sample
 RATIO = "lora.lora_alpha_ratio"
 # what a trial cannot have of its own: the rows are read and split once for the sweep, and it runs where the sweep runs
-OUTSIDE = ("data.", "ray.", "tune.", "seed", "run_name", "storage_path")
+OUTSIDE = ("data.", "ray.", "tune.", "seed", "run_name", "storage_path", "model.pooling", "model.revision")
 
 
 @dataclass(frozen=True)

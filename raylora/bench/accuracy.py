@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from raylora.bench.rows import make_splits
 from raylora.bench.verdict import cpu
 from raylora.config import Job
+from raylora.errors import ConfigError
 from raylora.floor import metric_of
+from raylora.jobfile import changed_keys
 from raylora.leaderboard import describe
 from raylora.model.bank import Bank
 from raylora.model.find import BaseFolder, resolve
 from raylora.model.fit import Splits, Worker, build
-from raylora.model.packing import pack_key
+from raylora.model.packing import pack_key, packable
 from raylora.model.start import Start, local_start
 from raylora.model.tokens import Collator
 from raylora.records import Say
@@ -58,6 +60,8 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
             the first epoch rank them is then held against how the last ones do.
     """
     base, metric = resolve(job.model), metric_of(job.train.metric_for_best_model)
+    for name, setting in settings.items():
+        _check(name, setting, job)
     drawn = {init: _samples(job, samples, init) for init in ("probe", "random")} if samples else {}
     settings = {**settings, **{name: one for group in drawn.values() for name, one in group.items()}}
     say(f"cpu        {cpu()}")
@@ -94,6 +98,17 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
     for init, group in drawn.items():
         ranks = _rank_correlation([found[name] for name in group])
         say(f"ranks      head_init={init}: correlation of epoch 1 with the last {ranks:.2f}")
+
+
+def _check(name: str, setting: Job, job: Job) -> None:
+    """Raises:
+    ConfigError: the setting is of other rows or another base than the job, or cannot be trained in a pack.
+    """
+    changed = [line for line in changed_keys(job, setting) if not line.startswith(("train.", "lora."))]
+    if changed:
+        raise ConfigError(f"--setting '{name}' changes {changed[0]}; settings are of `train.` and `lora.` alone.")
+    if reason := packable(setting):
+        raise ConfigError(f"--setting '{name}' cannot be trained beside others: {reason}. Leave it out.")
 
 
 def _samples(job: Job, count: int, head_init: str) -> dict[str, Job]:
@@ -150,6 +165,7 @@ def train_pack(
     for name, job in jobs.items():
         bank.admit(name, job)
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
+    best: dict[str, int] = {}
     seconds = dict.fromkeys(jobs, 0.0)
     while bank.names:
         started = time.perf_counter()
@@ -157,15 +173,14 @@ def train_pack(
         each = (time.perf_counter() - started) / len(outcomes)
         for name, scores in zip(bank.names, bank.scores(test), strict=True):
             seen[name].append((outcomes[name].metrics[f"eval_{metric}"], getattr(scores, metric)))
+            best[name] = next(round(t.best.epoch) - 1 for t in bank.trials if t.name == name and t.best)
             seconds[name] += each
         for name, outcome in outcomes.items():
             if outcome.error:
                 raise outcome.error
             if outcome.finished:
                 bank.drop(name)
-    return {name: _reached(scores, seconds[name]) for name, scores in seen.items()}
-
-
-def _reached(scores: Sequence[tuple[float, float]], seconds: float) -> Reached:
-    validation, test = [one for one, _ in scores], [one for _, one in scores]
-    return Reached(validation, test, validation.index(max(validation)), seconds)
+    return {
+        name: Reached([one for one, _ in scores], [one for _, one in scores], best[name], seconds[name])
+        for name, scores in seen.items()
+    }

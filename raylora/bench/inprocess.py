@@ -104,7 +104,8 @@ def load(folder: str, name: str = "default") -> tuple[Any, int]:
     from raylora.model.find import resolve
 
     card = read_card(Path(folder))
-    base = resolve(ModelSection(base_model=card.base_model, revision=card.revision))
+    asked = {"base_model": card.base_model, "revision": card.revision, "pooling": card.pooling}
+    base = resolve(ModelSection.model_validate(asked))
     loaded = load_base(base, read_config(base, card.labels, dropout=True), tokenizer_of(folder).pad_token_id)
     return PeftModel.from_pretrained(loaded.model, folder, adapter_name=name).eval(), card.max_length
 

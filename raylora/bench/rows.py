@@ -1,7 +1,6 @@
 """The rows that all rivals of a bench share: read from parquet, drawn once, tokenized for raylora."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -70,20 +69,16 @@ def make_splits(job: Job, base: "BaseFolder") -> "Splits":
         hashes = np.array([text_hash(one, other, job.seed) for one, other in pairs], dtype=np.uint64)
         ids = np.array([labels.index(name) for name in names])
         order = canonical_order(hashes, ids)
-        return _some(TokenTable(tokens.chunks, np.arange(len(ids)), ids, tokens.lengths), order), hashes[order]
+        return TokenTable(tokens.chunks, order, ids[order], tokens.lengths[order]), hashes[order]
 
     train, hashes = read("train")
     if job.data.max_samples:
         kept = sample(np.arange(len(train)), train.label_ids, job.data.max_samples)
-        train, hashes = _some(train, kept), hashes[kept]
+        train, hashes = train.take(kept), hashes[kept]
     if job.data.validation:
         validation = read("validation")[0]
     else:
         parts = divide(hashes, train.label_ids, labels, job.data.validation_fraction)
-        train, validation = _some(train, parts.train), _some(train, parts.validation)
+        train, validation = train.take(parts.train), train.take(parts.validation)
     test = read("test")[0] if job.data.test else None
     return Splits(train, validation, test, tuple(labels), spec, {})
-
-
-def _some(table: "TokenTable", places: np.ndarray) -> "TokenTable":
-    return replace(table, rows=table.rows[places], label_ids=table.label_ids[places], lengths=table.lengths[places])

@@ -68,6 +68,8 @@ def bench(job: Job, seeds: int, repeats: int, speed_rows: int, top_layers: int, 
     Raises:
         TrainingError: a rival failed.
     """
+    # the loops are compared: what only raylora has before the first step stays out
+    job = job.replace({"train.head_init": "random", "train.floor": False})
     layers = int(read_config(resolve(job.model), ("a", "b"), dropout=True).num_hidden_layers)
     default = resolve_bf16(job.train, use_gpu=False)
     rivals = contenders(job, list(range(layers))[-top_layers:], has_bf16() or default)

@@ -93,6 +93,7 @@ def ways(trials: int, cores: int) -> dict[str, Way]:
 
 def _packs(job: Job, repeats: int, rows: int, say: Say) -> None:
     job = job.replace({"train.num_train_epochs": 1, "tune.num_samples": PACKED})
+    job = job.replace({"train.head_init": "random", "train.floor": False})  # a pack would make one start for all
     gpu, batch = use_gpu(job), job.train.per_device_train_batch_size
     for bf16 in (False, True) if gpu or has_amx() else (False,):
         held = f"{'bf16' if bf16 else 'fp32'} on {'GPU' if gpu else 'CPU'}"

@@ -16,8 +16,6 @@ from raylora.records import Say
 
 Record = dict[str, Any]
 
-NO_PROBE = "warning    the head starts at random, without a floor: the base's code ends in no plain linear layer"
-
 
 class Mailbox:
     """Holds records until the driver takes them."""
@@ -91,7 +89,7 @@ def describe(record: Record) -> str | None:
             f"{record['threads']} thread{'s' * (record['threads'] != 1)} per worker"
         )
     if record["kind"] == "head" and record["init"] == "random":
-        return NO_PROBE
+        return no_probe(record["reason"])
     if record["kind"] == "head":
         return f"head       starts from a linear probe of the frozen base ({duration(record['seconds'])})"
     if record["kind"] == "floor":
@@ -103,6 +101,11 @@ def describe(record: Record) -> str | None:
             f"loss {record['eval_loss']:.4f}  (validation; {duration(record['taken_s'])}{left})"
         )
     return None
+
+
+def no_probe(reason: str) -> str:
+    """The line of a start that is not as the job wants it."""
+    return f"warning    the head starts at random and nothing is said of a floor: {reason}"
 
 
 def duration(seconds: float) -> str:

@@ -77,8 +77,15 @@ def target_modules(lora: LoraSection, model: "PreTrainedModel") -> str | list[st
         ConfigError: a named module is not in the base; lists the ones that are.
     """
     known = linear_names(model)
-    if lora.target_modules == "all-linear":  # PEFT takes layers only beside names
-        return known if lora.layers_to_transform is not None else "all-linear"
+    if lora.target_modules == "all-linear":
+        if lora.layers_to_transform is None:
+            return "all-linear"
+        if not known:
+            raise ConfigError(
+                f"`lora.layers_to_transform` needs names in `lora.target_modules` here: {model.config.model_type} has "
+                "no plain linear modules."
+            )
+        return known  # PEFT takes layers only beside names
     if isinstance(lora.target_modules, str):
         wished = QUERY_VALUE.get(model.config.model_type)
         for names in [wished] if wished else USUAL_NAMES:
@@ -165,7 +172,8 @@ def save(model: "PeftModel", tokenizer: Any, base: BaseFolder, card: Card, folde
     # False: LoRA leaves the embeddings alone, and PEFT's "auto" asks the hub whether they changed
     model.save_pretrained(str(folder), save_embedding_layers=False)
     tokenizer.save_pretrained(str(folder))
-    (folder / "README.md").write_text(_readme(card, config), encoding="utf-8")
+    pooled = getattr(model.get_base_model().config, "classifier_pooling", None)
+    (folder / "README.md").write_text(_readme(card, config, pooled), encoding="utf-8")
     (folder / CARD).write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -228,13 +236,13 @@ def _floor_rows(floor: dict[str, Any]) -> str:
     )
 
 
-def _readme(card: Card, config: "LoraConfig") -> str:
+def _readme(card: Card, config: "LoraConfig", own_pooling: str | None) -> str:
     rows = "".join(
         f"| {split} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | {scores['loss']:.4f} | {scores['rows']} |\n"
         for split, scores in card.metrics.items()
     )
     id2label = dict(enumerate(card.labels))
-    pooling = f', classifier_pooling="{card.pooling}"' if card.pooling != "auto" else ""
+    pooling = f', classifier_pooling="{own_pooling}"' if card.pooling != "auto" else ""
     floor = _floor_rows(card.floor)
     return f"""---
 base_model: {card.base_model}

@@ -18,7 +18,20 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
-DECODERS = ("llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "phi3", "gpt2", "gpt_neox")
+# how an architecture of Transformers calls each pooling, by its `classifier_pooling`
+POOLINGS = {"modernbert": {"cls": "cls", "mean": "mean"}, "eurobert": {"cls": "bos", "mean": "mean"}}
+# heads that see the first token, and nothing else
+FIRST_TOKEN = (
+    "bert",
+    "roberta",
+    "xlm-roberta",
+    "camembert",
+    "deberta",
+    "deberta-v2",
+    "distilbert",
+    "electra",
+    "albert",
+)
 
 
 def read_config(base: BaseFolder, labels: tuple[str, ...], dropout: bool) -> Any:
@@ -53,15 +66,19 @@ def read_config(base: BaseFolder, labels: tuple[str, ...], dropout: bool) -> Any
 def _set_pooling(config: Any, pooling: str) -> None:
     """By the architecture's own setting, so that plain PEFT and Transformers load the very same adapter."""
     kind = config.model_type
-    if hasattr(config, "classifier_pooling"):
-        config.classifier_pooling = {"cls": "bos", "mean": "mean"}[pooling] if kind == "eurobert" else pooling
-    elif pooling == "mean":
+    if kind in POOLINGS:
+        config.classifier_pooling = POOLINGS[kind][pooling]
+    elif pooling != "cls" or kind not in FIRST_TOKEN:
         raise ConfigError(
-            f"`model.pooling: mean`: Transformers' classifier of {kind} sees the first or last token alone, and an "
-            "adapter that pools otherwise would not load with plain PEFT. Set auto; ModernBERT and EuroBERT have mean."
+            f"`model.pooling: {pooling}`: Transformers' classifier of {kind} does not pool so, and an adapter that "
+            f"does would not load with plain PEFT. Set auto; {' and '.join(POOLINGS)} have both."
         )
-    elif getattr(config, "is_decoder", False) or kind in DECODERS:
-        raise ConfigError(f"`model.pooling: cls`: {kind} is a decoder, whose last token alone has seen all. Set auto.")
+
+
+def pooling_of(base: BaseFolder) -> str:
+    """What a reader of the adapter must set: `auto` where the architecture has no choice."""
+    kind = json.loads((Path(base.path) / "config.json").read_text(encoding="utf-8")).get("model_type")
+    return base.pooling if kind in POOLINGS else "auto"
 
 
 def load_tokenizer(path: str) -> "PreTrainedTokenizerBase":
@@ -88,7 +105,8 @@ def load_tokenizer(path: str) -> "PreTrainedTokenizerBase":
 @dataclass(frozen=True)
 class LoadedBase:
     """A base with its head. `new_modules` hold weights the base's files do not have: drawn at random, so they must be
-    trained and saved with the adapter, or a reloaded adapter predicts something else."""
+    trained and saved with the adapter, or a reloaded adapter predicts something else. The model has them too, as an
+    attribute of that name."""
 
     model: "PreTrainedModel"
     new_modules: tuple[str, ...]
@@ -132,7 +150,8 @@ def load_base(
         _redraw(model, report["missing_keys"], state)
     # without this the loss and its gradient grow with accumulation and world size (transformers#47688)
     model.accepts_loss_kwargs = False
-    return LoadedBase(model, _modules_of(report["missing_keys"], model.base_model_prefix))
+    model.new_modules = _modules_of(report["missing_keys"], model.base_model_prefix)
+    return LoadedBase(model, model.new_modules)
 
 
 @contextmanager

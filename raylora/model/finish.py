@@ -72,6 +72,8 @@ def finish(
     if job.tune.refit:
         set_peft_model_state_dict(model, refit(job, base, splits, best_epoch, worker))
     test = scores("test") if splits.test else None
+    if job.tune.refit:
+        del predicted["validation"]  # of the adapter before
     beside = summary(floor, predicted, metric_of(job.train.metric_for_best_model)) if floor else None
     done = Finished(validation, test, trainable, parameters, dtype_name(job.train), beside)
     # a refitted adapter has seen the validation rows: they say nothing about it

@@ -17,11 +17,11 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 import raylora
 from raylora.config import Job
-from raylora.floor import metric_of, read_floor, summary
+from raylora.floor import Floor, metric_of, read_floor, summary
 from raylora.metrics import Scores, score
 from raylora.model import adapter
 from raylora.model.adapter import Card
-from raylora.model.base import empty_base, load_base, load_tokenizer, read_config
+from raylora.model.base import empty_base, load_base, load_tokenizer, pooling_of, read_config
 from raylora.model.batches import BatchPlan
 from raylora.model.find import BaseFolder, weights_digest
 from raylora.model.keeper import FLOOR, Keeper, Record, Report
@@ -147,9 +147,11 @@ def fit(
         if splits.test:
             logits = trainer.logits(Collator(splits.test, splits.tokenizer))
             test, predicted["test"] = score(logits, splits.test.label_ids), logits.argmax(axis=1)
-        if job.train.floor and not splits.start:
-            predicted["validation"] = trainer.logits(trainer.validation).argmax(axis=1)
-        metric = metric_of(job.train.metric_for_best_model)
+        if beginning.floor:
+            rows = beginning.floor.splits["validation"].rows
+            shown = trainer.logits(Collator(splits.validation.take(rows), splits.tokenizer))
+            predicted["validation"] = np.zeros(len(splits.validation), dtype=np.int64)
+            predicted["validation"][rows] = shown.argmax(axis=1)
         fitted = Fitted(
             model=model,
             validation=keeper.best.scores,
@@ -162,7 +164,7 @@ def fit(
             steps=trainer.state.global_step - keeper.first_step,
             rows=keeper.epochs_run * len(splits.train),
             tokens=keeper.epochs_run * int(splits.train.lengths.sum()),
-            floor=summary(beginning.floor, predicted, metric) if beginning.floor else None,
+            floor=_stand(job, beginning.floor, predicted) if beginning.floor and worker.rank == 0 else None,
         )
         if save_to and worker.rank == 0:
             adapter.save(model, tokenizer, base, card_of(job, base, splits, fitted), save_to)
@@ -187,12 +189,17 @@ def _begin(
     started = time.perf_counter()
     start = make_start(job, splits, model, trainer.features, is_main=log is not None)
     begin_from(model, job, start)
-    if log and job.train.head_init == "probe":
-        seconds = time.perf_counter() - started - (start.floor.seconds if start.floor else 0)
-        log({"kind": "head", "init": "probe" if start.head else "random", "seconds": round(seconds, 3)})
+    seconds = time.perf_counter() - started - (start.floor.seconds if start.floor else 0)
+    if log and (start.head or start.reason):
+        init = "probe" if start.head else "random"
+        log({"kind": "head", "init": init, "reason": start.reason, "seconds": round(seconds, 3)})
     if log and start.floor:
-        log({"kind": "floor", **summary(start.floor, {}, metric_of(job.train.metric_for_best_model))})
+        log({"kind": "floor", **_stand(job, start.floor, {})})
     return start
+
+
+def _stand(job: Job, floor: Floor, predicted: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    return summary(floor, predicted, metric_of(job.train.metric_for_best_model))
 
 
 def build(
@@ -293,7 +300,7 @@ def card_of(job: Job, base: BaseFolder, splits: Splits, fitted: Fitted) -> Card:
         revision=base.revision,
         base_digest=weights_digest(base),
         max_length=job.data.max_length,
-        pooling=base.pooling,
+        pooling=pooling_of(base),
         metrics={split: {**s.as_dict(), "dtype": fitted.dtype} for split, s in scores.items() if s},
         data=splits.facts,
         floor=fitted.floor or {},

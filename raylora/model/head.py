@@ -21,6 +21,10 @@ class Features:
     mean: np.ndarray
 
 
+class NotProbed(Exception):  # noqa: N818 - what the base is
+    """A base that no probe can be fitted on; the message says why."""
+
+
 @dataclass(frozen=True)
 class HeadStart:
     """First weights of the head's last linear layer, as `Probe` has them: weight [C, F], bias [C]."""
@@ -30,14 +34,15 @@ class HeadStart:
 
 
 def last_linear(model: nn.Module) -> tuple[nn.Module, str] | None:
-    """The last linear layer of a classifier's head (PEFT's copy of it, where there is one): its parent, its name there.
+    """The last linear layer of a new head (PEFT's copy of it, where there is one): its parent, and its name there.
 
-    None where the model ends otherwise, as code that comes with a base may.
+    None where the head is the base's own, trained already, or where code that comes with a base may do anything.
     """
     base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore
-    inside = f"{base.base_model_prefix}."
-    names = [name for name, module in base.named_modules() if isinstance(module, nn.Linear)]
-    if not names or names[-1].startswith(inside):
+    if not type(base).__module__.startswith("transformers.models."):
+        return None
+    names = [n for n, m in base.named_modules() if isinstance(m, nn.Linear) and ".lora_" not in n]
+    if not names or not names[-1].startswith(tuple(f"{new}." for new in base.new_modules) + base.new_modules):
         return None
     above, _, leaf = names[-1].rpartition(".")
     parent = base.get_submodule(above)
@@ -82,6 +87,9 @@ def features(model: Any, collator: Collator, batches: Sequence[np.ndarray]) -> l
 
     Args:
         model: on its device; plain, or PEFT's with an adapter that adds nothing yet.
+
+    Raises:
+        NotProbed: the base's last hidden states are not one for each token.
     """
     parts: list[Part] = []
     model.eval()
@@ -90,6 +98,8 @@ def features(model: Any, collator: Collator, batches: Sequence[np.ndarray]) -> l
         for indices in batches:
             batch = {name: t.to(device) for name, t in collator(indices).items() if name != "labels"}
             seen = model(**batch).logits
+            if not states or states[-1].shape[:2] != batch["input_ids"].shape:
+                raise NotProbed("the base's last hidden states are not one for each token")
             weights = batch["attention_mask"][..., None].float()
             means = (states.pop().float() * weights).sum(1) / weights.sum(1)
             parts.append((indices, Features(seen.float().cpu().numpy(), means.cpu().numpy())))

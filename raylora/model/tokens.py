@@ -4,7 +4,7 @@ Imports no torch model code: Ray Data's tasks load it in milliseconds.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +49,10 @@ class TokenTable:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def take(self, places: np.ndarray) -> "TokenTable":
+        """Some rows of the table."""
+        return replace(self, rows=self.rows[places], label_ids=self.label_ids[places], lengths=self.lengths[places])
 
 
 @lru_cache(maxsize=4)

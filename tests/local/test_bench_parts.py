@@ -140,6 +140,21 @@ def test_a_rival_that_fails_is_an_error_with_its_own_words() -> None:
         run_together("raylora.bench.packs", [("packed", tree, "0", "1", "1")] * 2)
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"data.max_length": 16}, "changes data.max_length: 64 -> 16; settings are of `train.` and `lora.` alone"),
+        ({"lora.use_dora": True}, "cannot be trained beside others: lora.use_dora"),
+    ],
+)
+def test_bench_accuracy_refuses_what_it_would_not_measure(
+    changes: dict[str, object], reason: str, data: Job, bases: Bases
+) -> None:
+    job = tiny_job(bases("bert")).replace({"data.train": data.data.train, "data.test": data.data.validation})
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        accuracy.bench(job, {"own": job.replace(changes)}, samples=0, seeds=1, threads=1, say=print)
+
+
 def test_bench_accuracy_shows_baselines_settings_and_ranks(data: Job, bases: Bases) -> None:
     """Two seeds; rows without a validation file are split as a job splits them."""
     space = {"train.learning_rate": {"grid": [1e-12, 1e-2]}}

@@ -62,9 +62,9 @@ def test_an_endpoint_answers_for_both_at_once(adapters: dict[str, Path], bases: 
 
 def test_a_base_that_transformers_cannot_pool_so_is_refused(bases: Bases) -> None:
     for kind, pooling, reason in (
-        ("bert", "mean", "would not load with plain PEFT"),
+        ("bert", "mean", "classifier of bert does not pool so"),
         ("llama", "mean", "would not load with plain PEFT"),
-        ("llama", "cls", "is a decoder"),
+        ("llama", "cls", "Set auto; modernbert and eurobert have both"),
     ):
         job = tiny_job(bases(kind), model__pooling=pooling)
         with pytest.raises(ConfigError, match=f"model.pooling: {pooling}.*{reason}"):

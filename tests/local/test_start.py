@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from tiny import LAYOUTS, demo_splits, largest_difference, tiny_job
-from transformers import set_seed
+from transformers import AutoModelForSequenceClassification, set_seed
 
 from raylora.config import Job
 from raylora.model import adapter
@@ -101,6 +101,18 @@ def test_every_trial_of_a_bank_starts_where_it_would_alone(bases: Bases) -> None
     assert not torch.equal(heads[0], heads[2])
 
 
+@pytest.mark.parametrize("kind", ["roberta", "distilbert"])
+def test_a_bank_with_its_base_in_bf16_starts_as_a_fit_does(kind: str, bases: Bases) -> None:
+    """Layers of the head below its last one are fp32 over a base in bf16."""
+    job = tiny_job(bases(kind), train__bf16=True)
+    splits = demo_splits(job, bases(kind), 40)
+    bank = Bank(job, resolve(job.model), splits)
+    bank.admit("a", job)
+    model = new_model(job, splits)
+    begin_from(model, job, local_start(job, splits, model))
+    assert largest_difference(bank.trials[0].state(), adapter.trainable_state(model)) < 1e-6
+
+
 def test_a_start_that_was_made_beforehand_is_taken_as_it_is(bases: Bases) -> None:
     job = tiny_job(bases("bert"))
     splits = demo_splits(job, bases("bert"), 40)
@@ -126,7 +138,10 @@ def test_other_workers_than_the_first_only_help_with_the_forwards(bases: Bases) 
     forwards = list(asked)
     second = make_start(job, splits, model, count, is_main=False)
     assert first.head is not None and first.floor is not None
-    assert second.head is None and second.floor is None
+    assert second.head is None
+    for name, split in first.floor.splits.items():
+        assert split.predicted.keys() == {"tfidf", "probe"} and not second.floor.splits[name].predicted
+        assert np.array_equal(split.rows, second.floor.splits[name].rows), "all score the adapter on the same rows"
     assert asked == forwards * 2, "all workers take part in every forward"
 
 
@@ -145,6 +160,31 @@ def test_a_fit_says_its_floor_before_training_and_how_it_stands_to_it(bases: Bas
         assert gap["low"] <= gap["value"] <= gap["high"]
         assert found["rows"] == len(splits.validation)
     assert fitted.floor["train_rows"] == len(splits.train)
+
+
+def test_a_base_of_foreign_code_starts_at_random_and_says_so(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = tiny_job(bases("bert"), train__floor=True)
+    monkeypatch.setattr("transformers.BertForSequenceClassification.__module__", "somebody.elses")
+    log: list[Record] = []
+    fitted = fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), log=log.append)
+    assert fitted.floor is None
+    (head,) = (record for record in log if record["kind"] == "head")
+    assert (head["init"], head["reason"]) == ("random", "the base does not end in a new linear layer")
+
+
+def test_a_head_that_the_base_brings_is_not_replaced(bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases("bert"))
+    splits = demo_splits(job, bases("bert"), 40)
+    whole = new_model(job, splits).get_base_model()
+    (tmp_path / "own").mkdir()
+    for path in bases("bert").iterdir():
+        shutil.copy(path, tmp_path / "own")
+    plain = AutoModelForSequenceClassification.from_pretrained(str(bases("bert")), num_labels=2)
+    plain.save_pretrained(str(tmp_path / "own"))
+    own = tiny_job(tmp_path / "own")
+    assert last_linear(whole) is not None
+    start = local_start(own, demo_splits(own, tmp_path / "own", 40), new_model(own, splits))
+    assert start.head is None and start.reason == "the base does not end in a new linear layer"
 
 
 def test_no_floor_is_made_where_none_is_wanted(bases: Bases) -> None:

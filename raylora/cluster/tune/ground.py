@@ -84,7 +84,7 @@ def make_ground(job: Job, base: BaseFolder, sources: list[Source], plan: WorkerP
     weights, facts = task.remote(*arguments, int(lengths[len(lengths) // 2]))
     new_modules, latency = ray.get(facts)
     start = _start(job, base, dataset, weights, plan, trials)
-    rows = replace(dataset, start=Start(start.head))
+    rows = replace(dataset, start=replace(start, floor=None))
     prefixes = _prefixes(job, base, rows, weights, plan, trials)
     return Ground(base, rows, weights, new_modules, latency, prefixes, start.floor)
 

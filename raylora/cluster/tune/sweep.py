@@ -10,7 +10,7 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 
 from raylora.cluster.connect import Cluster, connect
 from raylora.cluster.data.rows import Source
-from raylora.cluster.progress import NO_PROBE
+from raylora.cluster.progress import no_probe
 from raylora.cluster.reach import check_reach
 from raylora.cluster.room import need_of, plan_workers, tell_wait
 from raylora.cluster.storage import RunFolder
@@ -67,9 +67,9 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         grounds = {name: make_ground(job, base, sources, one, examples) for name, base in bases.items()}
         folder.write_text("config.yaml", dump(job))
         tell(next(iter(grounds.values())).dataset, folder, say)
-        start = next(iter(grounds.values())).dataset.start
-        if job.train.head_init == "probe" and not (start and start.head):
-            say(NO_PROBE)
+        for reason in {ground.dataset.start.reason for ground in grounds.values() if ground.dataset.start}:
+            if reason:
+                say(no_probe(reason))
         tell_wait(need_of(one), cluster, say)
         trials = _search(job, space, cluster, grounds, folder, say)
         return conclude(job, trials, cluster, grounds, folder, say)

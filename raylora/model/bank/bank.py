@@ -4,6 +4,7 @@ import copy
 import tempfile
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,7 @@ from raylora.model.fit import Splits, Worker, batch_plan, build, training_argume
 from raylora.model.keeper import Record
 from raylora.model.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
 from raylora.model.prefix import constant_layers, install
-from raylora.model.start import begin_from, local_start
+from raylora.model.start import Start, begin_from, local_start
 from raylora.model.tokens import Collator
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class Bank:
             torch.set_num_threads(worker.threads)
         self.key, self.worker = packing.pack_key(job), worker
         self.job = job.replace({"train.bf16": resolve_bf16(job.train, worker.use_gpu)})
+        self.start, self.make_start = splits.start, partial(_own_start, self.job, base, splits, worker, weights)
         self.scratch = tempfile.TemporaryDirectory(prefix="raylora-")
         splits, depth = _with_prefix(self.job, base, splits, worker, weights, Path(self.scratch.name))
         self.plan = batch_plan(job, splits.train, worker)
@@ -78,8 +80,6 @@ class Bank:
             eager_when_short(model)
         if depth:
             install(model, depth)
-        wanted = self.job.replace({"train.head_init": "probe", "train.floor": False})  # some trial may want it
-        self.start = splits.start or local_start(wanted, splits, model)
         self.base = PackedBase(model, splits.tokenizer)
         self.trials: list[Trial] = []
 
@@ -141,7 +141,9 @@ class Bank:
             torch.set_rng_state(self.drawn)
             base = _with_same_weights(self.loaded.model)
             model = adapter.attach(base, adapter.lora_config(job.lora, base, self.loaded.new_modules))
-        begin_from(model, job, self.start)
+        if job.train.head_init == "probe":
+            self.start = self.start or self.make_start()
+            begin_from(model, job, self.start)
         if self.job.train.bf16:
             train_in_fp32(model)
         return model
@@ -211,6 +213,18 @@ class Bank:
                     logits = self.base.logits(self.base.side_by_side([batch] * len(slots)), slots)
                     found[start : slots.stop, indices] = logits.float().cpu().view(len(slots), len(indices), -1)
         return [score(logits, table.label_ids) for logits in found]
+
+
+def _own_start(
+    job: Job, base: BaseFolder, splits: Splits, worker: Worker, weights: Mapping[str, Tensor] | None
+) -> Start:
+    """The head's start that `fit` would make."""
+    rows = replace(splits, train=replace(splits.train, prefix=None))
+    with torch.random.fork_rng(devices=[]):
+        set_seed(job.seed)
+        model: Any = build(job, base, splits.labels, splits.tokenizer.pad_id, weights)
+    wanted = job.replace({"train.head_init": "probe", "train.floor": False})
+    return local_start(wanted, rows, model.to("cuda" if worker.use_gpu else "cpu"))
 
 
 def _with_prefix(

@@ -14,7 +14,7 @@ from raylora.config import ModelSection
 from raylora.errors import ModelError
 from raylora.model import adapter
 from raylora.model.bank.layers import is_fed_positions
-from raylora.model.base import load_base, load_tokenizer, read_config
+from raylora.model.base import load_base, load_tokenizer, pooling_of, read_config
 from raylora.model.find import BaseFolder, resolve, weights_digest
 from raylora.model.packing import NotPackable
 from raylora.model.precision import bf16_pays
@@ -90,7 +90,7 @@ class ServedBase:
                 f"this endpoint runs {self.folder.id} with {self.digest[:12]}…. One endpoint serves one base model."
             )
         spec = self._spec(files)
-        if merged or why_alone(files.config) or files.card.pooling != self.folder.pooling:
+        if merged or why_alone(files.config) or files.card.pooling != pooling_of(self.folder):
             return self._whole(files, spec)
         return read_shared(files, self.model, spec, self.layouts)
 
