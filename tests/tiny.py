@@ -92,6 +92,7 @@ def tiny_job(base: Path, **changes: Any) -> Job:
         "train.bf16": False,
         "train.floor": False,
         "train.num_train_epochs": 1,
+        "train.per_device_train_batch_size": 8,
         "train.learning_rate": 0.01,
         "data.max_length": 64,
     }

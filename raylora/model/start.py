@@ -84,6 +84,8 @@ def _make_start(
         raise NotProbed("the base does not end in a new linear layer")
     if num_labels > MOST_LABELS:
         raise NotProbed(f"{num_labels:,} labels are more than {MOST_LABELS:,}")
+    if (splits.train.label_ids == splits.train.label_ids[0]).all():
+        raise NotProbed("all rows of train carry one label")
     first = Collator(splits.train.take(np.arange(1)), splits.tokenizer)
     width = features(model, first, [np.arange(1)])[0][1].mean.shape[1]  # every worker tries a row by itself
     count = min(TRAIN_ROWS, max(num_labels, int(FIT_WORK / (num_labels * width))))

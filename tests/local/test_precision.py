@@ -87,7 +87,8 @@ def test_weights_in_memory_are_used_where_they_are(bases: Bases, dtype: torch.dt
 
 @pytest.mark.parametrize("kind", LAYOUTS)
 def test_a_fit_in_bf16_learns_what_one_in_fp32_learns(bases: Bases, kind: str) -> None:
-    job = tiny_job(bases(kind), train__bf16=False)
+    # a probe on features as small as a random tiny base's has weights that blow rounding up
+    job = tiny_job(bases(kind), train__bf16=False, train__head_init="random")
     splits = demo_splits(job, bases(kind), 40)
     half = fit(job.replace({"train.bf16": True}), resolve(job.model), splits)
     whole = fit(job, resolve(job.model), splits)
