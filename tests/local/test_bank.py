@@ -434,7 +434,8 @@ def test_a_trial_that_cannot_be_packed_says_why(changes: dict[str, Any], reason:
 
 def test_a_packs_size_is_capped_by_tokens_per_step() -> None:
     """8 rows of 25: 200 tokens; 4096 / 200 = 20, at most 8. 8 rows of 128: 4 packs of 1024. 64 of 128: alone."""
-    assert places(Job(), np.full(100, 25), use_gpu=False) == 8
-    assert places(Job(), np.full(100, 128), use_gpu=False) == 4
-    assert places(Job().replace({"train.per_device_train_batch_size": 64}), np.full(100, 128), use_gpu=False) == 1
-    assert places(Job(), np.full(100, 25), use_gpu=True) == 32
+    eight, many = (Job().replace({"train.per_device_train_batch_size": rows}) for rows in (8, 64))
+    assert places(eight, np.full(100, 25), use_gpu=False) == 8
+    assert places(eight, np.full(100, 128), use_gpu=False) == 4
+    assert places(many, np.full(100, 128), use_gpu=False) == 1
+    assert places(eight, np.full(100, 25), use_gpu=True) == 32
