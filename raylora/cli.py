@@ -239,7 +239,7 @@ def _say_floor(say: Say, job: Job, floor: dict[str, Any] | None) -> None:
         if "difference" in floor.get(split, {}):
             say(f"floor      {split} {difference_line(floor, split)}")
     if is_below(floor):
-        say(f"warning    the adapter is no better than what costs nothing. {advice(job)}")
+        say(f"warning    the adapter ends below its floor. {advice(job)}")
 
 
 def _predict(options: argparse.Namespace) -> None:
