@@ -206,13 +206,14 @@ def _scores(label_ids: "np.ndarray", predicted: "np.ndarray") -> dict[str, float
     }
 
 
-def summary(floor: Floor, predicted: Mapping[str, "np.ndarray"], metric: str) -> dict[str, Any]:
+def summary(floor: Floor, predicted: Mapping[str, "np.ndarray"], metric_for_best_model: str) -> dict[str, Any]:
     """A floor beside an adapter, as metrics.json and the adapter's card hold it.
 
     Args:
         predicted: [N] label ids of a whole split by the adapter; a split that is left out is not compared.
-        metric: accuracy or f1, by which the higher baseline is chosen and the difference is taken.
+        metric_for_best_model: by which the higher baseline is chosen and the difference is taken (`metric_of`).
     """
+    metric = metric_of(metric_for_best_model)
     splits: dict[str, Any] = {}
     for name, split in floor.splits.items():
         scores = {baseline: split.scores(baseline) for baseline in split.predicted}

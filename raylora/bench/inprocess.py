@@ -98,14 +98,12 @@ def load(folder: str, name: str = "default") -> tuple[Any, int]:
     """PEFT's model of an adapter on its base, in fp32, and the tokens it keeps of a text."""
     from peft import PeftModel
 
-    from raylora.config import ModelSection
-    from raylora.model.adapter import read_card
+    from raylora.model.adapter import base_of, read_card
     from raylora.model.base import load_base, read_config
     from raylora.model.find import resolve
 
     card = read_card(Path(folder))
-    asked = {"base_model": card.base_model, "revision": card.revision, "pooling": card.pooling}
-    base = resolve(ModelSection.model_validate(asked))
+    base = resolve(base_of(card))
     loaded = load_base(base, read_config(base, card.labels, dropout=True), tokenizer_of(folder).pad_token_id)
     return PeftModel.from_pretrained(loaded.model, folder, adapter_name=name).eval(), card.max_length
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raylora.config import LoraSection
+from raylora.config import LoraSection, ModelSection
 from raylora.errors import ConfigError, ModelError
 from raylora.floor import BASELINES, WORDS
 from raylora.model.find import BaseFolder
@@ -175,6 +175,12 @@ def save(model: "PeftModel", tokenizer: Any, base: BaseFolder, card: Card, folde
     pooled = getattr(model.get_base_model().config, "classifier_pooling", None)
     (folder / "README.md").write_text(_readme(card, config, pooled), encoding="utf-8")
     (folder / CARD).write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def base_of(card: Card, trust_remote_code: bool = False) -> ModelSection:
+    """The base that an adapter names; whether its code may run is the reader's to say, never the card's."""
+    asked = {"base_model": card.base_model, "revision": card.revision, "pooling": card.pooling}
+    return ModelSection.model_validate({**asked, "trust_remote_code": trust_remote_code})
 
 
 def read_card(folder: Path) -> Card:

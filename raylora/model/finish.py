@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import set_seed
 
 from raylora.config import Job
-from raylora.floor import Floor, metric_of, summary
+from raylora.floor import Floor, summary
 from raylora.metrics import Scores, score
 from raylora.model import adapter
 from raylora.model.base import load_tokenizer
@@ -74,7 +74,7 @@ def finish(
     test = scores("test") if splits.test else None
     if job.tune.refit:
         del predicted["validation"]  # of the adapter before
-    beside = summary(floor, predicted, metric_of(job.train.metric_for_best_model)) if floor else None
+    beside = summary(floor, predicted, job.train.metric_for_best_model) if floor else None
     done = Finished(validation, test, trainable, parameters, dtype_name(job.train), beside)
     # a refitted adapter has seen the validation rows: they say nothing about it
     known: Any = replace(done, validation=None) if job.tune.refit else done

@@ -17,18 +17,18 @@ from transformers import PreTrainedModel, TrainingArguments, set_seed
 
 import raylora
 from raylora.config import Job
-from raylora.floor import Floor, metric_of, read_floor, summary
+from raylora.floor import summary
 from raylora.metrics import Scores, score
 from raylora.model import adapter
 from raylora.model.adapter import Card
 from raylora.model.base import empty_base, load_base, load_tokenizer, pooling_of, read_config
 from raylora.model.batches import BatchPlan
 from raylora.model.find import BaseFolder, weights_digest
-from raylora.model.keeper import FLOOR, Keeper, Record, Report
+from raylora.model.keeper import Keeper, Record, Report
 from raylora.model.lowrank import fuse
 from raylora.model.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
 from raylora.model.prefix import agrees, constant_layers, fill, install, prefix_bytes
-from raylora.model.start import Start, begin_from, make_start
+from raylora.model.start import Start, begin
 from raylora.model.tokens import Collator, TokenizerSpec, TokenTable
 from raylora.model.trainer import PlannedBatches, PlanTrainer
 
@@ -130,7 +130,7 @@ def fit(
             validation=Collator(splits.validation, splits.tokenizer),
         )
         main_log = log if worker.rank == 0 else None
-        beginning = _begin(job, splits, trainer, model, resume_from, main_log)
+        beginning = begin(job, splits, model, trainer.features, resume_from, main_log)
         keeper = Keeper(job, plan, model, report, main_log, resume_from, beginning.floor)
         trainer.add_callback(keeper)
         for printer in ("PrinterCallback", "ProgressCallback"):
@@ -152,6 +152,7 @@ def fit(
             shown = trainer.logits(Collator(splits.validation.take(rows), splits.tokenizer))
             predicted["validation"] = np.zeros(len(splits.validation), dtype=np.int64)
             predicted["validation"][rows] = shown.argmax(axis=1)
+        metric = job.train.metric_for_best_model
         fitted = Fitted(
             model=model,
             validation=keeper.best.scores,
@@ -164,42 +165,11 @@ def fit(
             steps=trainer.state.global_step - keeper.first_step,
             rows=keeper.epochs_run * len(splits.train),
             tokens=keeper.epochs_run * int(splits.train.lengths.sum()),
-            floor=_stand(job, beginning.floor, predicted) if beginning.floor and worker.rank == 0 else None,
+            floor=summary(beginning.floor, predicted, metric) if beginning.floor and worker.rank == 0 else None,
         )
         if save_to and worker.rank == 0:
             adapter.save(model, tokenizer, base, card_of(job, base, splits, fitted), save_to)
         return fitted
-
-
-def _begin(
-    job: Job,
-    splits: Splits,
-    trainer: PlanTrainer,
-    model: "PeftModel",
-    resume_from: Path | None,
-    log: Callable[[Record], None] | None,
-) -> Start:
-    """Start the head, and know the floor: as a sweep made them, as an interrupted run left them, or made now."""
-    if splits.start:
-        begin_from(model, job, splits.start)
-        return replace(splits.start, floor=None)
-    if resume_from:  # the head is among the checkpoint's weights
-        kept = resume_from / FLOOR
-        return Start(None, read_floor(kept.read_text()) if kept.is_file() else None)
-    started = time.perf_counter()
-    start = make_start(job, splits, model, trainer.features, is_main=log is not None)
-    begin_from(model, job, start)
-    seconds = time.perf_counter() - started - (start.floor.seconds if start.floor else 0)
-    if log and (start.head or start.reason):
-        init = "probe" if start.head else "random"
-        log({"kind": "head", "init": init, "reason": start.reason, "seconds": round(seconds, 3)})
-    if log and start.floor:
-        log({"kind": "floor", **_stand(job, start.floor, {})})
-    return start
-
-
-def _stand(job: Job, floor: Floor, predicted: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    return summary(floor, predicted, metric_of(job.train.metric_for_best_model))
 
 
 def build(

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from raylora.config import ModelSection
 from raylora.errors import DataError, ModelError
 from raylora.model import adapter
 from raylora.model.base import load_base, load_tokenizer, read_config
@@ -38,9 +37,7 @@ class Predictor:
     def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
         self.card = adapter.read_card(folder)
         self.labels = self.card.labels
-        name, revision = self.card.base_model, self.card.revision
-        asked = {"base_model": name, "revision": revision, "pooling": self.card.pooling}
-        base = resolve(ModelSection.model_validate({**asked, "trust_remote_code": trust_remote_code}))
+        base = resolve(adapter.base_of(self.card, trust_remote_code))
         digest = weights_digest(base)
         if digest != self.card.base_digest:
             raise ModelError(

@@ -2,16 +2,18 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
 
 from raylora.config import Job
-from raylora.floor import Baseline, Floor, FloorSplit, fit_tfidf
+from raylora.floor import Baseline, Floor, FloorSplit, fit_tfidf, read_floor, summary
 from raylora.model.batches import sorted_batches
 from raylora.model.head import Features, HeadStart, NotProbed, features, join, last_linear, start_head
+from raylora.model.keeper import FLOOR, Record
 from raylora.model.tokens import Collator
 from raylora.probe import fit_probe, spread
 
@@ -42,6 +44,37 @@ def begin_from(model: nn.Module, job: Job, start: Start) -> None:
     """Give the model's head its first weights, where the job wants them."""
     if start.head and job.train.head_init == "probe":
         start_head(model, start.head)
+
+
+def begin(
+    job: Job,
+    splits: "Splits",
+    model: nn.Module,
+    features_of: Callable[[Collator], Features],
+    resume_from: Path | None,
+    log: Callable[[Record], None] | None,
+) -> Start:
+    """Start the head, and know the floor: as a sweep made them, as an interrupted run left them, or made now.
+
+    Args:
+        log: None on workers but the first.
+    """
+    if splits.start:
+        begin_from(model, job, splits.start)
+        return replace(splits.start, floor=None)
+    if resume_from:  # the head is among the checkpoint's weights
+        kept = resume_from / FLOOR
+        return Start(None, read_floor(kept.read_text()) if kept.is_file() else None)
+    started = time.perf_counter()
+    start = make_start(job, splits, model, features_of, is_main=log is not None)
+    begin_from(model, job, start)
+    seconds = time.perf_counter() - started - (start.floor.seconds if start.floor else 0)
+    if log and (start.head or start.reason):
+        init = "probe" if start.head else "random"
+        log({"kind": "head", "init": init, "reason": start.reason, "seconds": round(seconds, 3)})
+    if log and start.floor:
+        log({"kind": "floor", **summary(start.floor, {}, job.train.metric_for_best_model)})
+    return start
 
 
 def make_start(

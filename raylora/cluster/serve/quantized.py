@@ -11,7 +11,7 @@ from raylora.cluster.data.prepare import prepare
 from raylora.cluster.serve import folders
 from raylora.config import Job, ModelSection, parse
 from raylora.errors import RayLoraError
-from raylora.model.adapter import read_card
+from raylora.model.adapter import base_of, read_card
 from raylora.model.base import load_tokenizer
 from raylora.model.batches import sorted_batches
 from raylora.model.serving.base import ServedBase
@@ -46,8 +46,7 @@ def _change(folder: Path, trusted: bool) -> str:
     splits = prepare(own, list_sources(own.data), spec).load()
     table = splits.validation
     rows = np.arange(min(ROWS, len(table.rows)))  # their order is that of their texts' hashes
-    asked = {"base_model": card.base_model, "revision": card.revision, "pooling": card.pooling}
-    model = ModelSection.model_validate({**asked, "trust_remote_code": trusted})
+    model = base_of(card, trusted)
     exact, coarse = (_labels(model, folder, table, rows, int8) for int8 in (False, True))
     right = table.label_ids[rows]
     return (

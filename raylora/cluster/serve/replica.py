@@ -24,7 +24,7 @@ from raylora.cluster.serve.table import Change, Entry, Table
 from raylora.config import Job, ModelSection, parse
 from raylora.config.serve import LOOPBACK
 from raylora.errors import NotReadyError, RayLoraError
-from raylora.model.adapter import read_card
+from raylora.model.adapter import base_of, read_card
 from raylora.model.serving.base import ServedBase, resolve_dtype
 from raylora.model.serving.engine import Engine, Limits
 from raylora.model.threads import in_passing
@@ -151,8 +151,7 @@ def _base_model(job: Job) -> ModelSection:
         except RayLoraError:
             continue
         trusted = job.model.trust_remote_code
-        asked = {"base_model": card.base_model, "revision": card.revision, "pooling": card.pooling}
-        return ModelSection.model_validate({**asked, "trust_remote_code": trusted})
+        return base_of(card, trusted)
     return job.model
 
 
