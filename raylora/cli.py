@@ -31,7 +31,7 @@ GO_ON = "the same command with the same run_name goes on from the last checkpoin
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; errors go to stderr. Returns the exit code: 0 done, 2 bad config or data, 1 anything else."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     voice = Voice("text")
     try:
@@ -54,6 +54,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         voice.fail("warning", f"stopped: {GO_ON}", f"\nstopped: {GO_ON}")
         return 128 + signal.SIGTERM
     return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options may stand between words; argparse takes words only up to the first option."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    taken: list[str] | None = getattr(options, "words", getattr(options, "texts", None))
+    if rest and (taken is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest and taken is not None:
+        taken += rest
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -31,7 +31,7 @@ from raylora.metrics import Scores
 from raylora.model.base import load_tokenizer
 from raylora.model.find import BaseFolder, here, pin, resolve
 from raylora.model.fit import Fitted, Worker, check_fits, fit
-from raylora.model.precision import resolve_bf16
+from raylora.model.precision import needs_fp32, resolve_bf16
 from raylora.model.threads import in_passing
 from raylora.model.tokens import tokenizer_spec
 from raylora.records import Say, TrainResult
@@ -80,7 +80,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         tell_wait(need_of(plan), cluster, say)  # the dataset is made on the cluster, too
         check_reach(folder, sources, cluster)
         base = pin(base) if len(cluster.nodes) > 1 else base
-        job = decide_bf16(job, plan)
+        job = decide_bf16(job, plan, [base])
         dataset = prepare(job, sources, tokenizer)
         folder.write_text("config.yaml", dump(job))
         tell(dataset, folder, say)
@@ -118,10 +118,20 @@ def check_folder(folder: RunFolder, job: Job) -> Job:
     return job
 
 
-def decide_bf16(job: Job, plan: WorkerPlan) -> Job:
-    """The job with `train.bf16: auto` decided: on where every node that can hold a worker gains by it."""
-    if job.train.bf16 != "auto":
-        return job
+def decide_bf16(job: Job, plan: WorkerPlan, bases: Sequence[BaseFolder]) -> Job:
+    """The job with `train.bf16: auto` decided: on where every node that can hold a worker gains by it, and every base
+    can run in it.
+
+    Raises:
+        ConfigError: it is wanted of a base that cannot.
+    """
+    unable = [base.id for base in bases if needs_fp32(base)]
+    if unable and job.train.bf16 is True:
+        raise ConfigError(
+            f"`train.bf16: true`: base model {unable[0]} cannot run in bfloat16. Set it to auto or false."
+        )
+    if job.train.bf16 != "auto" or unable:
+        return job.replace({"train.bf16": job.train.bf16 is True})
     alive = alive_nodes()
     wanted = plan.resources_per_worker.items()
     able = [node for node in alive if all(node["Resources"].get(name, 0) >= amount for name, amount in wanted)]

@@ -66,6 +66,8 @@ def lora_config(lora: LoraSection, model: "PreTrainedModel", new_modules: tuple[
     settings = lora.model_dump()
     settings["target_modules"] = target_modules(lora, model)
     settings["modules_to_save"] = sorted({*(lora.modules_to_save or []), *new_modules}) or None
+    if settings["target_modules"] == "all-linear":
+        settings["exclude_modules"] = _own_head(model, new_modules) or None
     _check_layers(lora, model)
     return LoraConfig(task_type=TaskType.SEQ_CLS, **settings)
 
@@ -95,14 +97,37 @@ def target_modules(lora: LoraSection, model: "PreTrainedModel") -> str | list[st
             f"`lora.target_modules: auto` knows no query and value projections of {model.config.model_type}. "
             f"Name them; linear modules there: {', '.join(known)}."
         )
-    modules = [name for name, _ in model.named_modules()]
     for wanted in lora.target_modules:
-        if not any(name == wanted or name.endswith(f".{wanted}") for name in modules):
-            raise ConfigError(
-                f"`lora.target_modules`: {model.config.model_type} has no module '{wanted}'. "
-                f"Linear modules there: {', '.join(known)}."
-            )
+        found = [module for name, module in model.named_modules() if f".{name}".endswith(f".{wanted}")]
+        unfit = [type(module).__name__ for module in found if not isinstance(module, _adaptable())]
+        if found and not unfit:
+            continue
+        kind = model.config.model_type
+        wrong = (
+            f"'{wanted}' of {kind} is a {unfit[0]}, which LoRA cannot adapt"
+            if unfit
+            else f"{kind} has no module '{wanted}'"
+        )
+        raise ConfigError(f"`lora.target_modules`: {wrong}. Linear modules there: {', '.join(known)}.")
     return lora.target_modules
+
+
+def _adaptable() -> tuple[type, ...]:
+    """What PEFT has LoRA layers for (`peft.tuners.lora.layer.dispatch_default`)."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return (nn.Linear, Conv1D, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
+
+
+def _own_head(model: "PreTrainedModel", new_modules: tuple[str, ...]) -> list[str]:
+    """Linear modules of a head that came with the base: PEFT's `all-linear` leaves out only the last one, and of
+    DistilBERT's it would then save whole (`modules_to_save`) what it has just adapted."""
+    from torch import nn
+
+    known = (f"{model.base_model_prefix}.", *(f"{name}." for name in new_modules))
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return [name for name in names if not f"{name}.".startswith(known)]
 
 
 def linear_names(model: "PreTrainedModel") -> list[str]:
@@ -250,6 +275,9 @@ def _readme(card: Card, config: "LoraConfig", own_pooling: str | None) -> str:
     id2label = dict(enumerate(card.labels))
     pooling = f', classifier_pooling="{own_pooling}"' if card.pooling != "auto" else ""
     floor = _floor_rows(card.floor)
+    adapted = sorted(
+        {name.rpartition(".")[2] for name in config.target_modules or []}
+    )  # `all-linear` is by whole paths
     return f"""---
 base_model: {card.base_model}
 library_name: peft
@@ -259,7 +287,7 @@ tags: [lora, raylora]
 # LoRA adapter for {card.base_model}
 
 Sorts texts into {len(card.labels)} labels: {", ".join(f"`{label}`" for label in card.labels[:30])}.
-Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(sorted(config.target_modules or []))}; texts are cut at
+Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(adapted)}; texts are cut at
 {card.max_length} tokens. Trained with [raylora](https://pypi.org/project/raylora/).
 
 | split | accuracy | F1 (macro) | loss | rows |

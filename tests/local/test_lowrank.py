@@ -64,6 +64,20 @@ def test_layers_that_are_not_plain_keep_pefts_forward(bases: Bases, changes: dic
     assert not any("forward" in vars(layer) for layer in lora_layers(model))
 
 
+def test_what_a_fused_layer_gives_may_be_changed_in_place(bases: Bases) -> None:
+    """As DeBERTa and Longformer change their queries."""
+    layer = lora_layers(model_of(bases("bert")))[0]
+    x = torch.randn(2, 3, layer.in_features, requires_grad=True)
+
+    def gradient(change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        (found,) = torch.autograd.grad(change(layer(x)).square().sum(), layer.lora_A["default"].weight)
+        return found
+
+    expected = gradient(lambda y: y / 2)
+    assert torch.allclose(gradient(lambda y: y.div_(2)), expected)
+    assert torch.allclose(gradient(lambda y: y.view(2, 3, 2, -1).permute(0, 2, 1, 3).div_(2)), expected)
+
+
 def test_an_evaluation_drops_nothing(bases: Bases) -> None:
     model = model_of(bases("bert"), lora__lora_dropout=0.5)
     trained = [step(model)[0] for _ in range(2)]

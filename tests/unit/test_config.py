@@ -125,6 +125,7 @@ def test_a_value_that_cannot_be_is_refused_and_shown(key: str, value: Any) -> No
     [
         ("data.labels", ["a", "a"], r"`labels` must name at least two labels, each once, found \['a', 'a'\]"),
         ("data.labels", ["a"], r"`labels` must name at least two labels"),
+        ("lora.target_modules", [], "`target_modules` must name at least one module, found an empty list"),
         ("lora.target_modules", "q_lin", "`target_modules` must be auto, all-linear or a list, found 'q_lin'"),
         ("ray.num_workers", [4, 2], r"`num_workers` must be \[min, max\], found \[4, 2\]"),
         ("lora.r.deep", 1, "`lora.r.deep`: `lora.r` is a value, not a section"),

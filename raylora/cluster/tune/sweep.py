@@ -10,7 +10,7 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 
 from raylora.cluster.connect import Cluster, connect
 from raylora.cluster.data.rows import Source
-from raylora.cluster.progress import no_probe
+from raylora.cluster.progress import head_line
 from raylora.cluster.reach import check_reach
 from raylora.cluster.room import need_of, plan_workers, tell_wait
 from raylora.cluster.storage import RunFolder
@@ -62,14 +62,16 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         check_reach(folder, sources, cluster)
         if len(cluster.nodes) > 1:
             bases = {name: pin(base) for name, base in bases.items()}
-        job = decide_bf16(job, one)
+        job = decide_bf16(job, one, list(bases.values()))
         examples = _examples(job, space)
         grounds = {name: make_ground(job, base, sources, one, examples) for name, base in bases.items()}
         folder.write_text("config.yaml", dump(job))
         tell(next(iter(grounds.values())).dataset, folder, say)
-        for reason in {ground.dataset.start.reason for ground in grounds.values() if ground.dataset.start}:
-            if reason:
-                say(no_probe(reason))
+        for name, ground in grounds.items():
+            start = ground.dataset.start
+            if start and (start.reason or start.brings_head):
+                line = head_line("base" if start.brings_head else "random", start.reason, 0)
+                say(line + (f"  ({name})" if len(grounds) > 1 else ""))
         tell_wait(need_of(one), cluster, say)
         trials = _search(job, space, cluster, grounds, folder, say)
         return conclude(job, trials, cluster, grounds, folder, say)
