@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 os.environ["RAY_AUTH_MODE"] = "disabled"  # one test runs with it on
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-os.environ["RAY_metrics_report_interval_ms"] = "4000"  # rather than 10,000; what `Gauges` keeps is set every 5 s
+os.environ["RAY_metrics_report_interval_ms"] = "4000"  # noqa: SIM112 - 10,000 by default; what `Gauges` keeps is set every 5 s
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("RAY_ADDRESS", None)
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside this file, in Ray's workers too
@@ -47,7 +47,7 @@ def local_ray() -> Iterator[None]:
 
     import ray
 
-    from raylora.cluster.connect import OWN, QUIET
+    from raylora.cluster.session import OWN, QUIET
 
     os.environ.update(QUIET | OWN)
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)

@@ -9,18 +9,19 @@ from dataclasses import dataclass, replace
 from raylora.bench.rows import make_splits
 from raylora.bench.verdict import cpu
 from raylora.config import Job
+from raylora.config.file import changed_keys
+from raylora.config.space import draw_samples, parse_space, trial_job
 from raylora.errors import ConfigError
 from raylora.floor import metric_of
-from raylora.jobfile import changed_keys
 from raylora.leaderboard import describe
 from raylora.model.bank import Bank
-from raylora.model.find import BaseFolder, resolve
-from raylora.model.fit import Splits, Worker, build
+from raylora.model.base.find import BaseFolder, resolve
+from raylora.model.fit.build import build
+from raylora.model.fit.splits import Splits, Worker
+from raylora.model.fit.start import Start, local_start
 from raylora.model.packing import pack_key, packable
-from raylora.model.start import Start, local_start
 from raylora.model.tokens import Collator
 from raylora.records import Say
-from raylora.space import draw_samples, parse_space, trial_job
 
 # what raylora's defaults were before docs/accuracy.md: the DistilBERT tutorial's
 TUTORIAL = {

@@ -2,8 +2,8 @@
 
 import argparse
 
-from raylora import jobfile
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.records import Say
 
 TUNE_PARTS = ("pack", "sweep", "start")  # of raylora.bench.tune and .serve, without loading torch
@@ -41,7 +41,7 @@ def run_bench(options: argparse.Namespace, job: Job, say: Say) -> None:
     ConfigError: the job has no rows to measure on, or a search space that can never be.
     """
     from raylora.bench.rows import check_files
-    from raylora.space import parse_space
+    from raylora.config.space import parse_space
 
     if options.what == "scale":
         from raylora.bench.scale import bench

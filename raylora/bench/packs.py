@@ -15,10 +15,11 @@ import torch
 from raylora.bench.processes import answer, wait_for_go
 from raylora.bench.rows import make_splits
 from raylora.config import Job, parse
+from raylora.config.space import draw_samples, parse_space, trial_job
 from raylora.model.bank import Bank
-from raylora.model.find import BaseFolder, resolve
-from raylora.model.fit import Splits, Worker, fit
-from raylora.space import draw_samples, parse_space, trial_job
+from raylora.model.base.find import BaseFolder, resolve
+from raylora.model.fit.fit import fit
+from raylora.model.fit.splits import Splits, Worker
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from raylora.bench.processes import answer
 from raylora.bench.rows import make_splits
 from raylora.config import Job, parse
-from raylora.model.find import BaseFolder, resolve
-from raylora.model.fit import Splits
+from raylora.model.base.find import BaseFolder, resolve
+from raylora.model.fit.splits import Splits
 
 Rival = Literal["tutorial", "padded", "grouped", "fit", "ray"]
 
@@ -64,7 +64,7 @@ def _trainer(rival: Literal["tutorial", "padded", "grouped"], job: Job, scored: 
 def _fit(job: Job) -> Measured:
     """raylora's own loop in this process, without Ray."""
     from raylora.bench.flops import flops_per_row
-    from raylora.model.fit import fit
+    from raylora.model.fit.fit import fit
     from raylora.model.tokens import Collator
 
     base = resolve(job.model)
@@ -78,8 +78,8 @@ def _fit(job: Job) -> Measured:
 
 def _with_prefix(job: Job, base: BaseFolder, splits: Splits) -> tuple[Splits, float]:
     """The train rows with their frozen prefix where the job has one, as `fit` would compute it, and its time."""
-    from raylora.model.fit import build
-    from raylora.model.prefix import constant_layers, fill
+    from raylora.model.fit.build import build
+    from raylora.model.frozen_states import constant_layers, fill
 
     if not job.lora.layers_to_transform:
         return splits, 0.0
@@ -95,8 +95,8 @@ def _with_prefix(job: Job, base: BaseFolder, splits: Splits) -> tuple[Splits, fl
 
 def _ray(job: Job) -> Measured:
     """The whole train job on a Ray of its own with one worker; the loop's time is the worker's."""
-    from raylora.cluster.data.files import list_sources
-    from raylora.cluster.train import train
+    from raylora.cluster.data.sources import list_sources
+    from raylora.cluster.train.job import train
 
     with tempfile.TemporaryDirectory() as storage:
         job = job.replace({"storage_path": storage, "run_name": "bench", "ray.num_workers": 1})

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raylora.bench.verdict import cpu
-from raylora.cluster.serve import folders
+from raylora.cluster.serve import adapter_store as folders
 from raylora.cluster.serve.meters import TOLD_APART, Meters
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.table import CHANGES, FILE, Entry, Table, Version
-from raylora.cluster.tune.board import Board, Offer, Report
+from raylora.cluster.tune.broker import Board, Offer, Report
 from raylora.config import Job
 from raylora.records import Say
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import raylora
-from raylora import jobfile
 from raylora.bench import load
 from raylora.bench.adapters import file_bytes, make_adapters, measure_growth, touch
 from raylora.bench.endpoints import Spec
@@ -22,6 +21,7 @@ from raylora.bench.served import Running, ask, running
 from raylora.bench.standing import Measured, Run, Shape, compare, report
 from raylora.bench.verdict import cpu, has_amx, target
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.demo import NEW_SENTENCES, REVIEWS
 from raylora.errors import TrainingError
 from raylora.records import Say
@@ -194,7 +194,7 @@ def contenders(ground: Ground, parts: Sequence[Part]) -> dict[str, Server]:
 
 
 def _raylora(*words: str) -> list[str]:
-    return [sys.executable, "-c", "import sys; from raylora.cli import main; sys.exit(main())", *words]
+    return [sys.executable, "-c", "import sys; from raylora.cli.main import main; sys.exit(main())", *words]
 
 
 def _rival_command(spec: Spec, port: int) -> list[str]:

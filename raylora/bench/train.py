@@ -13,9 +13,9 @@ from raylora.bench.rivals import Measured, Rival
 from raylora.bench.rows import draw
 from raylora.bench.verdict import cpu, has_amx, has_bf16, target
 from raylora.config import Job
-from raylora.model.base import read_config
-from raylora.model.find import resolve
-from raylora.model.precision import resolve_bf16
+from raylora.model.base.find import resolve
+from raylora.model.base.load import read_config
+from raylora.model.base.precision import resolve_bf16
 from raylora.records import Say
 
 FP32, BF16 = {"train.bf16": False}, {"train.bf16": True}

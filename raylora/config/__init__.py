@@ -7,13 +7,13 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from raylora.config.explain import explain, leaves
 from raylora.config.learning import DataSection, LoraSection, ModelSection, RaySection, TrainSection
+from raylora.config.secrets import ADVICE, find_secret
 from raylora.config.section import Section
 from raylora.config.serve import ServeSection
 from raylora.config.tune import SIZES, TuneSection
 from raylora.errors import ConfigError
-from raylora.faults import explain, leaves
-from raylora.secrecy import ADVICE, find_secret
 
 __all__ = [
     "SIZES",

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.data.files import list_sources
 from raylora.cluster.data.prepare import prepare
+from raylora.cluster.data.sources import list_sources
 from raylora.config import Job
 from raylora.errors import DataError
-from raylora.model.base import load_tokenizer
+from raylora.model.base.load import load_tokenizer
 from raylora.model.tokens import TokenizerSpec, tokenizer_spec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]

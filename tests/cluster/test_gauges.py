@@ -12,10 +12,10 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 from tiny import tiny_job
 
-from raylora.cluster.again import every
-from raylora.cluster.data.files import list_sources
-from raylora.cluster.gauges import METRICS, Gauges
-from raylora.cluster.train import train
+from raylora.cluster.data.sources import list_sources
+from raylora.cluster.events.metrics import METRICS, Gauges
+from raylora.cluster.periodic import every
+from raylora.cluster.train.job import train
 from raylora.cluster.tune.sweep import tune
 from raylora.config import Job
 

@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from tiny import largest_difference, tiny_job
 
-from raylora import jobfile
-from raylora.cluster.data.files import list_sources
+from raylora.cluster.data.sources import list_sources
 from raylora.cluster.serve.quantized import tell_change
-from raylora.cluster.train import train
+from raylora.cluster.train.job import train
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.errors import ClusterError, ConfigError, TrainingError
 from raylora.records import TrainResult
 
@@ -132,7 +132,7 @@ def test_the_run_folder_holds_what_the_design_says(job: Job) -> None:
 @pytest.mark.slow
 def test_a_run_stopped_by_its_driver_goes_on_where_it_was(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver dies after the second epoch's line; the same command ends as if nothing had happened."""
-    import raylora.cluster.train as module
+    import raylora.cluster.train.job as module
 
     whole = run(job, "whole", train__num_train_epochs=3, lora__lora_dropout=0.1)
     original = module._conclude  # pyright: ignore[reportPrivateUsage]

@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from tiny import largest_difference, tiny_job
 
 import raylora
-from raylora import jobfile
-from raylora.cluster.data.files import list_sources
-from raylora.cluster.runs import list_runs, show_run
-from raylora.cluster.train import train
+from raylora.cluster.data.sources import list_sources
+from raylora.cluster.storage.listing import list_runs, show_run
+from raylora.cluster.train.job import train
 from raylora.cluster.tune.sweep import tune
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.errors import ConfigError, TrainingError
 from raylora.records import TuneResult
 

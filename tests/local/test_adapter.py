@@ -15,10 +15,12 @@ from tiny import LAYOUTS, demo_splits, save_base, tiny_job
 import raylora
 from raylora.errors import ConfigError, ModelError
 from raylora.metrics import softmax
-from raylora.model.adapter import lora_config, read_card, target_modules
-from raylora.model.base import empty_base, read_config
-from raylora.model.find import resolve
-from raylora.model.fit import build, check_fits, fit
+from raylora.model.base.find import resolve
+from raylora.model.base.load import empty_base, read_config
+from raylora.model.fit.build import build, check_fits
+from raylora.model.fit.fit import fit
+from raylora.model.lora.attach import lora_config, target_modules
+from raylora.model.lora.manifest import read_card
 
 Bases = Callable[[str], Path]
 
@@ -117,8 +119,8 @@ def test_three_labels_survive_saving(bases: Bases, tmp_path: Path) -> None:
 
 
 def test_predictions_equal_the_trainers_own_logits(bases: Bases, tmp_path: Path) -> None:
+    from raylora.model.fit.trainer import PlanTrainer
     from raylora.model.tokens import Collator
-    from raylora.model.trainer import PlanTrainer
 
     kept: list[PlanTrainer] = []
     original = PlanTrainer.logits
@@ -172,7 +174,7 @@ def test_top_layer_adapters_leave_lower_layers_alone(bases: Bases) -> None:
 
 def test_the_tutorials_distilbert_has_its_739586_trainable_parameters(tmp_path: Path) -> None:
     """DistilBERT-base as published (66 M, 30,522 tokens), random; the tutorial's own config file."""
-    from raylora import jobfile
+    from raylora.config import file as jobfile
 
     root = Path(__file__).parents[2]
     save_base("distilbert", tmp_path / "db", vocab_size=30522, dim=768, n_layers=6, n_heads=12, hidden_dim=3072)

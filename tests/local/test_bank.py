@@ -16,15 +16,17 @@ from transformers import set_seed
 
 from raylora.config import Job
 from raylora.errors import ModelError
-from raylora.model import adapter
-from raylora.model.adapter import Card
 from raylora.model.bank import Bank
-from raylora.model.base import load_base, load_tokenizer, read_config
-from raylora.model.find import resolve
-from raylora.model.fit import Splits, build, fit
-from raylora.model.keeper import Record
+from raylora.model.base.find import resolve
+from raylora.model.base.load import load_base, load_tokenizer, read_config
+from raylora.model.fit.build import build
+from raylora.model.fit.callback import Record
+from raylora.model.fit.fit import fit
+from raylora.model.fit.splits import Splits
+from raylora.model.fit.start import begin_from, local_start
+from raylora.model.lora.manifest import Card
+from raylora.model.lora.save import load_adapter, save_adapter, set_trainable_state, trainable_state
 from raylora.model.packing import NotPackable, pack_key, packable, places
-from raylora.model.start import begin_from, local_start
 from raylora.model.tokens import Collator
 
 
@@ -225,7 +227,7 @@ def start_of(job: Job, splits: Splits) -> Weights:
     set_seed(job.seed)
     model = build(job, resolve(job.model), splits.labels, splits.tokenizer.pad_id)
     begin_from(model, job, local_start(job, splits, model))
-    return adapter.trainable_state(model)
+    return trainable_state(model)
 
 
 def test_first_weights_and_a_given_base_are_those_of_a_trial_alone(bases: Bases) -> None:
@@ -331,11 +333,11 @@ def test_a_packed_trials_best_weights_make_an_ordinary_adapter(bases: Bases, tmp
     runs = follow(bank, tmp_path, {}, epochs=1)
     resolved = resolve(jobs["8"].model)
     model = build(jobs["8"], resolved, splits.labels, splits.tokenizer.pad_id).eval()
-    adapter.set_trainable_state(model, runs["8"].best)
+    set_trainable_state(model, runs["8"].best)
     card = Card(splits.labels, resolved.id, None, "", 64)
-    adapter.save(model, load_tokenizer(str(base)), resolved, card, tmp_path / "adapter")
+    save_adapter(model, load_tokenizer(str(base)), resolved, card, tmp_path / "adapter")
     config = read_config(resolved, splits.labels, dropout=True)
-    again = adapter.load_weights(load_base(resolved, config, 0).model, tmp_path / "adapter")
+    again = load_adapter(load_base(resolved, config, 0).model, tmp_path / "adapter")
     batch = Collator(splits.validation, splits.tokenizer)(np.arange(len(splits.validation)))
     with torch.inference_mode():
         logits = again(**batch)

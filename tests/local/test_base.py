@@ -8,8 +8,8 @@ import pytest
 
 from raylora.config import ModelSection
 from raylora.errors import ModelError
-from raylora.model import find
-from raylora.model.find import CARRIED, CarriedModel, here, pin, resolve, weights_digest
+from raylora.model.base import find
+from raylora.model.base.find import CARRIED, CarriedModel, here, pin, resolve, weights_digest
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 

@@ -21,8 +21,10 @@ from raylora.bench.tune import check_pack, ways
 from raylora.bench.verdict import target
 from raylora.config import Job
 from raylora.errors import ConfigError, TrainingError
-from raylora.model.find import resolve
-from raylora.model.fit import Worker, build, use_prefix
+from raylora.model.base.find import resolve
+from raylora.model.fit.build import build
+from raylora.model.fit.fit import use_prefix
+from raylora.model.fit.splits import Worker
 from raylora.model.tokens import Collator
 
 Bases = Callable[[str], Path]

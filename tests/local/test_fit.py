@@ -15,13 +15,14 @@ from tiny import demo_splits, largest_difference, tiny_job
 from raylora.config import Job
 from raylora.errors import TrainingError
 from raylora.metrics import score
-from raylora.model.adapter import trainable_state
-from raylora.model.base import read_config
-from raylora.model.find import resolve
-from raylora.model.fit import Fitted, Splits, fit
-from raylora.model.keeper import Record
+from raylora.model.base.find import resolve
+from raylora.model.base.load import read_config
+from raylora.model.fit.callback import Record
+from raylora.model.fit.fit import Fitted, fit
+from raylora.model.fit.splits import Splits
+from raylora.model.fit.trainer import PlanTrainer
+from raylora.model.lora.save import trainable_state
 from raylora.model.tokens import Collator, TokenTable
-from raylora.model.trainer import PlanTrainer
 
 Bases = Callable[[str], Path]
 

@@ -12,14 +12,16 @@ from tiny import LAYOUTS, demo_splits, largest_difference, tiny_job
 from transformers import AutoModelForSequenceClassification, set_seed
 
 from raylora.config import Job
-from raylora.model import adapter
 from raylora.model.bank import Bank
+from raylora.model.base.find import resolve
 from raylora.model.batches import sorted_batches
-from raylora.model.find import resolve
-from raylora.model.fit import Splits, Worker, build, fit, use_prefix
-from raylora.model.head import Features, features, join, last_linear
-from raylora.model.keeper import Record
-from raylora.model.start import HEAD_SCALE, begin_from, local_start, make_start
+from raylora.model.fit.build import build
+from raylora.model.fit.callback import Record
+from raylora.model.fit.fit import fit, use_prefix
+from raylora.model.fit.head import Features, features, join, last_linear
+from raylora.model.fit.splits import Splits, Worker
+from raylora.model.fit.start import HEAD_SCALE, begin_from, local_start, make_start
+from raylora.model.lora.save import trainable_state
 from raylora.model.tokens import Collator
 from raylora.probe import fit_probe
 
@@ -95,7 +97,7 @@ def test_every_trial_of_a_bank_starts_where_it_would_alone(bases: Bases) -> None
         bank.admit(name, job)
         model = new_model(job, splits)
         begin_from(model, job, local_start(job, splits, model))
-        assert largest_difference(bank.trials[-1].state(), adapter.trainable_state(model)) < 1e-6
+        assert largest_difference(bank.trials[-1].state(), trainable_state(model)) < 1e-6
     heads = [head_of(trial.state()) for trial in bank.trials]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
@@ -110,7 +112,7 @@ def test_a_bank_with_its_base_in_bf16_starts_as_a_fit_does(kind: str, bases: Bas
     bank.admit("a", job)
     model = new_model(job, splits)
     begin_from(model, job, local_start(job, splits, model))
-    assert largest_difference(bank.trials[0].state(), adapter.trainable_state(model)) < 1e-6
+    assert largest_difference(bank.trials[0].state(), trainable_state(model)) < 1e-6
 
 
 def test_a_start_that_was_made_beforehand_is_taken_as_it_is(bases: Bases) -> None:
@@ -208,4 +210,4 @@ def test_an_interrupted_fit_keeps_its_floor(bases: Bases, tmp_path: Path) -> Non
     again = fit(job, resolve(job.model), splits, resume_from=tmp_path / "first", log=log.append)
     assert again.floor == whole.floor
     assert "head" not in [record["kind"] for record in log], "the head is among the checkpoint's weights"
-    assert largest_difference(adapter.trainable_state(again.model), adapter.trainable_state(whole.model)) == 0
+    assert largest_difference(trainable_state(again.model), trainable_state(whole.model)) == 0

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raylora.cluster.data.files import decide_format, list_sources, read_rows
 from raylora.cluster.data.rows import Row, Source
+from raylora.cluster.data.sources import decide_format, list_sources, read_rows
 from raylora.config import DataSection
 from raylora.errors import DataError
 

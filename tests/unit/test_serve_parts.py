@@ -6,20 +6,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raylora.cluster.address import inside, parent
-from raylora.cluster.connect import Cluster
 from raylora.cluster.serve import keys, table
+from raylora.cluster.serve.adapter_store import adapter_inside, check_inside, find
 from raylora.cluster.serve.endpoint import host_warning
-from raylora.cluster.serve.folders import adapter_inside, check_inside, find
-from raylora.cluster.serve.guard import role_of
 from raylora.cluster.serve.meters import TOLD_APART, Meters, together
+from raylora.cluster.serve.middleware import role_of
 from raylora.cluster.serve.scaling import replicas_for
 from raylora.cluster.serve.service import check_inputs
 from raylora.cluster.serve.table import Table
+from raylora.cluster.session import Cluster
+from raylora.cluster.storage.address import inside, parent
 from raylora.errors import ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
 from raylora.model.serving.cost import Cost, fit_cost, least_seconds
 from raylora.model.serving.queue import Waiting, cheapest, choose
-from raylora.model.tasks import best_first, scores
+from raylora.tasks import best_first, scores
 
 
 def waiting(*tokens: int, lanes: str = "") -> list[Waiting]:

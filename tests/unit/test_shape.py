@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raylora import config, jobfile
+from raylora import config
+from raylora.config import file as jobfile
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("ray", "torch", "transformers", "peft")
@@ -40,11 +41,11 @@ def test_words_load_no_heavy_library(module: str) -> None:
 
 
 def test_reading_files_loads_no_heavy_library() -> None:
-    assert loaded_by("raylora.cluster.data.files") == set()
+    assert loaded_by("raylora.cluster.data.sources") == set()
 
 
 def test_telling_runs_loads_no_heavy_library() -> None:
-    assert loaded_by("raylora.cluster.runlines") == set()
+    assert loaded_by("raylora.cli.runs") == set()
 
 
 def test_tokens_load_no_torch() -> None:
@@ -62,7 +63,7 @@ def test_the_rings_import_one_way_only() -> None:
 
 def test_only_connect_and_the_command_line_read_the_environment() -> None:
     files = {p.relative_to(ROOT).as_posix() for p in (ROOT / "raylora").rglob("*.py") if _reads_environment(p)}
-    assert files == {"raylora/cluster/connect.py", "raylora/cli.py"}
+    assert files == {"raylora/cluster/session.py", "raylora/cli/main.py"}
 
 
 def _reads_environment(path: Path) -> bool:
@@ -89,7 +90,7 @@ def test_a_dry_run_prints_the_config_and_loads_no_heavy_library() -> None:
     result = run("-X", "importtime", "jobs/train.py", "lora.r=16", "--dry-run")
     assert result.returncode == 0
     assert "  r: 16\n" in result.stdout
-    assert "raylora.jobfile" in result.stderr
+    assert "raylora.config.file" in result.stderr
     assert not re.search(rf"\| +({'|'.join(HEAVY)})$", result.stderr, re.MULTILINE)
 
 

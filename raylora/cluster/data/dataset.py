@@ -13,8 +13,8 @@ from raylora.cluster.data.rows import Side, Source
 from raylora.cluster.data.split import canonical_order, divide, sample
 from raylora.config import DataSection
 from raylora.errors import DataError
-from raylora.model.fit import Splits
-from raylora.model.start import Start
+from raylora.model.fit.splits import Splits
+from raylora.model.fit.start import Start
 from raylora.model.tokens import TokenizerSpec, TokenTable
 
 SHOWN_FAULTS = 5

@@ -12,8 +12,8 @@ import ray.data
 from ray import ObjectRef
 
 from raylora.cluster.data.dataset import Dataset, assemble
-from raylora.cluster.data.files import read_rows
 from raylora.cluster.data.rows import Row, Source
+from raylora.cluster.data.sources import read_rows
 from raylora.cluster.data.split import text_hash
 from raylora.config import DataSection, Job
 from raylora.errors import DataError

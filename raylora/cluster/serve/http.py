@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import raylora
 from raylora.cluster.serve import kserve
-from raylora.cluster.serve.guard import Guard, refuse, trail
 from raylora.cluster.serve.keys import HashedKey
 from raylora.cluster.serve.meters import together
+from raylora.cluster.serve.middleware import Guard, refuse, trail
 from raylora.cluster.serve.schemas import (
     AdapterInfo,
     AdapterList,
@@ -32,8 +32,8 @@ from raylora.cluster.serve.schemas import (
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.status import WORDS, body
 from raylora.errors import ConfigError, RayLoraError
-from raylora.model.tasks import best_first
 from raylora.model.tokens import Text
+from raylora.tasks import best_first
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter
 
 import raylora
-from raylora.cluster.serve.guard import trail
+from raylora.cluster.serve.middleware import trail
 from raylora.cluster.serve.schemas import InferAnswer, InferBody, OutputTensor, Tensor
 from raylora.cluster.serve.service import Service
 from raylora.errors import DataError

@@ -5,15 +5,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raylora.cluster.address import inside
-from raylora.cluster.data.files import list_sources
 from raylora.cluster.data.prepare import prepare
-from raylora.cluster.serve import folders
+from raylora.cluster.data.sources import list_sources
+from raylora.cluster.serve import adapter_store as folders
+from raylora.cluster.storage.address import inside
 from raylora.config import Job, ModelSection, parse
 from raylora.errors import RayLoraError
-from raylora.model.adapter import base_of, read_card
-from raylora.model.base import load_tokenizer
+from raylora.model.base.load import load_tokenizer
 from raylora.model.batches import sorted_batches
+from raylora.model.lora.manifest import base_of, read_card
 from raylora.model.serving.base import ServedBase
 from raylora.model.tokens import Collator, TokenTable, tokenizer_spec
 from raylora.records import Say

@@ -12,19 +12,19 @@ from ray import serve
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
-from raylora.cluster.address import inside
-from raylora.cluster.serve import folders
+from raylora.cluster.serve import adapter_store as folders
+from raylora.cluster.serve.adapter_cache import Library
 from raylora.cluster.serve.http import build_app
 from raylora.cluster.serve.keys import HashedKey
-from raylora.cluster.serve.library import Library
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.scaling import TOKENS
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.table import Change, Entry, Table
+from raylora.cluster.storage.address import inside
 from raylora.config import Job, ModelSection, parse
 from raylora.config.serve import LOOPBACK
 from raylora.errors import NotReadyError, RayLoraError
-from raylora.model.adapter import base_of, read_card
+from raylora.model.lora.manifest import base_of, read_card
 from raylora.model.serving.base import ServedBase, resolve_dtype
 from raylora.model.serving.engine import Engine, Limits
 from raylora.model.threads import in_passing

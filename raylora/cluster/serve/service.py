@@ -10,16 +10,16 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from raylora.cluster.address import parent
-from raylora.cluster.serve.library import Found, Library
+from raylora.cluster.serve.adapter_cache import Found, Library
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.table import Entry
+from raylora.cluster.storage.address import parent
 from raylora.config import Job
 from raylora.config.serve import NAME
 from raylora.errors import ConfigError, DataError, NotReadyError, TooLargeError
 from raylora.model.serving.engine import Engine
-from raylora.model.tasks import Function, scores
 from raylora.model.tokens import Text, TokenizerSpec, encode
+from raylora.tasks import Function, scores
 
 INLINE_CHARACTERS = 4000  # about a millisecond of tokenizing; more goes to a thread
 

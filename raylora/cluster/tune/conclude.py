@@ -7,21 +7,21 @@ from typing import Any
 import ray
 from ray.tune import Checkpoint
 
-from raylora.cluster.connect import Cluster
-from raylora.cluster.room import WorkerPlan, plan_workers, remote_options
-from raylora.cluster.storage import FINISHED, RunFolder
-from raylora.cluster.tune.ground import Ground
+from raylora.cluster.placement import WorkerPlan, plan_workers, remote_options
+from raylora.cluster.session import Cluster
+from raylora.cluster.storage.run_folder import FINISHED, RunFolder
 from raylora.cluster.tune.search import mode_of
+from raylora.cluster.tune.shared_base import Ground
 from raylora.config import Job, TuneSection
+from raylora.config.file import dump
+from raylora.config.space import trial_job
 from raylora.errors import TrainingError
 from raylora.floor import WORDS, metric_of
-from raylora.jobfile import dump
 from raylora.leaderboard import Trial, pareto, rank, table, to_csv
-from raylora.model.find import here
-from raylora.model.finish import Finished, finish
-from raylora.model.fit import Worker
+from raylora.model.base.find import here
+from raylora.model.fit.finish import Finished, finish
+from raylora.model.fit.splits import Worker
 from raylora.records import Say, TuneResult
-from raylora.space import trial_job
 
 
 def conclude(

@@ -8,18 +8,18 @@ from typing import Any
 import ray.tune
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
 
-from raylora.cluster.connect import Cluster
-from raylora.cluster.room import WorkerPlan, plan_workers
-from raylora.cluster.storage import RunFolder
-from raylora.cluster.train import Task, run_workers
-from raylora.cluster.tune.crew import leave_room
-from raylora.cluster.tune.ground import Ground
-from raylora.cluster.tune.progress import FILE, Progress, read_progress
-from raylora.cluster.tune.told import Item
+from raylora.cluster.placement import WorkerPlan, plan_workers
+from raylora.cluster.session import Cluster
+from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.train.workers import Task, run_workers
+from raylora.cluster.tune.events import Item
+from raylora.cluster.tune.pool import leave_room
+from raylora.cluster.tune.shared_base import Ground
+from raylora.cluster.tune.trial_progress import FILE, Progress, read_progress
 from raylora.config import Job
+from raylora.config.space import from_plain, trial_job
 from raylora.errors import TrainingError
 from raylora.leaderboard import describe
-from raylora.space import from_plain, trial_job
 
 
 def is_nested(job: Job) -> bool:

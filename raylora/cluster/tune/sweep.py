@@ -8,30 +8,30 @@ import ray
 import ray.tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
-from raylora.cluster.connect import Cluster, connect
 from raylora.cluster.data.rows import Source
-from raylora.cluster.progress import no_probe
-from raylora.cluster.reach import check_reach
-from raylora.cluster.room import need_of, plan_workers, tell_wait
-from raylora.cluster.storage import RunFolder
-from raylora.cluster.train import check_folder, decide_bf16, tell
+from raylora.cluster.events.stream import no_probe
+from raylora.cluster.placement import need_of, plan_workers, tell_wait
+from raylora.cluster.preflight import check_reach
+from raylora.cluster.session import Cluster, connect
+from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.train.job import check_folder, decide_bf16, tell
 from raylora.cluster.tune import search
 from raylora.cluster.tune.conclude import conclude
-from raylora.cluster.tune.crew import Crew, plan_crew
-from raylora.cluster.tune.ground import Ground, make_ground
+from raylora.cluster.tune.events import tell_trials
 from raylora.cluster.tune.nested import NestedTrial, is_nested, plan_nested
-from raylora.cluster.tune.proxy import Proxy
+from raylora.cluster.tune.pool import Crew, plan_crew
 from raylora.cluster.tune.restore import TRIALS, can_go_on, restore
 from raylora.cluster.tune.results import read_trials
-from raylora.cluster.tune.told import tell_trials
+from raylora.cluster.tune.shared_base import Ground, make_ground
+from raylora.cluster.tune.trainable import Proxy
 from raylora.config import Job
+from raylora.config.file import dump
+from raylora.config.space import Domain, draw_samples, parse_space, trial_job
 from raylora.errors import ConfigError
-from raylora.jobfile import dump
 from raylora.leaderboard import Trial
-from raylora.model.find import BaseFolder, pin, resolve
-from raylora.model.fit import check_fits
+from raylora.model.base.find import BaseFolder, pin, resolve
+from raylora.model.fit.build import check_fits
 from raylora.records import Say, TuneResult
-from raylora.space import Domain, draw_samples, parse_space, trial_job
 
 
 def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:

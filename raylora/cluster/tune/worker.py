@@ -12,16 +12,17 @@ from typing import Any
 import ray
 import torch
 
-from raylora.cluster.room import WorkerPlan
-from raylora.cluster.tune.board import Offer, Report
-from raylora.cluster.tune.files import Files, as_folder, read_files
-from raylora.cluster.tune.ground import Ground
-from raylora.cluster.tune.progress import Progress, read_progress
+from raylora.cluster.placement import WorkerPlan
+from raylora.cluster.tune.broker import Offer, Report
+from raylora.cluster.tune.checkpoints import Files, as_folder, read_files
+from raylora.cluster.tune.shared_base import Ground
+from raylora.cluster.tune.trial_progress import Progress, read_progress
 from raylora.config import Job
 from raylora.errors import RayLoraError, TrainingError
 from raylora.model.bank import Bank, Outcome
-from raylora.model.find import here
-from raylora.model.fit import Worker, fit
+from raylora.model.base.find import here
+from raylora.model.fit.fit import fit
+from raylora.model.fit.splits import Worker
 from raylora.model.packing import NotPackable
 
 logger = logging.getLogger(__name__)

@@ -16,18 +16,21 @@ from transformers import set_seed
 
 from raylora.config import Job
 from raylora.metrics import Scores, score
-from raylora.model import adapter, packing
+from raylora.model import packing
 from raylora.model.bank.layers import Draw
 from raylora.model.bank.packed import PackedBase
 from raylora.model.bank.trial import Outcome, Trial
-from raylora.model.base import load_base, read_config
+from raylora.model.base.find import BaseFolder
+from raylora.model.base.load import load_base, read_config
+from raylora.model.base.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
 from raylora.model.batches import MicroBatch, sorted_batches
-from raylora.model.find import BaseFolder
-from raylora.model.fit import Splits, Worker, batch_plan, build, training_arguments, use_prefix
-from raylora.model.keeper import Record
-from raylora.model.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
-from raylora.model.prefix import constant_layers, install
-from raylora.model.start import Start, begin_from, local_start
+from raylora.model.fit.build import build
+from raylora.model.fit.callback import Record
+from raylora.model.fit.fit import batch_plan, training_arguments, use_prefix
+from raylora.model.fit.splits import Splits, Worker
+from raylora.model.fit.start import Start, begin_from, local_start
+from raylora.model.frozen_states import constant_layers, install
+from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.tokens import Collator
 
 if TYPE_CHECKING:
@@ -140,7 +143,7 @@ class Bank:
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self.drawn)
             base = _with_same_weights(self.loaded.model)
-            model = adapter.attach(base, adapter.lora_config(job.lora, base, self.loaded.new_modules))
+            model = attach_adapter(base, lora_config(job.lora, base, self.loaded.new_modules))
         if job.train.head_init == "probe":
             self.start = self.start or self.make_start()
             begin_from(model, job, self.start)

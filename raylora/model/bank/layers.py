@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raylora.model.dropout import draw_mask
-from raylora.model.lowrank import LowRank
+from raylora.model.lora.dropout import draw_mask
+from raylora.model.lora.fused import LowRank
 from raylora.model.packing import NotPackable
 
 

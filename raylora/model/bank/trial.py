@@ -18,7 +18,7 @@ from raylora.config import Job
 from raylora.errors import ModelError, TrainingError
 from raylora.metrics import Scores
 from raylora.model.bank.layers import Projection
-from raylora.model.keeper import BEST, Best, Record
+from raylora.model.fit.callback import BEST, Best, Record
 from raylora.model.packing import NotPackable
 
 if TYPE_CHECKING:

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raylora.errors import ModelError
-from raylora.model import adapter
-from raylora.model.adapter import CARD, Card
+from raylora.model.lora.manifest import CARD, Card, read_card
 from raylora.model.serving.int8 import Int8Linear
 from raylora.model.tokens import TokenizerSpec
 
@@ -88,7 +87,7 @@ def read_files(folder: Path) -> Files:
     """Raises:
     ModelError: the folder is not an adapter of raylora's, or a file in it is broken.
     """
-    card = adapter.read_card(folder)
+    card = read_card(folder)
     try:
         weights = (folder / WEIGHTS).read_bytes()
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))

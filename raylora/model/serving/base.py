@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from raylora.config import ModelSection
 from raylora.errors import ModelError
-from raylora.model import adapter
 from raylora.model.bank.layers import is_fed_positions
-from raylora.model.base import load_base, load_tokenizer, pooling_of, read_config
-from raylora.model.find import BaseFolder, resolve, weights_digest
+from raylora.model.base.find import BaseFolder, resolve, weights_digest
+from raylora.model.base.load import load_base, load_tokenizer, pooling_of, read_config
+from raylora.model.base.precision import bf16_pays
+from raylora.model.lora.save import load_adapter
 from raylora.model.packing import NotPackable
-from raylora.model.precision import bf16_pays
 from raylora.model.serving.adapter import (
     TOKENIZER,
     Files,
@@ -104,7 +104,7 @@ class ServedBase:
 
     def _whole(self, files: Files, spec: TokenizerSpec) -> ServedAdapter:
         own = replace(self.folder, pooling=files.card.pooling)
-        tuned: Any = adapter.load_weights(self._load(own, files.card.labels, torch.float32), files.folder)
+        tuned: Any = load_adapter(self._load(own, files.card.labels, torch.float32), files.folder)
         merged: Any = tuned.merge_and_unload(safe_merge=True)
         merged = merged.to(self.device, self.dtype).eval()
         if self.int8:

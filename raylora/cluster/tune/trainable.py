@@ -1,0 +1,82 @@
+"""A trial as Ray Tune sees it: a light process that hangs the trial on the board and reports what comes back.
+
+Loads no torch: a proxy starts in a second or two and takes a tenth of a worker's memory.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+import ray.tune
+from ray.tune import Checkpoint
+
+from raylora.cluster.tune.broker import Offer, Report
+from raylora.cluster.tune.checkpoints import Files, as_folder
+from raylora.cluster.tune.policy import alone_because, pack_places
+from raylora.cluster.tune.restore import newest_whole
+from raylora.cluster.tune.trial_progress import read_progress
+from raylora.config import Job
+from raylora.config.space import from_plain, trial_job
+from raylora.errors import TrainingError
+from raylora.leaderboard import describe
+from raylora.model.packing import pack_key
+
+
+@dataclass(frozen=True)
+class Proxy:
+    """What each trial's proxy knows of its sweep. `width` is the 90th percentile of the rows' tokens."""
+
+    job: Job
+    board: Any
+    width: float
+    use_gpu: bool
+
+    def __call__(self, sample: dict[str, Any]) -> None:
+        """Run one trial from wherever its last checkpoint left it.
+
+        Raises:
+            TrainingError: the trial failed; the reason.
+        """
+        checkpoint = ray.tune.get_checkpoint()
+        files, is_known = newest_whole(checkpoint) if checkpoint else ({}, True)
+        offer = self._offer(ray.tune.get_context().get_trial_id(), from_plain(sample), files)
+        if files:
+            progress = read_progress(files)
+            if self.job.tune.scheduler != "pbt":  # whose checkpoint may be another trial's
+                ray.get(self.board.tell.remote(offer, progress.reports))
+            if not is_known:  # a kill kept Ray Tune from knowing this checkpoint
+                _report(Report(progress.last, files))
+        ticket: str = ray.get(self.board.submit.remote(offer))
+        try:
+            report = self._next(ticket)
+            while not report.finished:
+                _report(report)
+                report = self._next(ticket)
+            _report(report)
+        finally:  # also where the scheduler stops the trial: Ray Tune ends this thread with SystemExit
+            ray.get(self.board.leave.remote(ticket))
+
+    def _offer(self, trial: str, sample: dict[str, Any], checkpoint: Files) -> Offer:
+        job = trial_job(self.job, sample)
+        return Offer(
+            trial=trial,
+            tree=job.model_dump(),
+            key=None if alone_because(job) else pack_key(job),
+            places=pack_places(job, self.width, self.use_gpu),
+            words=describe(sample),
+            checkpoint=checkpoint or None,
+        )
+
+    def _next(self, ticket: str) -> Report:
+        report: Report = ray.get(self.board.next.remote(ticket))
+        if report.failure:
+            raise TrainingError(report.failure)
+        if report.lost:
+            raise TrainingError("the worker of this trial was lost")
+        return report
+
+
+def _report(report: Report) -> None:
+    if report.metrics:
+        with as_folder(report.files) as folder:
+            ray.tune.report(report.metrics, checkpoint=Checkpoint.from_directory(str(folder)))
