@@ -18,7 +18,7 @@ from raylora.model.base.find import resolve, weights_digest
 from raylora.model.base.load import load_base, load_tokenizer, read_config
 from raylora.model.fit.splits import Splits
 from raylora.model.lora.attach import attach_adapter, lora_config
-from raylora.model.lora.manifest import Card
+from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter
 from raylora.model.tokens import TokenTable, encode, table_of, tokenizer_spec
 
@@ -112,8 +112,8 @@ def make_adapter(base: Path, folder: Path, labels: tuple[str, ...], seed: int = 
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:  # large enough that each adapter says something else
                 parameter.copy_(torch.randn_like(parameter) * (0.3 if "lora_" in name else 0.5))
-    card = Card(labels, str(base), None, weights_digest(source), job.data.max_length)
-    save_adapter(model, tokenizer, source, card, folder)
+    manifest = Manifest(labels, str(base), None, weights_digest(source), job.data.max_length)
+    save_adapter(model, tokenizer, source, manifest, folder)
     return folder
 
 

@@ -170,16 +170,16 @@ def train_pack(
     seconds = dict.fromkeys(jobs, 0.0)
     while bank.names:
         started = time.perf_counter()
-        outcomes = bank.run_epoch()
-        each = (time.perf_counter() - started) / len(outcomes)
+        results = bank.run_epoch()
+        each = (time.perf_counter() - started) / len(results)
         for name, scores in zip(bank.names, bank.scores(test), strict=True):
-            seen[name].append((outcomes[name].metrics[f"eval_{metric}"], getattr(scores, metric)))
+            seen[name].append((results[name].metrics[f"eval_{metric}"], getattr(scores, metric)))
             best[name] = next(round(t.best.epoch) - 1 for t in bank.trials if t.name == name and t.best)
             seconds[name] += each
-        for name, outcome in outcomes.items():
-            if outcome.error:
-                raise outcome.error
-            if outcome.finished:
+        for name, result in results.items():
+            if result.error:
+                raise result.error
+            if result.finished:
                 bank.drop(name)
     return {
         name: Reached([one for one, _ in scores], [one for _, one in scores], best[name], seconds[name])

@@ -100,12 +100,12 @@ def load(folder: str, name: str = "default") -> tuple[Any, int]:
 
     from raylora.model.base.find import resolve
     from raylora.model.base.load import load_base, read_config
-    from raylora.model.lora.manifest import base_of, read_card
+    from raylora.model.lora.manifest import base_of, read_manifest
 
-    card = read_card(Path(folder))
-    base = resolve(base_of(card))
-    loaded = load_base(base, read_config(base, card.labels, dropout=True), tokenizer_of(folder).pad_token_id)
-    return PeftModel.from_pretrained(loaded.model, folder, adapter_name=name).eval(), card.max_length
+    manifest = read_manifest(Path(folder))
+    base = resolve(base_of(manifest))
+    loaded = load_base(base, read_config(base, manifest.labels, dropout=True), tokenizer_of(folder).pad_token_id)
+    return PeftModel.from_pretrained(loaded.model, folder, adapter_name=name).eval(), manifest.max_length
 
 
 def tokenizer_of(folder: str) -> Any:

@@ -49,10 +49,10 @@ def packed(trials: Sequence[Job], base: BaseFolder, splits: Splits, worker: Work
     trainable = [sum(p.numel() for p in trial.weights.values()) for trial in bank.trials]
     with tempfile.TemporaryDirectory() as scratch:
         while bank.names:
-            for name, outcome in bank.run_epoch().items():
-                best[name] = max(best[name], outcome.metrics["eval_accuracy"])
+            for name, result in bank.run_epoch().items():
+                best[name] = max(best[name], result.metrics["eval_accuracy"])
                 bank.save(name, Path(scratch) / name)
-                if outcome.finished:
+                if result.finished:
                     bank.drop(name)
     return Trained(list(best.values()), trainable, _gpu_bytes())
 

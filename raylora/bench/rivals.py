@@ -68,7 +68,7 @@ def _fit(job: Job) -> Measured:
     from raylora.model.tokens import Collator
 
     base = resolve(job.model)
-    splits, prefix_s = _with_prefix(job, base, make_splits(job, base))
+    splits, prefix_s = _with_frozen_states(job, base, make_splits(job, base))
     fitted = fit(job, base, splits)
     peak, accuracy = _peak(), fitted.test.accuracy if fitted.test else None
     flops = flops_per_row(fitted.model, Collator(splits.train, splits.tokenizer))
@@ -76,7 +76,7 @@ def _fit(job: Job) -> Measured:
     return Measured(rows_per_s, tokens_per_s, fitted.train_s, accuracy, peak, prefix_s, flops)
 
 
-def _with_prefix(job: Job, base: BaseFolder, splits: Splits) -> tuple[Splits, float]:
+def _with_frozen_states(job: Job, base: BaseFolder, splits: Splits) -> tuple[Splits, float]:
     """The train rows with their frozen prefix where the job has one, as `fit` would compute it, and its time."""
     from raylora.model.fit.build import build
     from raylora.model.frozen_states import constant_layers, fill

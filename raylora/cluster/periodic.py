@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def every(seconds: float, work: Callable[[], object], name: str) -> Generator[None]:
+def run_every(seconds: float, work: Callable[[], object], name: str) -> Generator[None]:
     """While the `with` is open, do the work in a thread of this name, and wait so long before each time."""
     stop = threading.Event()
 

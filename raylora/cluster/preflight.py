@@ -16,7 +16,7 @@ from raylora.errors import ClusterError
 LOOKED_AT = 1000  # files of a job; a folder that is not there lacks them all
 
 
-def check_reach(folder: RunFolder, sources: list[Source], cluster: Cluster) -> None:
+def preflight(folder: RunFolder, sources: list[Source], cluster: Cluster) -> None:
     """Look from every node that runs tasks, before anything is written here that belongs elsewhere.
 
     Raises:

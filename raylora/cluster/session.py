@@ -100,7 +100,7 @@ class Cluster:
         names = {name for node in self.nodes for name in node}
         return {name: sum(node.get(name, 0.0) for node in self.nodes) for name in names}
 
-    def places(self, each: Mapping[str, float]) -> int:
+    def slots(self, each: Mapping[str, float]) -> int:
         """How many times `each` fits: a worker runs on one node, whatever its neighbours have left."""
         needs = {name: amount for name, amount in each.items() if amount}
         if not needs:

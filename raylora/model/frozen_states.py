@@ -1,4 +1,4 @@
-"""The frozen prefix: what lies below the lowest trained layer is a constant of each row, computed once and kept."""
+"""The frozen states: what lies below the lowest trained layer is a constant of each row, computed once and kept."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -79,9 +79,9 @@ class _Given:
 
 
 def install(model: "PreTrainedModel", depth: int) -> None:
-    """After this, `model(**batch, prefix=states)` starts at layer `depth` (at least 1) from `states` [B, T, H].
+    """After this, `model(**batch, frozen_states=states)` starts at layer `depth` (at least 1) from `states` [B, T, H].
 
-    Layers below, and the embeddings, are not run; without `prefix`, all is as before.
+    Layers below, and the embeddings, are not run; without `frozen_states`, all is as before.
     """
     body, found = _body(model), layers(model)
     assert body and found and 1 <= depth <= len(found), "depth is of constant_layers"
@@ -105,7 +105,7 @@ def _skip_when_given(module: nn.Module, given: _Given, pair: bool) -> None:
 
 
 def _take(given: _Given, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    given.states = kwargs.pop("prefix", None)
+    given.states = kwargs.pop("frozen_states", None)
     return args, kwargs
 
 
@@ -142,7 +142,7 @@ def _states_at(model: "PreTrainedModel", batch: dict[str, torch.Tensor], depth: 
     """[B, T, H] entering layer `depth`; what lies above is not run."""
     found = layers(model)
     assert found, "depth is of constant_layers"
-    inputs = {name: t.to(model.device) for name, t in batch.items() if name not in ("labels", "prefix")}
+    inputs = {name: t.to(model.device) for name, t in batch.items() if name not in ("labels", "frozen_states")}
     handle = found[depth - 1].register_forward_hook(_stop)
     try:
         with torch.inference_mode():
@@ -165,7 +165,7 @@ def _rooms(collator: Collator, width: int, kind: np.dtype[Any], scratch: Path | 
         return [np.zeros(shape, kind) for shape in shapes]
     # an empty file cannot be mapped
     shapes = [(max(tokens, 1), width) for tokens, width in shapes]
-    return [np.memmap(scratch / f"{i}.prefix", kind, "w+", shape=shape) for i, shape in enumerate(shapes)]
+    return [np.memmap(scratch / f"{i}.frozen_states", kind, "w+", shape=shape) for i, shape in enumerate(shapes)]
 
 
 def _width(model: "PreTrainedModel") -> int:
@@ -194,19 +194,19 @@ def fill(
             folder.mkdir(parents=True)
         prefix = compute(model, Collator(union, spec), depth, batch_rows, folder)
         for i in members:
-            filled[i] = replace(tables[i], prefix=prefix)
+            filled[i] = replace(tables[i], frozen_states=states)
     return filled
 
 
-def prefix_bytes(tables: Sequence[TokenTable], model: "PreTrainedModel") -> int:
+def frozen_states_bytes(tables: Sequence[TokenTable], model: "PreTrainedModel") -> int:
     """What `fill` will hold: 4 (bf16: 2) bytes x H for every token of every row."""
     return sum(int(table.lengths.sum()) for table in tables) * _width(model) * model.dtype.itemsize
 
 
 def agrees(table: TokenTable, spec: TokenizerSpec, model: "PreTrainedModel", depth: int) -> bool:
     """Whether the table's prefix is that of this model at this depth, by its first row (bf16 rounds to 0.4 %)."""
-    assert table.prefix is not None, "there is a prefix to compare"
+    assert table.frozen_states is not None, "there is a prefix to compare"
     collator = Collator(table, spec)
     batch = collator(np.arange(1))
-    own, given = _states_at(model, batch, depth), batch["prefix"].float()
+    own, given = _states_at(model, batch, depth), batch["frozen_states"].float()
     return bool((own.float() - given).norm() < 0.1 * given.norm())

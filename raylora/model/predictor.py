@@ -10,7 +10,7 @@ from raylora.errors import DataError, ModelError
 from raylora.model.base.find import resolve, weights_digest
 from raylora.model.base.load import load_base, load_tokenizer, read_config
 from raylora.model.batches import sorted_batches
-from raylora.model.lora.manifest import base_of, read_card
+from raylora.model.lora.manifest import base_of, read_manifest
 from raylora.model.lora.save import load_adapter
 from raylora.model.tokens import Collator, Text, encode, table_of, tokenizer_spec
 from raylora.tasks import best_first, scores
@@ -31,22 +31,22 @@ class Predictor:
     """An adapter on its base model. Make one with `raylora.load(path)`.
 
     Args:
-        trust_remote_code: run Python code that comes with the base model. The adapter's card, which anybody may have
+        trust_remote_code: run Python code that comes with the base model. The adapter's manifest, which anybody may have
             written, has no say in this.
     """
 
     def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
-        self.card = read_card(folder)
-        self.labels = self.card.labels
-        base = resolve(base_of(self.card, trust_remote_code))
+        self.manifest = read_manifest(folder)
+        self.labels = self.manifest.labels
+        base = resolve(base_of(self.manifest, trust_remote_code))
         digest = weights_digest(base)
-        if digest != self.card.base_digest:
+        if digest != self.manifest.base_digest:
             raise ModelError(
                 f"base model {base.id} in {base.path} has weights {digest[:12]}…, but {folder} was trained on "
-                f"{self.card.base_digest[:12]}…. Set the adapter's own base and revision."
+                f"{self.manifest.base_digest[:12]}…. Set the adapter's own base and revision."
             )
         tokenizer = load_tokenizer(str(folder))
-        self.tokenizer_spec = tokenizer_spec(tokenizer, self.card.max_length)
+        self.tokenizer_spec = tokenizer_spec(tokenizer, self.manifest.max_length)
         loaded = load_base(base, read_config(base, self.labels, dropout=True), self.tokenizer_spec.pad_id)
         self.model = load_adapter(loaded.model, folder)
 
@@ -77,7 +77,7 @@ class Predictor:
         """
         if not texts:
             return []
-        return [self._prediction(row) for row in scores(self.logits(texts), self.card.problem_type)]
+        return [self._prediction(row) for row in scores(self.logits(texts), self.manifest.problem_type)]
 
     def _prediction(self, row: np.ndarray) -> Prediction:
         ranked = best_first(row, self.labels)

@@ -14,7 +14,7 @@ from tiny import tiny_job
 
 from raylora.cluster.data.sources import list_sources
 from raylora.cluster.events.metrics import METRICS, Gauges
-from raylora.cluster.periodic import every
+from raylora.cluster.periodic import run_every
 from raylora.cluster.train.job import train
 from raylora.cluster.tune.sweep import tune
 from raylora.config import Job
@@ -48,7 +48,7 @@ def prometheus(run: str) -> Generator[Series]:
         with suppress(OSError):
             found.update(scrape(run))
 
-    with every(1, read, "prometheus"):
+    with run_every(1, read, "prometheus"):
         yield found
 
 

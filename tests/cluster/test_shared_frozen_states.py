@@ -1,4 +1,4 @@
-"""The frozen prefix on Ray: one computation for all workers and trials, with the numbers of a run without it."""
+"""The frozen states on Ray: one computation for all workers and trials, with the numbers of a run without it."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tiny import largest_difference, save_base, tiny_job
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.data.frozen_states import with_prefix
+from raylora.cluster.data.frozen_states import with_frozen_states
 from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.sources import list_sources
 from raylora.cluster.placement import WorkerPlan
@@ -52,19 +52,19 @@ def test_tasks_compute_what_one_process_computes_and_workers_read_it_where_it_is
     base = resolve(job.model)
     whole = prepared(job)
     (block,) = ray.get(whole.blocks)
-    dataset = with_prefix(replace(whole, blocks=[ray.put(block[:50]), ray.put(block[50:])]), job, base)
-    assert dataset.prefix_depth == 2
+    dataset = with_frozen_states(replace(whole, blocks=[ray.put(block[:50]), ray.put(block[50:])]), job, base)
+    assert dataset.frozen_depth == 2
     splits = dataset.load()
     assert splits.test is not None
     model = build(job, base, splits.labels, 0).get_base_model()
     tables = [splits.train, splits.validation, splits.test]
     for table, own in zip(tables, fill(tables, splits.tokenizer, model, 2, 16), strict=True):
-        assert table.prefix and own.prefix
-        for given, expected in zip(table.prefix, own.prefix, strict=True):
+        assert table.frozen_states and own.frozen_states
+        for given, expected in zip(table.frozen_states, own.frozen_states, strict=True):
             assert not given.flags.writeable, "shared memory of the node"
             np.testing.assert_allclose(given, expected, atol=2e-5)
-    assert with_prefix(whole, job.replace({"lora.layers_to_transform": [0, 2]}), base) is whole
-    assert with_prefix(whole, job.replace({"train.base_dropout": True}), base) is whole
+    assert with_frozen_states(whole, job.replace({"lora.layers_to_transform": [0, 2]}), base) is whole
+    assert with_frozen_states(whole, job.replace({"train.base_dropout": True}), base) is whole
 
 
 def test_two_workers_with_the_prefix_reach_the_adapter_of_one_process_without(
@@ -76,7 +76,7 @@ def test_two_workers_with_the_prefix_reach_the_adapter_of_one_process_without(
     monkeypatch.setattr(module, "constant_layers", lambda model: 0)
     adapter = Path(job.storage_path) / "alone"
     splits = prepared(job).load()
-    alone = fit(job, resolve(job.model), splits, worker=Worker(step_rows=16), save_to=adapter)
+    alone = fit(job, resolve(job.model), splits, worker=Worker(global_batch_size=16), save_to=adapter)
     weights = [load_file(f"{folder}/adapter_model.safetensors") for folder in (result.adapter_uri, adapter)]
     assert largest_difference(*weights) < 1e-5
     assert result.validation.loss == pytest.approx(alone.validation.loss, abs=1e-5)

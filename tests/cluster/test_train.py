@@ -91,8 +91,8 @@ def test_two_workers_start_as_one_does_and_the_floor_is_told_everywhere(job: Job
     assert any(map(floor.match, lines))
     folder = Path(one.folder_uri)
     metrics = json.loads((folder / "metrics.json").read_text())
-    card = json.loads((folder / "adapter" / "raylora.json").read_text())
-    assert metrics["floor"] == card["floor"] == one.floor
+    manifest = json.loads((folder / "adapter" / "raylora.json").read_text())
+    assert metrics["floor"] == manifest["floor"] == one.floor
     assert metrics["floor"]["test"]["rows"] == 31
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [r["kind"] for r in history][:3] == ["model", "head", "floor"]
@@ -111,10 +111,10 @@ def test_the_run_folder_holds_what_the_design_says(job: Job) -> None:
     assert metrics["data"]["rows"]["validation"] == {"negative": 9, "positive": 9}
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in history if r["kind"] == "evaluation"] == [1, 2]
-    card = json.loads((folder / "adapter" / "raylora.json").read_text())
-    assert card["labels"] == ["negative", "positive"]
-    assert card["metrics"]["validation"]["loss"] == result.validation.loss
-    assert card["config"]["run_name"] == "first"
+    manifest = json.loads((folder / "adapter" / "raylora.json").read_text())
+    assert manifest["labels"] == ["negative", "positive"]
+    assert manifest["metrics"]["validation"]["loss"] == result.validation.loss
+    assert manifest["config"]["run_name"] == "first"
     assert {p.name for p in (folder / "adapter").iterdir()} >= {
         "adapter_config.json",
         "adapter_model.safetensors",

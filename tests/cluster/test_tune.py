@@ -28,9 +28,9 @@ Bases = Callable[[str], Path]
 def sweep_job(base: Path, rows: str, runs: Path, name: str, space: dict[str, Any], **changes: Any) -> Job:
     """Two epochs on few rows, one worker."""
     settings = {"tune.space": space, "tune.scheduler": "none", "tune.num_samples": 1, "tune.metric": "loss"}
-    places = {"run_name": name, "storage_path": str(runs), "data.train": rows, "data.test": rows}
+    slots = {"run_name": name, "storage_path": str(runs), "data.train": rows, "data.test": rows}
     common = {"train.num_train_epochs": 2, "train.max_grad_norm": 0.0, "ray.resources_per_worker": {"CPU": 4}}
-    job = tiny_job(base).replace({**places, **common, **settings})
+    job = tiny_job(base).replace({**slots, **common, **settings})
     return job.replace({key.replace("__", "."): value for key, value in changes.items()})
 
 
@@ -79,8 +79,8 @@ def test_every_trial_is_accounted_for_best_first(done: Done) -> None:
 
 def test_the_sweeps_winner_stands_beside_its_floor(done: Done) -> None:
     metrics = json.loads((done.folder / "metrics.json").read_text())
-    card = json.loads((done.folder / "adapter" / "raylora.json").read_text())
-    assert metrics["floor"] == card["floor"] == done.result.floor
+    manifest = json.loads((done.folder / "adapter" / "raylora.json").read_text())
+    assert metrics["floor"] == manifest["floor"] == done.result.floor
     for split, scores in (("validation", done.result.validation), ("test", done.result.test)):
         found = metrics["floor"][split]
         highest = found[found["difference"]["against"]]["accuracy"]
@@ -129,7 +129,7 @@ def test_the_winner_is_the_best_by_validation_and_alone_is_tested(done: Done) ->
 def test_the_adapter_is_an_ordinary_one(done: Done) -> None:
     adapter = raylora.load(done.result.adapter_uri)
     assert adapter.labels == ("negative", "positive")
-    assert adapter.card.metrics["validation"]["loss"] == done.result.validation.loss
+    assert adapter.manifest.metrics["validation"]["loss"] == done.result.validation.loss
     assert adapter.predict(["A kettle."])[0].label in adapter.labels
 
 

@@ -20,7 +20,7 @@ from raylora.model.base.load import empty_base, read_config
 from raylora.model.fit.build import build, check_fits
 from raylora.model.fit.fit import fit
 from raylora.model.lora.attach import lora_config, target_modules
-from raylora.model.lora.manifest import read_card
+from raylora.model.lora.manifest import read_manifest
 
 Bases = Callable[[str], Path]
 
@@ -115,7 +115,7 @@ def test_three_labels_survive_saving(bases: Bases, tmp_path: Path) -> None:
     prediction = raylora.load(tmp_path / "adapter").predict(["Fine."])[0]
     assert set(prediction.scores) == {"no", "ünsure", "yes"}
     assert sum(prediction.scores.values()) == pytest.approx(1)
-    assert read_card(tmp_path / "adapter").labels == ("no", "ünsure", "yes")
+    assert read_manifest(tmp_path / "adapter").labels == ("no", "ünsure", "yes")
 
 
 def test_predictions_equal_the_trainers_own_logits(bases: Bases, tmp_path: Path) -> None:
@@ -214,8 +214,8 @@ def test_a_broken_or_foreign_adapter_is_refused(bases: Bases, tmp_path: Path) ->
     with pytest.raises(ModelError, match=r"broken|does not load"):
         raylora.load(folder)
     (folder / "adapter_model.safetensors").write_bytes(weights)
-    card = json.loads((folder / "raylora.json").read_text())
-    (folder / "raylora.json").write_text(json.dumps(card | {"base_digest": "0" * 64}))
+    manifest = json.loads((folder / "raylora.json").read_text())
+    (folder / "raylora.json").write_text(json.dumps(manifest | {"base_digest": "0" * 64}))
     with pytest.raises(ModelError, match="was trained on"):
         raylora.load(folder)
 

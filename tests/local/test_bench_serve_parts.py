@@ -181,8 +181,8 @@ def test_made_adapters_differ_in_their_weights_and_share_the_rest(adapter: Path,
     original = load_file(adapter / "adapter_model.safetensors")
     assert all(w["lora_A"].dtype == np.float32 and w.keys() == original.keys() for w in weights)
     assert all(np.abs(w["lora_A"] - original["lora_A"]).max() < 1.5 for w in weights)
-    cards = [(tmp_path / "many" / name / "raylora.json").read_bytes() for name in names]
-    assert set(cards) == {(adapter / "raylora.json").read_bytes()}
+    manifests = [(tmp_path / "many" / name / "raylora.json").read_bytes() for name in names]
+    assert set(manifests) == {(adapter / "raylora.json").read_bytes()}
     assert file_bytes(tmp_path / "many", names) == (adapter / "adapter_model.safetensors").stat().st_size
 
 

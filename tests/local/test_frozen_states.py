@@ -1,4 +1,4 @@
-"""The frozen prefix: the same numbers as without it, and never used where they would not be."""
+"""The frozen states: the same numbers as without it, and never used where they would not be."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +16,8 @@ from raylora.config import Job
 from raylora.model import fit as module
 from raylora.model.base.find import resolve
 from raylora.model.fit.build import build
-from raylora.model.fit.callback import Record
-from raylora.model.fit.fit import Fitted, fit
+from raylora.model.fit.callback import Event
+from raylora.model.fit.fit import FitResult, fit
 from raylora.model.fit.splits import Splits
 from raylora.model.frozen_states import compute, constant_layers, fill, install, layers
 from raylora.model.lora.save import trainable_state
@@ -39,7 +39,7 @@ def top(base: Path, *adapted: int, **changes: Any) -> Job:
     return job.replace({"lora.layers_to_transform": list(adapted)})
 
 
-def run(job: Job, splits: Splits, **options: Any) -> Fitted:
+def run(job: Job, splits: Splits, **options: Any) -> FitResult:
     return fit(job, resolve(job.model), splits, **options)
 
 
@@ -48,7 +48,7 @@ def made(job: Job) -> PeftModel:
     return build(job, resolve(job.model), ("negative", "positive"), 0)
 
 
-def states_of(fitted: Fitted) -> dict[str, torch.Tensor]:
+def states_of(fitted: FitResult) -> dict[str, torch.Tensor]:
     return trainable_state(fitted.model)
 
 
@@ -81,8 +81,8 @@ def test_in_bf16_the_prefix_is_kept_in_bf16(deep: Path, monkeypatch: pytest.Monk
     splits = demo_splits(job, deep, 40)
     model = made(job)
     (table,) = fill([splits.train], splits.tokenizer, model.get_base_model(), 3, 16)
-    assert table.prefix and table.prefix[0].dtype == np.uint16
-    assert Collator(table, splits.tokenizer)(np.arange(2))["prefix"].dtype == torch.bfloat16
+    assert table.frozen_states and table.frozen_states[0].dtype == np.uint16
+    assert Collator(table, splits.tokenizer)(np.arange(2))["frozen_states"].dtype == torch.bfloat16
     started_above = run(job, splits)
     monkeypatch.setattr(module, "constant_layers", lambda model: 0)
     assert started_above.validation.loss == pytest.approx(run(job, splits).validation.loss, rel=0.02)
@@ -96,7 +96,7 @@ def test_beyond_the_byte_budget_the_prefix_is_on_disk_with_the_same_bits(
 
     def watch(*arguments: Any) -> list[TokenTable]:
         tables = original(*arguments)
-        kinds.extend(type(table.prefix[0]) for table in tables if table.prefix)
+        kinds.extend(type(table.frozen_states[0]) for table in tables if table.frozen_states)
         return tables
 
     monkeypatch.setattr(module, "fill", watch)
@@ -104,8 +104,8 @@ def test_beyond_the_byte_budget_the_prefix_is_on_disk_with_the_same_bits(
     splits = demo_splits(job, deep, 40)
     in_memory = run(job, splits)
     tokens = int(splits.train.lengths.sum() + splits.validation.lengths.sum())
-    assert run(job.replace({"train.prefix_cache_bytes": tokens * 32 * 4}), splits).epoch == 1
-    on_disk = run(job.replace({"train.prefix_cache_bytes": tokens * 32 * 4 - 1}), splits)
+    assert run(job.replace({"train.frozen_states_cache_bytes": tokens * 32 * 4}), splits).epoch == 1
+    on_disk = run(job.replace({"train.frozen_states_cache_bytes": tokens * 32 * 4 - 1}), splits)
     assert kinds == [np.ndarray] * 4 + [np.memmap] * 2
     assert largest_difference(states_of(in_memory), states_of(on_disk)) == 0
 
@@ -115,10 +115,10 @@ def test_sides_that_share_chunks_share_one_prefix_that_holds_their_rows_alone(de
     splits = demo_splits(job, deep, 40)
     few = TokenTable(splits.train.chunks, splits.train.rows[:5], splits.train.label_ids[:5], splits.train.lengths[:5])
     train, validation = fill([few, splits.validation], splits.tokenizer, made(job).get_base_model(), 3, 16)
-    assert train.prefix is validation.prefix
-    assert train.prefix is not None
+    assert train.frozen_states is validation.frozen_states
+    assert train.frozen_states is not None
     known = int(few.lengths.sum() + splits.validation.lengths.sum())
-    assert int((np.abs(train.prefix[0]).sum(axis=1) > 0).sum()) == known < len(train.prefix[0])
+    assert int((np.abs(train.frozen_states[0]).sum(axis=1) > 0).sum()) == known < len(train.frozen_states[0])
 
 
 @pytest.mark.parametrize("pad_left", [False, True])
@@ -132,7 +132,7 @@ def test_batches_hold_each_rows_states_at_its_tokens_and_zero_at_padding(deep: P
     prefix = [np.arange(n, dtype=np.float32)[:, None] for n in (lengths[:2].sum(), lengths[2:].sum())]
     table = TokenTable([whole[:2], whole[2:]], np.array([4, 1, 2]), np.zeros(3), lengths[[4, 1, 2]], prefix)
     batch = Collator(table, spec)(np.array([0, 1]))
-    states, mask = batch["prefix"][..., 0], batch["attention_mask"].bool()
+    states, mask = batch["frozen_states"][..., 0], batch["attention_mask"].bool()
     assert states[0][mask[0]].tolist() == list(range(lengths[2] + lengths[3], lengths[2:].sum()))
     assert states[1][mask[1]].tolist() == list(range(lengths[0], lengths[:2].sum()))
     assert not states[~mask].any()
@@ -175,7 +175,7 @@ def test_a_fit_resumes_from_the_prefix_as_without_interruption(deep: Path, tmp_p
     job = top(deep, 3, train__num_train_epochs=2, lora__lora_dropout=0.1)
     splits = demo_splits(job, deep, 40)
 
-    def keep(metrics: Record, folder: Path | None) -> None:
+    def keep(metrics: Event, folder: Path | None) -> None:
         assert folder
         shutil.copytree(folder, tmp_path / f"epoch{metrics['epoch']:g}")
 

@@ -144,6 +144,6 @@ def test_records_and_card_say_the_precision_of_their_scores(bases: Bases, tmp_pa
     )
     assert [r["dtype"] for r in records if r["kind"] == "evaluation"] == ["bfloat16"]
     assert reports[0]["dtype"] == "bfloat16"
-    card = json.loads((tmp_path / "adapter" / "raylora.json").read_text())
-    assert card["metrics"]["validation"]["dtype"] == "bfloat16"
-    assert card["config"]["train"]["bf16"] is True
+    manifest = json.loads((tmp_path / "adapter" / "raylora.json").read_text())
+    assert manifest["metrics"]["validation"]["dtype"] == "bfloat16"
+    assert manifest["config"]["train"]["bf16"] is True

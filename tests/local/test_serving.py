@@ -49,12 +49,12 @@ def rows_of(adapters: Sequence[ServedAdapter], texts: Sequence[Text]) -> dict[st
 
 
 def mixed(base: ServedBase, adapters: Sequence[ServedAdapter], texts: Sequence[Text]) -> list[np.ndarray]:
-    """Logits of row i by adapter i, in as few batches as the lanes allow."""
-    lanes: dict[object, list[int]] = {}
+    """Logits of row i by adapter i, in as few batches as the batch_keys allow."""
+    batch_keys: dict[object, list[int]] = {}
     for i, adapter in enumerate(adapters):
-        lanes.setdefault(base.lane(adapter), []).append(i)
+        batch_keys.setdefault(base.batch_key(adapter), []).append(i)
     found: dict[int, np.ndarray] = {}
-    for own in lanes.values():
+    for own in batch_keys.values():
         chosen = [adapters[i] for i in own]
         found |= dict(zip(own, base.logits(rows_of(chosen, [texts[i] for i in own]), chosen), strict=True))
     return [found[i] for i in range(len(adapters))]
@@ -170,8 +170,8 @@ def break_head(folder: Path) -> None:
 
 
 def break_digest(folder: Path) -> None:
-    card = json.loads((folder / "raylora.json").read_text())
-    (folder / "raylora.json").write_text(json.dumps({**card, "base_digest": "0" * 64}))
+    manifest = json.loads((folder / "raylora.json").read_text())
+    (folder / "raylora.json").write_text(json.dumps({**manifest, "base_digest": "0" * 64}))
 
 
 @pytest.mark.parametrize(

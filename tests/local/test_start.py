@@ -16,8 +16,8 @@ from raylora.model.bank import Bank
 from raylora.model.base.find import resolve
 from raylora.model.batches import sorted_batches
 from raylora.model.fit.build import build
-from raylora.model.fit.callback import Record
-from raylora.model.fit.fit import fit, use_prefix
+from raylora.model.fit.callback import Event
+from raylora.model.fit.fit import fit, use_frozen_states
 from raylora.model.fit.head import Features, features, join, last_linear
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.fit.start import HEAD_SCALE, begin_from, local_start, make_start
@@ -81,8 +81,8 @@ def test_features_start_from_the_frozen_prefix_where_there_is_one(bases: Bases, 
     job = tiny_job(bases("bert"), lora__target_modules=["query", "value"], lora__layers_to_transform=[1])
     splits = demo_splits(job, bases("bert"), 40)
     model = new_model(job, splits)
-    above = use_prefix(job, model, splits, Worker(), tmp_path)
-    assert above.train.prefix is not None
+    above = use_frozen_states(job, model, splits, Worker(), tmp_path)
+    assert above.train.frozen_states is not None
     found, whole = features_of(model, above, "train"), features_of(new_model(job, splits), splits, "train")
     assert np.allclose(found.head, whole.head, atol=1e-5)
     assert np.allclose(found.mean, whole.mean, atol=1e-5)
@@ -150,7 +150,7 @@ def test_other_workers_than_the_first_only_help_with_the_forwards(bases: Bases) 
 def test_a_fit_says_its_floor_before_training_and_how_it_stands_to_it(bases: Bases) -> None:
     job = tiny_job(bases("bert"), train__floor=True)
     splits = demo_splits(job, bases("bert"), 120)
-    log: list[Record] = []
+    log: list[Event] = []
     fitted = fit(job, resolve(job.model), replace(splits, test=splits.validation), log=log.append)
     kinds = [record["kind"] for record in log]
     assert kinds.index("floor") < kinds.index("evaluation")
@@ -167,7 +167,7 @@ def test_a_fit_says_its_floor_before_training_and_how_it_stands_to_it(bases: Bas
 def test_a_base_of_foreign_code_starts_at_random_and_says_so(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
     job = tiny_job(bases("bert"), train__floor=True)
     monkeypatch.setattr("transformers.BertForSequenceClassification.__module__", "somebody.elses")
-    log: list[Record] = []
+    log: list[Event] = []
     fitted = fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), log=log.append)
     assert fitted.floor is None
     (head,) = (record for record in log if record["kind"] == "head")
@@ -191,7 +191,7 @@ def test_a_head_that_the_base_brings_is_not_replaced(bases: Bases, tmp_path: Pat
 
 def test_no_floor_is_made_where_none_is_wanted(bases: Bases) -> None:
     job = tiny_job(bases("bert"), train__head_init="random")
-    log: list[Record] = []
+    log: list[Event] = []
     fitted = fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), log=log.append)
     assert fitted.floor is None
     assert not {"head", "floor"} & {record["kind"] for record in log}
@@ -201,12 +201,12 @@ def test_an_interrupted_fit_keeps_its_floor(bases: Bases, tmp_path: Path) -> Non
     job = tiny_job(bases("bert"), train__floor=True, train__num_train_epochs=2)
     splits = demo_splits(job, bases("bert"), 60)
 
-    def keep(metrics: Record, folder: Path | None) -> None:
+    def keep(metrics: Event, folder: Path | None) -> None:
         if metrics["epoch"] == 1:
             shutil.copytree(folder, tmp_path / "first")
 
     whole = fit(job, resolve(job.model), splits, report=keep)
-    log: list[Record] = []
+    log: list[Event] = []
     again = fit(job, resolve(job.model), splits, resume_from=tmp_path / "first", log=log.append)
     assert again.floor == whole.floor
     assert "head" not in [record["kind"] for record in log], "the head is among the checkpoint's weights"

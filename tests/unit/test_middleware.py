@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from raylora.cluster.serve import keys
 from raylora.cluster.serve.keys import HashedKey
 from raylora.cluster.serve.meters import Meters
-from raylora.cluster.serve.middleware import Guard
+from raylora.cluster.serve.middleware import Middleware
 from raylora.config import Job
 from raylora.errors import KeyMissingError, ModelError
 
@@ -30,7 +30,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 def ask(method: str, path: str, app: ASGIApp = echo, query: str = "", **headers: str) -> tuple[int, str]:
     """Status and body of one request through the guard."""
-    guard = Guard(app, KNOWN, open_admin=False, max_body_bytes=100, meters=Meters())
+    guard = Middleware(app, KNOWN, open_admin=False, max_body_bytes=100, meters=Meters())
     named = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
     scope = {"type": "http", "method": method, "path": path, "query_string": query.encode(), "headers": named}
     sent: list[Message] = []

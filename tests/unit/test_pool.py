@@ -5,8 +5,8 @@ import pytest
 from raylora.cluster.placement import plan_workers
 from raylora.cluster.session import Cluster
 from raylora.cluster.tune.nested import is_nested, plan_nested
-from raylora.cluster.tune.policy import alone_because, pack_places
-from raylora.cluster.tune.pool import leave_room, plan_crew
+from raylora.cluster.tune.policy import alone_because, pack_slots
+from raylora.cluster.tune.pool import leave_for_trainables, plan_pool
 from raylora.cluster.tune.trial_progress import FILE, Progress, is_whole, read_progress
 from raylora.config import Job
 from raylora.errors import ClusterError, TrainingError
@@ -22,82 +22,82 @@ def nodes(*cpus: float) -> Cluster:
 
 
 def test_a_worker_is_placed_on_one_node_not_on_two_halves() -> None:
-    assert nodes(1, 1, 1, 1).places({"CPU": 2}) == 0
-    assert nodes(3, 5, 0).places({"CPU": 2}) == 3
-    assert nodes(1).places({"CPU": 0.1}) == 10
-    assert nodes(4, 4).places({"CPU": 1, "GPU": 1}) == 0
+    assert nodes(1, 1, 1, 1).slots({"CPU": 2}) == 0
+    assert nodes(3, 5, 0).slots({"CPU": 2}) == 3
+    assert nodes(1).slots({"CPU": 0.1}) == 10
+    assert nodes(4, 4).slots({"CPU": 1, "GPU": 1}) == 0
     two = Job().replace({"ray.num_workers": 2, "ray.resources_per_worker": {"CPU": 2}})
-    with pytest.raises(ClusterError, match=r"finds 0 places: each must be on one node, and the nodes have 1 CPU; 1"):
+    with pytest.raises(ClusterError, match=r"finds 0 slots: each must be on one node, and the nodes have 1 CPU; 1"):
         plan_workers(two.ray, nodes(1, 1, 1, 1))
     with pytest.raises(ClusterError, match=r"needs 4 CPU; the cluster \(.*2 nodes, 3 CPUs\) has 3"):
         plan_workers(two.ray, nodes(1, 2))
     assert plan_workers(two.ray, nodes(2, 3)).fewest == 2
     halves = Job().replace({"ray.resources_per_worker": {"CPU": 3}})
-    assert plan_crew(halves, nodes(4, 4, 4), total=9, width=25).count == 3  # not 12 // 3
+    assert plan_pool(halves, nodes(4, 4, 4), total=9, width=25).count == 3  # not 12 // 3
     nested = Job().replace({"ray.num_workers": 2, "ray.resources_per_worker": {"CPU": 3}})
     assert plan_nested(nested, nodes(4, 4, 4), total=9).concurrent == 1
 
 
 def test_a_laptop_has_one_worker_of_all_cores_that_packs() -> None:
-    plan = plan_crew(Job(), cluster(8, own=True), total=20, width=25)
+    plan = plan_pool(Job(), cluster(8, own=True), total=20, width=25)
     assert (plan.count, plan.workers.threads, plan.concurrent) == (1, 8, 8)
     assert str(plan) == "1 worker of 8 threads"
 
 
 def test_a_cluster_has_a_worker_per_share_and_no_more_than_trials() -> None:
-    plan = plan_crew(Job(), cluster(64), total=200, width=25)
+    plan = plan_pool(Job(), cluster(64), total=200, width=25)
     assert (plan.count, plan.concurrent) == (64, 200)
-    few = plan_crew(Job(), cluster(64), total=5, width=25)
+    few = plan_pool(Job(), cluster(64), total=5, width=25)
     assert (few.count, few.concurrent) == (5, 5)
 
 
 def test_a_gpu_holds_one_worker_and_more_trials() -> None:
-    plan = plan_crew(Job(), cluster(16, gpus=2), total=100, width=25)
+    plan = plan_pool(Job(), cluster(16, gpus=2), total=100, width=25)
     assert (plan.count, plan.concurrent, str(plan)) == (2, 64, "2 workers of a GPU")
 
 
 def test_a_cluster_that_grew_its_first_gpu_for_the_sweep_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raylora.cluster.placement._wait_for_room", lambda *_: None)  # the autoscaler added a node
     job = Job().replace({"ray.use_gpu": True, "ray.scale_up_timeout_s": 60})
-    plan = plan_crew(job, cluster(4), total=100, width=25)
+    plan = plan_pool(job, cluster(4), total=100, width=25)
     assert (plan.count, str(plan)) == (1, "1 worker of a GPU")
 
 
 def test_without_packing_a_worker_takes_one_trial_at_a_time() -> None:
     off = Job().replace({"tune.pack": "off"})
-    assert plan_crew(off, cluster(4), total=16, width=25).concurrent == 4
+    assert plan_pool(off, cluster(4), total=16, width=25).concurrent == 4
     assert alone_because(off) == "tune.pack: off"
-    assert pack_places(off, 25, use_gpu=False) == 1
+    assert pack_slots(off, 25, use_gpu=False) == 1
 
 
 def test_wished_numbers_win() -> None:
     wished = Job().replace({"tune.pack": 3, "tune.max_concurrent_trials": 5})
-    plan = plan_crew(wished, cluster(4, own=True), total=16, width=25)
+    plan = plan_pool(wished, cluster(4, own=True), total=16, width=25)
     assert plan.concurrent == 5
-    assert pack_places(wished, 25, use_gpu=False) == 3
+    assert pack_slots(wished, 25, use_gpu=False) == 3
 
 
 def test_a_pack_is_capped_by_the_tokens_of_a_step() -> None:
     long = Job().replace({"train.per_device_train_batch_size": 16})
-    assert pack_places(long, 25, use_gpu=False) == 8  # 16 x 25 = 400 tokens a trial
-    assert pack_places(long, 128, use_gpu=False) == 2  # 2,048 of 4,096
-    assert pack_places(long, 512, use_gpu=False) == 1
+    assert pack_slots(long, 25, use_gpu=False) == 8  # 16 x 25 = 400 tokens a trial
+    assert pack_slots(long, 128, use_gpu=False) == 2  # 2,048 of 4,096
+    assert pack_slots(long, 512, use_gpu=False) == 1
 
 
 def test_what_a_pack_cannot_hold_runs_alone() -> None:
     assert alone_because(Job()) is None
     assert alone_because(Job().replace({"lora.use_dora": True})) == "lora.use_dora"
-    assert pack_places(Job().replace({"train.base_dropout": True}), 25, use_gpu=False) == 1
+    assert pack_slots(Job().replace({"train.base_dropout": True}), 25, use_gpu=False) == 1
 
 
 def test_a_worker_that_fits_nowhere_is_refused() -> None:
     with pytest.raises(ClusterError, match="needs 8 CPU"):
-        plan_crew(Job().replace({"ray.resources_per_worker": {"CPU": 8}}), cluster(4), total=2, width=25)
+        plan_pool(Job().replace({"ray.resources_per_worker": {"CPU": 8}}), cluster(4), total=2, width=25)
 
 
 def test_room_is_left_for_the_trials_own_processes() -> None:
-    plan = plan_crew(Job(), cluster(4), total=16, width=25)
-    assert leave_room(plan.workers).resources_per_worker == {"CPU": pytest.approx(0.9)}
+    plan = plan_pool(Job(), cluster(4), total=16, width=25)
+    assert leave_for_trainables(plan.workers).resources_per_worker == {"CPU": pytest.approx(0.9)}
     assert plan.workers.resources_per_worker == {"CPU": 1.0}
 
 

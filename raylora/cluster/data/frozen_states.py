@@ -1,4 +1,4 @@
-"""The frozen prefix of a dataset: computed once by Ray tasks, left in the object store for all epochs and trials."""
+"""The frozen states of a dataset: computed once by Ray tasks, left in the object store for all epochs and trials."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -12,7 +12,7 @@ from ray import ObjectRef
 from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.session import alive_nodes
 from raylora.config import Job
-from raylora.model.base.find import BaseFolder, here
+from raylora.model.base.find import BaseFolder, resolve_on_node
 from raylora.model.base.load import as_tensor, base_weights, empty_base, load_base, read_config
 from raylora.model.base.precision import eager_when_short, held_dtype
 from raylora.model.frozen_states import compute, constant_layers
@@ -20,7 +20,7 @@ from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.tokens import Collator, TokenTable
 
 
-def prefix_depth(job: Job, base: BaseFolder, labels: tuple[str, ...]) -> int:
+def frozen_depth(job: Job, base: BaseFolder, labels: tuple[str, ...]) -> int:
     """How many of the base's lowest layers are constant in this job; told without its weights, in milliseconds."""
     model = empty_base(base, read_config(base, labels, job.train.base_dropout))
     return constant_layers(attach_adapter(model, lora_config(job.lora, model)))
@@ -38,10 +38,10 @@ class _Order:
     use_gpu: bool
 
 
-def with_prefix(
+def with_frozen_states(
     dataset: Dataset, job: Job, base: BaseFolder, weights: ObjectRef | None = None, use_gpu: bool = False
 ) -> Dataset:
-    """The dataset with the states that enter the lowest trained layer, for every row that a side holds.
+    """The dataset with the states that enter the lowest trained layer, for every row that a split holds.
 
     One task per token block; what does not fit into the object store's memory, the store keeps on disk. The same
     dataset where nothing below is constant.
@@ -51,7 +51,7 @@ def with_prefix(
         weights: `base_weights` in that precision, where they are in the object store already.
         use_gpu: a GPU for each task.
     """
-    depth = prefix_depth(job, base, dataset.labels)
+    depth = frozen_depth(job, base, dataset.labels)
     if not depth:
         return dataset
     blocks = dataset.blocks
@@ -64,7 +64,7 @@ def with_prefix(
         task.remote(shared, block, weights, int(start)) for block, start in zip(blocks, starts[:-1], strict=True)
     ]
     ray.get([done for _, done in made])  # before workers take the CPUs that these tasks wait for
-    return replace(dataset, prefix=[states for states, _ in made], prefix_depth=depth)
+    return replace(dataset, prefix=[states for states, _ in made], frozen_depth=depth)
 
 
 def _cpus_per_task(tasks: int) -> int:
@@ -80,7 +80,7 @@ def _num_rows(block: pa.Table) -> int:
 
 @ray.remote
 def _weights(order: _Order) -> dict[str, np.ndarray]:
-    base = here(order.base)
+    base = resolve_on_node(order.base)
     config = read_config(base, order.dataset.labels, dropout=False)
     pad_id = order.dataset.tokenizer.pad_id
     return base_weights(load_base(base, config, pad_id, held_dtype(order.job.train)))
@@ -91,11 +91,11 @@ def _compute(order: _Order, block: pa.Table, weights: dict[str, np.ndarray], sta
     """The block's states; the second value tells the driver that they are there, without moving them to it."""
     torch.set_num_threads(order.cpus)
     dataset, train = order.dataset, order.job.train
-    rows = np.concatenate([side.rows for side in dataset.sides.values()]) - start
-    lengths = np.concatenate([side.lengths for side in dataset.sides.values()])
+    rows = np.concatenate([split.rows for split in dataset.splits.values()]) - start
+    lengths = np.concatenate([split.lengths for split in dataset.splits.values()])
     inside = (rows >= 0) & (rows < block.num_rows)
     table = TokenTable([block], rows[inside], np.zeros(int(inside.sum()), dtype=np.int64), lengths[inside])
-    base = here(order.base)
+    base = resolve_on_node(order.base)
     config = read_config(base, dataset.labels, dropout=False)
     state = {name: as_tensor(array) for name, array in weights.items()}
     model: Any = load_base(base, config, dataset.tokenizer.pad_id, held_dtype(train), state).model

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.fs
 
 from raylora.cluster.data import formats
-from raylora.cluster.data.rows import Row, Side, Source
+from raylora.cluster.data.rows import Row, Source, Split
 from raylora.cluster.storage.address import is_remote
 from raylora.config import DataSection
 from raylora.demo import REVIEWS
@@ -35,15 +35,15 @@ def list_sources(data: DataSection) -> list[Source]:
         DataError: nothing is there, a file is empty or not of its format, a column is missing.
     """
     sources: list[Source] = []
-    named: list[tuple[Side, str | list[str] | None]] = [
+    named: list[tuple[Split, str | list[str] | None]] = [
         ("train", data.train or str(REVIEWS)),
         ("validation", data.validation),
         ("test", data.test),
     ]
-    for side, where in named:
+    for split, where in named:
         patterns = [where] if isinstance(where, str) else where or []
         paths = [path for pattern in patterns for path in _paths(pattern)]
-        found = [Source(path, side, decide_format(path, data.format)) for path in paths]
+        found = [Source(path, split, decide_format(path, data.format)) for path in paths]
         if found:
             check_head(found[0], data)
         sources += found

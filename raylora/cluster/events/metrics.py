@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ray.util.metrics import Counter, Gauge
 
-from raylora.cluster.periodic import every
+from raylora.cluster.periodic import run_every
 
 Kind = Literal["gauge", "counter"]
 KEPT_S = 5  # Ray forgets a gauge some 20 s after it was last set, and an epoch may take an hour
@@ -51,7 +51,7 @@ class Gauges:
 
     def kept(self) -> AbstractContextManager[None]:
         """While this is open, each gauge stays at its last value."""
-        return every(KEPT_S, self._set_again, "raylora-gauges")
+        return run_every(KEPT_S, self._set_again, "raylora-gauges")
 
     def train(self, record: Mapping[str, Any]) -> None:
         """Show a record of a fit's log."""

@@ -9,29 +9,29 @@ from typing import Any
 import ray
 
 from raylora.cluster.events.metrics import Gauges
-from raylora.cluster.periodic import every
+from raylora.cluster.periodic import run_every
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.floor import floor_line
 from raylora.records import Say
 
-Record = dict[str, Any]
+Event = dict[str, Any]
 
 
-class Mailbox:
+class EventQueue:
     """Holds records until the driver takes them."""
 
     def __init__(self) -> None:
-        self.records: queue.SimpleQueue[Record] = queue.SimpleQueue()
+        self.records: queue.SimpleQueue[Event] = queue.SimpleQueue()
 
-    def put(self, record: Record) -> None:
+    def put(self, record: Event) -> None:
         self.records.put(record)
 
-    def take(self) -> list[Record]:
+    def take(self) -> list[Event]:
         return [self.records.get() for _ in range(self.records.qsize())]
 
 
 @contextmanager
-def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[Record], None]]:
+def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[Event], None]]:
     """A `log` for workers to call; while it is open, records are printed, kept in history.jsonl and shown as metrics.
 
     Args:
@@ -40,9 +40,9 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[R
     history = [r for r in read_history(folder) if r.get("step", 0) <= last_step]
     gauges = Gauges(folder.name)
 
-    def add(records: list[Record]) -> None:
+    def add(records: list[Event]) -> None:
         for record in records:
-            line = describe(record)
+            line = event_line(record)
             if line:
                 say(line)
             history.append(record)
@@ -50,37 +50,37 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[R
         if records:
             write_history(folder, history)
 
-    with gauges.kept(), hear(add) as log:
+    with gauges.kept(), collect(add) as log:
         yield log
 
 
 @contextmanager
-def hear(add: Callable[[list[Record]], None]) -> Generator[Callable[[Record], None]]:
+def collect(add: Callable[[list[Event]], None]) -> Generator[Callable[[Event], None]]:
     """A function that other processes call with a record; while this is open, `add` takes them here, to the last."""
-    mailbox: Any = ray.remote(num_cpus=0)(Mailbox).remote()
+    mailbox: Any = ray.remote(num_cpus=0)(EventQueue).remote()
 
     def take() -> None:
         add(ray.get(mailbox.take.remote()))
 
     try:
-        with every(0.5, take, "raylora-progress"):
+        with run_every(0.5, take, "raylora-progress"):
             yield lambda record: mailbox.put.remote(record)
     finally:
         take()
         ray.kill(mailbox)
 
 
-def write_history(folder: RunFolder, records: Iterable[Record]) -> None:
+def write_history(folder: RunFolder, records: Iterable[Event]) -> None:
     folder.write_text("history.jsonl", "".join(json.dumps(record) + "\n" for record in records))
 
 
-def read_history(folder: RunFolder) -> list[Record]:
+def read_history(folder: RunFolder) -> list[Event]:
     if not folder.has("history.jsonl"):
         return []
     return [json.loads(line) for line in folder.read_text("history.jsonl").splitlines()]
 
 
-def describe(record: Record) -> str | None:
+def event_line(record: Event) -> str | None:
     """The line a record prints as; loss records only go to the file."""
     if record["kind"] == "model":
         share = record["trainable"] / record["parameters"]

@@ -11,9 +11,9 @@ from ray import serve
 from ray.serve import Application
 
 from raylora.cluster.placement import Need, check_room
-from raylora.cluster.serve import adapter_store as folders
+from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.serve import keys
-from raylora.cluster.serve.adapter_store import absolute
+from raylora.cluster.serve.adapter_folders import absolute
 from raylora.cluster.serve.quantized import tell_change
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.replica import Endpoint

@@ -30,7 +30,7 @@ ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
 @dataclass
-class Trail:
+class RequestContext:
     """What is known of the request under way; the routes fill in the adapter."""
 
     id: str
@@ -41,7 +41,7 @@ class Trail:
     start: float = field(default_factory=time.perf_counter)
 
 
-trail: ContextVar[Trail] = ContextVar("trail")
+request_context: ContextVar[RequestContext] = ContextVar("request_context")
 
 
 def role_of(method: str, path: str) -> Role | None:
@@ -51,7 +51,7 @@ def role_of(method: str, path: str) -> Role | None:
     return "admin" if method in ("PUT", "DELETE", "POST", "PATCH") and ADMIN.fullmatch(path) else "predict"
 
 
-class Guard:
+class Middleware:
     """ASGI middleware.
 
     Args:
@@ -70,8 +70,8 @@ class Guard:
             return
         headers = Headers(scope=scope)
         given = headers.get("x-request-id", "")
-        own = Trail(given if ID.fullmatch(given) else uuid.uuid4().hex)
-        trail.set(own)
+        own = RequestContext(given if ID.fullmatch(given) else uuid.uuid4().hex)
+        request_context.set(own)
 
         async def answer(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -109,7 +109,7 @@ class Guard:
         if length.isdecimal() and int(length) > self.max_body_bytes:
             raise _too_large(self.max_body_bytes)
 
-    def _record(self, scope: Scope, own: Trail) -> None:
+    def _record(self, scope: Scope, own: RequestContext) -> None:
         seconds = time.perf_counter() - own.start
         if own.adapter or own.status >= 400:
             self.meters.count_request(own.adapter if own.version else "", own.status, seconds)

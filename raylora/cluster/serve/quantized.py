@@ -7,13 +7,13 @@ import torch
 
 from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.sources import list_sources
-from raylora.cluster.serve import adapter_store as folders
+from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.storage.address import inside
 from raylora.config import Job, ModelSection, parse
 from raylora.errors import RayLoraError
 from raylora.model.base.load import load_tokenizer
 from raylora.model.batches import sorted_batches
-from raylora.model.lora.manifest import base_of, read_card
+from raylora.model.lora.manifest import base_of, read_manifest
 from raylora.model.serving.base import ServedBase
 from raylora.model.tokens import Collator, TokenTable, tokenizer_spec
 from raylora.records import Say
@@ -40,13 +40,13 @@ def tell_change(job: Job, say: Say) -> None:
 
 
 def _change(folder: Path, trusted: bool) -> str:
-    card = read_card(folder)
-    own = parse(card.config)
-    spec = tokenizer_spec(load_tokenizer(str(folder)), card.max_length)
+    manifest = read_manifest(folder)
+    own = parse(manifest.config)
+    spec = tokenizer_spec(load_tokenizer(str(folder)), manifest.max_length)
     splits = prepare(own, list_sources(own.data), spec).load()
     table = splits.validation
     rows = np.arange(min(ROWS, len(table.rows)))  # their order is that of their texts' hashes
-    model = base_of(card, trusted)
+    model = base_of(manifest, trusted)
     exact, coarse = (_labels(model, folder, table, rows, int8) for int8 in (False, True))
     right = table.label_ids[rows]
     return (

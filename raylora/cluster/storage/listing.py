@@ -23,7 +23,7 @@ AT_ONCE = 16  # runs; on object storage each costs two or three requests of 50 m
 Kind = Literal["run", "sweep", "endpoint", "unknown"]
 State = Literal["finished", "unfinished", "unreadable"]
 Found = dict[str, pyarrow.fs.FileInfo]
-Record = dict[str, Any]
+Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Summary:
     kind: Kind
     state: State | None
     uri: str
-    validation: Record | None = None
-    test: Record | None = None
+    validation: Event | None = None
+    test: Event | None = None
     reached: str = ""
     written: float = 0.0
 
@@ -62,7 +62,7 @@ class Details:
 
     summary: Summary
     job: Job | None
-    history: list[Record] = field(default_factory=list)
+    history: list[Event] = field(default_factory=list)
     files: Mapping[str, int | None] = field(default_factory=dict)
     adapters: Mapping[str, str] = field(default_factory=dict)
     configured: Mapping[str, str] = field(default_factory=dict)
@@ -177,7 +177,7 @@ def _summary(storage: Storage, name: str, files: Found) -> Summary | None:
         return replace(summary, state="unreadable")
 
 
-def _finished(summary: Summary, metrics: Record) -> Summary:
+def _finished(summary: Summary, metrics: Event) -> Summary:
     scores = {"validation": metrics["validation"], "test": metrics["test"]}
     if summary.kind == "sweep":
         reached = f"{sum(metrics['trials'].values())} trials"
@@ -203,13 +203,13 @@ def _unfinished(summary: Summary, history: str) -> Summary:
     return replace(summary, validation=validation, reached=f"epoch {last['epoch']:g}")
 
 
-def _records(text: str) -> list[Record]:
+def _records(text: str) -> list[Event]:
     return [json.loads(line) for line in text.splitlines() if line.strip()]
 
 
-def _evaluations(records: list[Record]) -> list[Record]:
+def _evaluations(records: list[Event]) -> list[Event]:
     """Of a run, each with the training loss that was logged last before it."""
-    found: list[Record] = []
+    found: list[Event] = []
     loss: float | None = None
     for record in records:
         if record.get("kind") == "evaluation":
@@ -218,7 +218,7 @@ def _evaluations(records: list[Record]) -> list[Record]:
     return found
 
 
-def _reports(records: list[Record]) -> list[Record]:
+def _reports(records: list[Event]) -> list[Event]:
     """Of a sweep, the last of each trial that has one."""
     return list({record["trial"]: record for record in records if "trial" in record}.values())
 

@@ -7,12 +7,12 @@ import ray
 from ray.train import Result
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.data.frozen_states import with_prefix
+from raylora.cluster.data.frozen_states import with_frozen_states
 from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.rows import Source
-from raylora.cluster.events.stream import Record, follow
+from raylora.cluster.events.stream import Event, follow
 from raylora.cluster.placement import WorkerPlan, need_of, plan_workers, tell_wait
-from raylora.cluster.preflight import check_reach
+from raylora.cluster.preflight import preflight
 from raylora.cluster.session import Cluster, alive_nodes, connect, on_node
 from raylora.cluster.storage.run_folder import FINISHED, RunFolder
 from raylora.cluster.train.workers import Task, run_workers
@@ -20,7 +20,7 @@ from raylora.config import Job
 from raylora.config.file import changed_keys, dump, parse_yaml
 from raylora.errors import ConfigError
 from raylora.metrics import Scores
-from raylora.model.base.find import BaseFolder, pin, resolve
+from raylora.model.base.find import BaseFolder, pin_revision, resolve
 from raylora.model.base.load import load_tokenizer
 from raylora.model.base.precision import resolve_bf16
 from raylora.model.fit.build import check_fits
@@ -28,7 +28,7 @@ from raylora.model.tokens import tokenizer_spec
 from raylora.records import Say, TrainResult
 
 # keys of a run that goes on; all others decide what it yields
-MAY_CHANGE = ("ray.", "storage_path:", "tune.time_budget_s:", "train.prefix_cache_bytes:")
+MAY_CHANGE = ("ray.", "storage_path:", "tune.time_budget_s:", "train.frozen_states_cache_bytes:")
 
 
 def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
@@ -54,15 +54,15 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         say(f"ray        {cluster}")
         plan = plan_workers(job.ray, cluster)
         tell_wait(need_of(plan), cluster, say)  # the dataset is made on the cluster, too
-        check_reach(folder, sources, cluster)
-        base = pin(base) if len(cluster.nodes) > 1 else base
+        preflight(folder, sources, cluster)
+        base = pin_revision(base) if len(cluster.nodes) > 1 else base
         job = decide_bf16(job, plan)
         dataset = prepare(job, sources, tokenizer)
         folder.write_text("config.yaml", dump(job))
         tell(dataset, folder, say)
-        dataset = with_prefix(dataset, job, base, use_gpu=plan.use_gpu)
-        if dataset.prefix:
-            say(f"prefix     layers below {dataset.prefix_depth} are constant: computed once for every row")
+        dataset = with_frozen_states(dataset, job, base, use_gpu=plan.use_gpu)
+        if dataset.frozen_states:
+            say(f"prefix     layers below {dataset.frozen_depth} are constant: computed once for every row")
         last = _last_report(folder)
         if last:
             say(f"resuming   from epoch {last['epoch']:g} of {job.train.num_train_epochs}, step {last['step']}")
@@ -114,17 +114,17 @@ def _has_bf16(job: Job, use_gpu: bool) -> bool:
 
 def tell(dataset: Dataset, folder: RunFolder, say: Say) -> None:
     """Say what the dataset holds; write bad_rows.jsonl where rows were left out."""
-    rows = {side: len(r.rows) for side, r in dataset.sides.items()}
+    rows = {split: len(r.rows) for split, r in dataset.splits.items()}
     if dataset.bad_rows:
         folder.write_text("bad_rows.jsonl", "".join(json.dumps(row) + "\n" for row in dataset.bad_rows))
         say(f"skipped    {len(dataset.bad_rows)} bad rows, listed in bad_rows.jsonl")
     shown = ", ".join(dataset.labels[:10]) + (", …" if len(dataset.labels) > 10 else "")
-    say(f"rows       {', '.join(f'{n:,} {side}' for side, n in rows.items())}; {len(dataset.labels)} labels: {shown}")
+    say(f"rows       {', '.join(f'{n:,} {split}' for split, n in rows.items())}; {len(dataset.labels)} labels: {shown}")
     for warning in dataset.warnings:
         say(f"warning    {warning}")
 
 
-def _last_report(folder: RunFolder) -> Record | None:
+def _last_report(folder: RunFolder) -> Event | None:
     """Metrics of the last checkpoint, where there is one."""
     try:
         return Result.from_path(folder.path, storage_filesystem=folder.filesystem).metrics
@@ -133,11 +133,11 @@ def _last_report(folder: RunFolder) -> Record | None:
 
 
 def _run(
-    job: Job, base: BaseFolder, dataset: Dataset, plan: WorkerPlan, folder: RunFolder, last: Record | None, say: Say
+    job: Job, base: BaseFolder, dataset: Dataset, plan: WorkerPlan, folder: RunFolder, last: Event | None, say: Say
 ) -> dict[str, Any]:
     """Rank 0's outcome of the run on Ray Train's workers."""
     with follow(folder, say, last_step=last["step"] if last else 0) as log:
-        return run_workers(Task(job, base, dataset, plan, last["step_rows"] if last else None, log))
+        return run_workers(Task(job, base, dataset, plan, last["global_batch_size"] if last else None, log))
 
 
 def _conclude(

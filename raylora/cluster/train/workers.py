@@ -14,30 +14,30 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.events.stream import Record
+from raylora.cluster.events.stream import Event
 from raylora.cluster.placement import WorkerPlan
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.config import Job
 from raylora.errors import TrainingError
-from raylora.model.base.find import BaseFolder, here
-from raylora.model.fit.fit import Fitted, fit
+from raylora.model.base.find import BaseFolder, resolve_on_node
+from raylora.model.fit.fit import FitResult, fit
 from raylora.model.fit.splits import Worker
-from raylora.model.threads import in_passing
+from raylora.model.threads import run_in_thread
 
 
 @dataclass(frozen=True)
 class Task:
     """All that one worker needs, as it travels through Ray Train.
 
-    `step_rows` is that of the run that goes on; None = what the most workers step together.
+    `global_batch_size` is that of the run that goes on; None = what the most workers step together.
     """
 
     job: Job
     base: BaseFolder
     dataset: Dataset
     plan: WorkerPlan
-    step_rows: int | None
-    log: Callable[[Record], None]
+    global_batch_size: int | None
+    log: Callable[[Event], None]
 
 
 def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
@@ -67,7 +67,7 @@ def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str,
     )
     try:
         # in another thread, where Ray Train leaves Ctrl-C alone: its handler makes exit code 1 of it
-        outcome = in_passing(trainer.fit).result().return_value
+        outcome = run_in_thread(trainer.fit).result().return_value
     except ray.train.TrainingFailedError as error:
         raise TrainingError(_why(error)) from None
     if isinstance(outcome, TrainingError):
@@ -84,12 +84,12 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
     worker = Worker(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
-        step_rows=task.step_rows or _step_rows(task),
+        global_batch_size=task.global_batch_size or _global_batch_size(task),
         threads=None if task.plan.use_gpu else task.plan.threads,
         use_gpu=task.plan.use_gpu,
     )
 
-    def report(metrics: Record, folder: Path | None) -> None:
+    def report(metrics: Event, folder: Path | None) -> None:
         checkpoint = Checkpoint.from_directory(str(folder)) if folder else None
         ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"checkpoint_{round(metrics['epoch']):03d}")
 
@@ -100,7 +100,7 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
         try:
             fitted = fit(
                 task.job,
-                here(task.base),
+                resolve_on_node(task.base),
                 task.dataset.load(),
                 worker=worker,
                 report=report,
@@ -115,12 +115,12 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
         return _outcome(fitted, worker)
 
 
-def _step_rows(task: Task) -> int:
+def _global_batch_size(task: Task) -> int:
     train = task.job.train
     return train.per_device_train_batch_size * train.gradient_accumulation_steps * task.plan.most
 
 
-def _outcome(fitted: Fitted, worker: Worker) -> dict[str, Any]:
+def _outcome(fitted: FitResult, worker: Worker) -> dict[str, Any]:
     return {
         "best_epoch": round(fitted.epoch),
         "dtype": fitted.dtype,

@@ -1,6 +1,6 @@
-"""The board of a sweep: trials hang on it until a worker takes them, and reports and decisions cross on it.
+"""The broker of a sweep: trials hang on it until a worker takes them, and reports and decisions cross on it.
 
-A trial, to Ray Tune, is a light proxy process; the workers own the CPUs or the GPU and run many trials each. Plain
+A trial, to Ray Tune, is a light trainable process; the workers own the CPUs or the GPU and run many trials each. Plain
 asyncio, no Ray: the sweep runs it as an actor, the tests as it is.
 """
 
@@ -17,12 +17,12 @@ STATES = ("waiting", "running", "ended", "failed")
 
 
 @dataclass(frozen=True)
-class Offer:
+class TrialRequest:
     """A trial to run. `key` is equal among trials that can be packed together, None where it must run alone.
 
     Args:
         tree: the trial's job, as `Job.model_dump` gives it.
-        places: how many such trials one worker packs.
+        slots: how many such trials one worker packs.
         words: its sample, for people.
         checkpoint: files to go on from.
     """
@@ -30,10 +30,10 @@ class Offer:
     trial: str
     tree: dict[str, Any]
     key: str | None
-    places: int
+    slots: int
     words: str
     checkpoint: Files | None = None
-    ticket: str = ""
+    attempt_id: str = ""
 
 
 @dataclass(frozen=True)
@@ -48,17 +48,17 @@ class Report:
 
 
 @dataclass
-class _Seat:
-    """One attempt at a trial. `asking`: its proxy waits for the next report, which is also its word to go on."""
+class _Attempt:
+    """One attempt at a trial. `asking`: its trainable waits for the next report, which is also its word to go on."""
 
-    offer: Offer
+    request: TrialRequest
     worker: str | None = None
     asking: bool = False
     gone: bool = False
     reports: "asyncio.Queue[Report]" = field(default_factory=asyncio.Queue)
 
 
-class Board:
+class Broker:
     """Args:
     total: trials of the sweep, as far as known.
     concurrent: trials that Ray Tune runs at once.
@@ -67,56 +67,59 @@ class Board:
 
     def __init__(self, total: int, concurrent: int, workers: int) -> None:
         self.total, self.concurrent, self.workers = total, concurrent, workers
-        self.seats: dict[str, _Seat] = {}
-        self.hung: list[_Seat] = []  # those that may wait for a worker
+        self.attempts: dict[str, _Attempt] = {}
+        self.queue: list[_Attempt] = []  # those that may wait for a worker
         self.known: dict[str, int] = {}
         self.verdicts: dict[str, str] = {}
-        self.news_items: list[dict[str, Any]] = []
+        self.new_events: list[dict[str, Any]] = []
         self.closed = False
         self.changed = asyncio.Condition()
 
-    # -- proxies
+    # -- trainables
 
-    async def submit(self, offer: Offer) -> str:
-        """Hang a trial up; returns the ticket of this attempt."""
-        attempt = self.known[offer.trial] = self.known.get(offer.trial, 0) + 1
-        ticket = f"{offer.trial}/{attempt}"
-        self.seats[ticket] = _Seat(replace(offer, ticket=ticket))
-        self.hung.append(self.seats[ticket])
-        if offer.trial in self.verdicts:  # Ray Tune tries errors again; this one would end the same way
-            self.seats[ticket].reports.put_nowait(Report(failure=self.verdicts[offer.trial]))
-            self.seats[ticket].gone = True
+    async def submit(self, request: TrialRequest) -> str:
+        """Hang a trial up; returns the attempt_id of this attempt."""
+        number = self.known[request.trial] = self.known.get(request.trial, 0) + 1
+        attempt_id = f"{request.trial}/{number}"
+        self.attempts[attempt_id] = _Attempt(replace(request, attempt_id=attempt_id))
+        self.queue.append(self.attempts[attempt_id])
+        if request.trial in self.verdicts:  # Ray Tune tries errors again; this one would end the same way
+            self.attempts[attempt_id].reports.put_nowait(Report(failure=self.verdicts[request.trial]))
+            self.attempts[attempt_id].gone = True
         await self._notify()
-        return ticket
+        return attempt_id
 
-    async def next(self, ticket: str) -> Report:
+    async def next(self, attempt_id: str) -> Report:
         """The trial's next report; asking for it says that the trial goes on."""
-        seat = self.seats[ticket]
-        seat.asking = True
+        attempt = self.attempts[attempt_id]
+        attempt.asking = True
         await self._notify()
-        report = await seat.reports.get()
-        seat.asking = False
+        report = await attempt.reports.get()
+        attempt.asking = False
         return report
 
-    async def leave(self, ticket: str) -> None:
-        """The trial ends here: finished, stopped by the scheduler, paused, or its proxy failed."""
-        seat = self.seats[ticket]
-        seat.gone, seat.offer = True, replace(seat.offer, tree={}, checkpoint=None)  # kept for a worker's last word
+    async def leave(self, attempt_id: str) -> None:
+        """The trial ends here: finished, stopped by the scheduler, paused, or its trainable failed."""
+        attempt = self.attempts[attempt_id]
+        attempt.gone, attempt.request = (
+            True,
+            replace(attempt.request, tree={}, checkpoint=None),
+        )  # kept for a worker's last word
         await self._notify()
 
-    async def tell(self, offer: Offer, reports: list[dict[str, Any]]) -> None:
+    async def replay(self, request: TrialRequest, reports: list[dict[str, Any]]) -> None:
         """What a trial that goes on reported before, for the driver: a kill may have kept it from telling all."""
         for metrics in reports:
-            self._add_news(offer, Report({**metrics, "again": True}))
+            self._add_event(request, Report({**metrics, "again": True}))
 
     # -- workers
 
-    async def take(self, worker: str, key: str | None, room: int, patience_s: float) -> list[Offer] | None:
+    async def take(self, worker: str, key: str | None, slots: int, patience_s: float) -> list[TrialRequest] | None:
         """Trials for a worker to run: of one key, or one that runs alone. None when the sweep is over.
 
         Args:
-            key: of the pack that the worker runs, to fill its free places; None = it is idle.
-            room: free places; of an idle worker, the most it may take.
+            key: of the pack that the worker runs, to fill its free slots; None = it is idle.
+            slots: free slots; of an idle worker, the most it may take.
             patience_s: how long to wait for more trials than there are. An idle worker waits for the first one as
                 long as it takes.
         """
@@ -124,65 +127,65 @@ class Board:
             await self._until(lambda: self.closed or bool(self._waiting(None)), None)
             if self.closed:
                 return None
-            first = self._waiting(None)[0].offer
+            first = self._waiting(None)[0].request
             if first.key is None:
                 return self._hand(worker, self._waiting(None)[:1])
-            key, room = first.key, min(room, first.places, math.ceil(self.concurrent / self.workers))
-        await self._until(lambda: len(self._waiting(key)) >= min(room, self._to_come(key)), patience_s)
-        return self._hand(worker, self._waiting(key)[:room])
+            key, slots = first.key, min(slots, first.slots, math.ceil(self.concurrent / self.workers))
+        await self._until(lambda: len(self._waiting(key)) >= min(slots, self._to_come(key)), patience_s)
+        return self._hand(worker, self._waiting(key)[:slots])
 
     async def post(self, reports: dict[str, Report]) -> None:
-        """Hand reports to the proxies, by ticket."""
-        for ticket, report in reports.items():
-            seat = self.seats[ticket]
+        """Hand reports to the trainables, by attempt_id."""
+        for attempt_id, report in reports.items():
+            attempt = self.attempts[attempt_id]
             if report.failure:
-                self.verdicts[seat.offer.trial] = report.failure
-            seat.asking = False
-            seat.reports.put_nowait(report)
-            seat.gone = seat.gone or report.finished or report.failure is not None
+                self.verdicts[attempt.request.trial] = report.failure
+            attempt.asking = False
+            attempt.reports.put_nowait(report)
+            attempt.gone = attempt.gone or report.finished or report.failure is not None
             if report.metrics or report.failure:
-                self._add_news(seat.offer, report)
+                self._add_event(attempt.request, report)
 
-    async def put_back(self, ticket: str, offer: Offer) -> None:
+    async def put_back(self, attempt_id: str, request: TrialRequest) -> None:
         """A worker cannot pack this trial after all: it waits to run alone."""
-        seat = self.seats[ticket]
-        seat.worker, seat.offer = None, replace(offer, key=None)
-        self.hung.append(seat)
+        attempt = self.attempts[attempt_id]
+        attempt.worker, attempt.request = None, replace(request, key=None)
+        self.queue.append(attempt)
         await self._notify()
 
-    async def decisions(self, tickets: list[str], wait_s: float) -> list[str]:
-        """Those of the reported trials that go on; a proxy that has said nothing after `wait_s` is gone."""
-        seats = [self.seats[ticket] for ticket in tickets]
-        await self._until(lambda: all(seat.asking or seat.gone for seat in seats), wait_s)
-        for seat in seats:
-            seat.gone = seat.gone or not seat.asking
-        return [ticket for ticket, seat in zip(tickets, seats, strict=True) if not seat.gone]
+    async def decisions(self, attempt_ids: list[str], wait_s: float) -> list[str]:
+        """Those of the reported trials that go on; a trainable that has said nothing after `wait_s` is gone."""
+        attempts = [self.attempts[attempt_id] for attempt_id in attempt_ids]
+        await self._until(lambda: all(attempt.asking or attempt.gone for attempt in attempts), wait_s)
+        for attempt in attempts:
+            attempt.gone = attempt.gone or not attempt.asking
+        return [attempt_id for attempt_id, attempt in zip(attempt_ids, attempts, strict=True) if not attempt.gone]
 
     # -- the driver
 
     async def lost(self, worker: str) -> None:
         """A worker is dead: its trials are tried again, from their last checkpoints."""
-        for seat in self.seats.values():
-            if seat.worker == worker and not seat.gone:
-                seat.gone = True
-                seat.reports.put_nowait(Report(lost=True))
+        for attempt in self.attempts.values():
+            if attempt.worker == worker and not attempt.gone:
+                attempt.gone = True
+                attempt.reports.put_nowait(Report(lost=True))
         await self._notify()
 
-    async def news(self) -> list[dict[str, Any]]:
+    async def events(self) -> list[dict[str, Any]]:
         """Reports since the last call, without their files."""
-        items, self.news_items = self.news_items, []
+        items, self.new_events = self.new_events, []
         return items
 
     async def states(self) -> dict[str, int]:
         """How many trials hang here, run, have ended or failed, each by its last attempt."""
-        last = [self.seats[f"{trial}/{attempt}"] for trial, attempt in self.known.items()]
-        counts = Counter(self._state(seat) for seat in last)
+        last = [self.attempts[f"{trial}/{number}"] for trial, number in self.known.items()]
+        counts = Counter(self._state(attempt) for attempt in last)
         return {state: counts[state] for state in STATES}
 
-    def _state(self, seat: _Seat) -> str:
-        if seat.offer.trial in self.verdicts:
+    def _state(self, attempt: _Attempt) -> str:
+        if attempt.request.trial in self.verdicts:
             return "failed"
-        return "ended" if seat.gone else "waiting" if seat.worker is None else "running"
+        return "ended" if attempt.gone else "waiting" if attempt.worker is None else "running"
 
     async def close(self) -> None:
         self.closed = True
@@ -190,24 +193,24 @@ class Board:
 
     # -- inside
 
-    def _add_news(self, offer: Offer, report: Report) -> None:
-        item = {"trial": offer.trial, "words": offer.words, "failure": report.failure}
-        self.news_items.append({**item, **report.metrics})
+    def _add_event(self, request: TrialRequest, report: Report) -> None:
+        item = {"trial": request.trial, "words": request.words, "failure": report.failure}
+        self.new_events.append({**item, **report.metrics})
 
-    def _waiting(self, key: str | None) -> list[_Seat]:
-        self.hung = [seat for seat in self.hung if seat.worker is None and not seat.gone]
-        return [seat for seat in self.hung if key is None or seat.offer.key == key]
+    def _waiting(self, key: str | None) -> list[_Attempt]:
+        self.queue = [attempt for attempt in self.queue if attempt.worker is None and not attempt.gone]
+        return [attempt for attempt in self.queue if key is None or attempt.request.key == key]
 
     def _to_come(self, key: str) -> int:
         """How many trials could be waiting at most: those that are, and those never seen yet."""
         return len(self._waiting(key)) + max(0, self.total - len(self.known))
 
-    def _hand(self, worker: str, seats: list[_Seat]) -> list[Offer]:
-        offers = [seat.offer for seat in seats]
-        for seat in seats:
-            seat.worker = worker
-            seat.offer = replace(seat.offer, checkpoint=None)  # a megabyte a trial, and the worker has it now
-        return offers
+    def _hand(self, worker: str, attempts: list[_Attempt]) -> list[TrialRequest]:
+        requests = [attempt.request for attempt in attempts]
+        for attempt in attempts:
+            attempt.worker = worker
+            attempt.request = replace(attempt.request, checkpoint=None)  # a megabyte a trial, and the worker has it now
+        return requests
 
     async def _notify(self) -> None:
         async with self.changed:

@@ -10,14 +10,14 @@ from ray import ObjectRef
 from transformers import set_seed
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.data.frozen_states import prefix_depth, with_prefix
+from raylora.cluster.data.frozen_states import frozen_depth, with_frozen_states
 from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.rows import Source
 from raylora.cluster.placement import WorkerPlan, remote_options
-from raylora.cluster.tune.trial_progress import Progress
+from raylora.cluster.tune.trial_progress import TrialProgress
 from raylora.config import Job
 from raylora.floor import Floor
-from raylora.model.base.find import BaseFolder, here
+from raylora.model.base.find import BaseFolder, resolve_on_node
 from raylora.model.base.load import as_tensor, base_weights, load_base, load_tokenizer, read_config
 from raylora.model.fit.build import build
 from raylora.model.fit.start import Start, local_start
@@ -26,13 +26,13 @@ from raylora.model.tokens import tokenizer_spec
 
 
 @dataclass(frozen=True)
-class Ground:
+class SharedBase:
     """A base model, the rows tokenized for it, its weights, and what one must load it to know.
 
     Args:
         new_modules: of `load_base`.
         latency_ms: its time for a row of median length, on one worker.
-        prefixes: the dataset with the frozen prefix of each depth that the trials start at.
+        by_depth: the dataset with the frozen states of each depth that the trials start at.
         floor: what the winner must beat; None where the job wants none.
     """
 
@@ -41,20 +41,20 @@ class Ground:
     weights: ObjectRef
     new_modules: tuple[str, ...]
     latency_ms: float
-    prefixes: dict[int, Dataset]
+    by_depth: dict[int, Dataset]
     floor: Floor | None
 
     def rows(self, job: Job) -> Dataset:
         """To train on and to choose by, with the states that enter the trial's lowest layer."""
-        depth = prefix_depth(job, self.base, self.dataset.labels)
-        return self.prefixes.get(depth, without_test(self.dataset))
+        depth = frozen_depth(job, self.base, self.dataset.labels)
+        return self.by_depth.get(depth, without_test(self.dataset))
 
     def state(self) -> dict[str, torch.Tensor]:
         """The base's weights, not copied: one copy serves all processes of a node."""
         arrays: dict[str, Any] = ray.get(self.weights)
         return {name: as_tensor(array) for name, array in arrays.items()}
 
-    def begin(self, job: Job) -> Progress:
+    def begin(self, job: Job) -> TrialProgress:
         """Where a new trial starts.
 
         Raises:
@@ -62,15 +62,17 @@ class Ground:
         """
         size = trainable_parameters(job, self.base, self.dataset.labels, self.new_modules)
         check_limits(job, size, self.latency_ms)
-        return Progress(job.train.metric_for_best_model, job.train.greater_is_better, size, self.latency_ms)
+        return TrialProgress(job.train.metric_for_best_model, job.train.greater_is_better, size, self.latency_ms)
 
 
-def make_ground(job: Job, base: BaseFolder, sources: list[Source], plan: WorkerPlan, trials: Sequence[Job]) -> Ground:
+def make_shared_base(
+    job: Job, base: BaseFolder, sources: list[Source], plan: WorkerPlan, trials: Sequence[Job]
+) -> SharedBase:
     """Read, check, split and tokenize the rows; load the base once, on a worker's resources.
 
     Args:
         job: with `train.bf16` decided.
-        trials: jobs of the sweep, for the depths of their frozen prefixes.
+        trials: jobs of the sweep, for the depths of their frozen by_depth.
 
     Raises:
         DataError, ModelError: as `prepare` and `load_base`.
@@ -78,15 +80,15 @@ def make_ground(job: Job, base: BaseFolder, sources: list[Source], plan: WorkerP
     assert job.train.bf16 != "auto", "decided for all workers before anything is loaded"
     tokenizer: Any = load_tokenizer(base.path)
     dataset = prepare(job, sources, tokenizer_spec(tokenizer, job.data.max_length))
-    lengths = sorted(dataset.sides["train"].lengths)
+    lengths = sorted(dataset.splits["train"].lengths)
     task: Any = ray.remote(_load).options(num_returns=2, **remote_options(plan))
     arguments = (base, dataset.labels, int(tokenizer.pad_token_id), bool(job.train.bf16), plan)
     weights, facts = task.remote(*arguments, int(lengths[len(lengths) // 2]))
     new_modules, latency = ray.get(facts)
     start = _start(job, base, dataset, weights, plan, trials)
     rows = replace(dataset, start=replace(start, floor=None))
-    prefixes = _prefixes(job, base, rows, weights, plan, trials)
-    return Ground(base, rows, weights, new_modules, latency, prefixes, start.floor)
+    by_depth = _by_depth(job, base, rows, weights, plan, trials)
+    return SharedBase(base, rows, weights, new_modules, latency, by_depth, start.floor)
 
 
 def _start(
@@ -104,24 +106,24 @@ def _make_start(job: Job, base: BaseFolder, dataset: Dataset, weights: dict[str,
         torch.set_num_threads(plan.threads)
     splits, state = dataset.load(), {name: as_tensor(array) for name, array in weights.items()}
     set_seed(job.seed)  # a head may have a layer below its last one, drawn at random
-    model: Any = build(job, here(base), splits.labels, splits.tokenizer.pad_id, state)
+    model: Any = build(job, resolve_on_node(base), splits.labels, splits.tokenizer.pad_id, state)
     return local_start(job, splits, model.to("cuda" if plan.use_gpu else "cpu"))
 
 
 def without_test(dataset: Dataset) -> Dataset:
     """The test split stays out of a sweep."""
-    return replace(dataset, sides={side: rows for side, rows in dataset.sides.items() if side != "test"})
+    return replace(dataset, splits={split: rows for split, rows in dataset.splits.items() if split != "test"})
 
 
-def _prefixes(
+def _by_depth(
     job: Job, base: BaseFolder, dataset: Dataset, weights: ObjectRef, plan: WorkerPlan, trials: Sequence[Job]
 ) -> dict[int, Dataset]:
     """By depth; computed once for all trials that start there."""
     own = [trial for trial in trials if trial.model.base_model == base.id and trial.lora.layers_to_transform]
-    starts = {prefix_depth(trial, base, dataset.labels): trial for trial in own}
+    starts = {frozen_depth(trial, base, dataset.labels): trial for trial in own}
     held = {depth: trial.replace({"train.bf16": job.train.bf16}) for depth, trial in starts.items() if depth}
     rows = without_test(dataset)
-    return {depth: with_prefix(rows, trial, base, weights, plan.use_gpu) for depth, trial in held.items()}
+    return {depth: with_frozen_states(rows, trial, base, weights, plan.use_gpu) for depth, trial in held.items()}
 
 
 def _load(
@@ -129,7 +131,7 @@ def _load(
 ) -> tuple[dict[str, Any], tuple[tuple[str, ...], float]]:
     if plan.threads and not plan.use_gpu:
         torch.set_num_threads(plan.threads)
-    base = here(base)
+    base = resolve_on_node(base)
     dtype = torch.bfloat16 if bf16 else torch.float32
     loaded = load_base(base, read_config(base, labels, dropout=False), pad_token_id, dtype)
     weights = base_weights(loaded)

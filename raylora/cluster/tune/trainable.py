@@ -1,6 +1,6 @@
-"""A trial as Ray Tune sees it: a light process that hangs the trial on the board and reports what comes back.
+"""A trial as Ray Tune sees it: a light process that hangs the trial on the broker and reports what comes back.
 
-Loads no torch: a proxy starts in a second or two and takes a tenth of a worker's memory.
+Loads no torch: a trainable starts in a second or two and takes a tenth of a worker's memory.
 """
 
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ import ray
 import ray.tune
 from ray.tune import Checkpoint
 
-from raylora.cluster.tune.broker import Offer, Report
+from raylora.cluster.tune.broker import Report, TrialRequest
 from raylora.cluster.tune.checkpoints import Files, as_folder
-from raylora.cluster.tune.policy import alone_because, pack_places
+from raylora.cluster.tune.policy import alone_because, pack_slots
 from raylora.cluster.tune.restore import newest_whole
 from raylora.cluster.tune.trial_progress import read_progress
 from raylora.config import Job
@@ -23,11 +23,11 @@ from raylora.model.packing import pack_key
 
 
 @dataclass(frozen=True)
-class Proxy:
-    """What each trial's proxy knows of its sweep. `width` is the 90th percentile of the rows' tokens."""
+class SweepTrainable:
+    """What each trial's trainable knows of its sweep. `width` is the 90th percentile of the rows' tokens."""
 
     job: Job
-    board: Any
+    broker: Any
     width: float
     use_gpu: bool
 
@@ -39,36 +39,36 @@ class Proxy:
         """
         checkpoint = ray.tune.get_checkpoint()
         files, is_known = newest_whole(checkpoint) if checkpoint else ({}, True)
-        offer = self._offer(ray.tune.get_context().get_trial_id(), from_plain(sample), files)
+        request = self._request(ray.tune.get_context().get_trial_id(), from_plain(sample), files)
         if files:
             progress = read_progress(files)
             if self.job.tune.scheduler != "pbt":  # whose checkpoint may be another trial's
-                ray.get(self.board.tell.remote(offer, progress.reports))
+                ray.get(self.broker.replay.remote(request, progress.reports))
             if not is_known:  # a kill kept Ray Tune from knowing this checkpoint
                 _report(Report(progress.last, files))
-        ticket: str = ray.get(self.board.submit.remote(offer))
+        attempt_id: str = ray.get(self.broker.submit.remote(request))
         try:
-            report = self._next(ticket)
+            report = self._next(attempt_id)
             while not report.finished:
                 _report(report)
-                report = self._next(ticket)
+                report = self._next(attempt_id)
             _report(report)
         finally:  # also where the scheduler stops the trial: Ray Tune ends this thread with SystemExit
-            ray.get(self.board.leave.remote(ticket))
+            ray.get(self.broker.leave.remote(attempt_id))
 
-    def _offer(self, trial: str, sample: dict[str, Any], checkpoint: Files) -> Offer:
+    def _request(self, trial: str, sample: dict[str, Any], checkpoint: Files) -> TrialRequest:
         job = trial_job(self.job, sample)
-        return Offer(
+        return TrialRequest(
             trial=trial,
             tree=job.model_dump(),
             key=None if alone_because(job) else pack_key(job),
-            places=pack_places(job, self.width, self.use_gpu),
+            slots=pack_slots(job, self.width, self.use_gpu),
             words=describe(sample),
             checkpoint=checkpoint or None,
         )
 
-    def _next(self, ticket: str) -> Report:
-        report: Report = ray.get(self.board.next.remote(ticket))
+    def _next(self, attempt_id: str) -> Report:
+        report: Report = ray.get(self.broker.next.remote(attempt_id))
         if report.failure:
             raise TrainingError(report.failure)
         if report.lost:

@@ -10,7 +10,7 @@ FILE = "trial.json"
 
 
 @dataclass
-class Progress:
+class TrialProgress:
     """Args:
     metric: of the sweep, without its prefix `eval_`.
     best: the report of the best epoch so far, whose weights the checkpoint holds.
@@ -61,10 +61,10 @@ class Progress:
         return {**files, FILE: json.dumps({**asdict(self), "sizes": sizes}).encode()}
 
 
-def read_progress(files: Files) -> Progress:
+def read_progress(files: Files) -> TrialProgress:
     held = json.loads(files[FILE])
     del held["sizes"]
-    return Progress(**held)
+    return TrialProgress(**held)
 
 
 def is_whole(files: Files) -> bool:

@@ -33,7 +33,7 @@ CARRIED = {
 class BaseFolder:
     """A resolved base model: `path` holds its files, `origin` says in words where they came from.
 
-    `digest` is that of its weights where other machines must find the same ones (`pin`); `pooling` of `model.pooling`.
+    `digest` is that of its weights where other machines must find the same ones (`pin_revision`); `pooling` of `model.pooling`.
     """
 
     id: str
@@ -138,12 +138,12 @@ def weights_digest(base: BaseFolder) -> str:
     return hashlib.sha256("".join(file_sha256(str(f)) for f in files).encode()).hexdigest()
 
 
-def pin(base: BaseFolder) -> BaseFolder:
-    """The base with its weights' digest, for `here` on other machines."""
+def pin_revision(base: BaseFolder) -> BaseFolder:
+    """The base with its weights' digest, for `resolve_on_node` on other machines."""
     return replace(base, digest=weights_digest(base))
 
 
-def here(base: BaseFolder) -> BaseFolder:
+def resolve_on_node(base: BaseFolder) -> BaseFolder:
     """The base as this machine has it: at the path where it was found, or else sought again, in this hub cache.
 
     Raises:

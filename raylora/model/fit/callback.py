@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 BEST, FLOOR = "best.safetensors", "floor.json"
 
-Record = dict[str, Any]
-Report = Callable[[Record, Path | None], None]
+Event = dict[str, Any]
+Report = Callable[[Event, Path | None], None]
 
 
 @dataclass
@@ -45,7 +45,7 @@ class _Mark:
     evaluation_s: float
 
 
-class Keeper(TrainerCallback):
+class BestCheckpointCallback(TrainerCallback):
     """Keeps the best weights, reports every checkpoint, and says how far the run is.
 
     The best weights and the floor travel inside each checkpoint, so that any one checkpoint is enough to go on from.
@@ -57,7 +57,7 @@ class Keeper(TrainerCallback):
         plan: BatchPlan,
         model: "PeftModel",
         report: Report,
-        log: Callable[[Record], None] | None,
+        log: Callable[[Event], None] | None,
         resume_from: Path | None,
         floor: Floor | None,
     ) -> None:
@@ -86,12 +86,12 @@ class Keeper(TrainerCallback):
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.evaluation_start = time.perf_counter()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Record | None = None, **_: Any) -> None:
+    def on_log(self, args: Any, state: Any, control: Any, logs: Event | None = None, **_: Any) -> None:
         if self.log and logs and "loss" in logs:
             place = {"step": state.global_step, "epoch": state.epoch}
             self.log({"kind": "loss", **place, **logs, "rows_per_s": self._rows_per_s(state)})
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Record | None = None, **_: Any) -> None:
+    def on_evaluate(self, args: Any, state: Any, control: Any, metrics: Event | None = None, **_: Any) -> None:
         assert metrics is not None, "PlanTrainer.evaluate passes them"
         self.evaluation_s += time.perf_counter() - self.evaluation_start
         if not math.isfinite(metrics["eval_loss"]):
@@ -108,7 +108,7 @@ class Keeper(TrainerCallback):
         if state.best_global_step == state.global_step or self.best is None:
             self.best = Best(trainable_state(self.model), _scores(evaluation), state.epoch)
         place = {"epoch": state.epoch, "step": state.global_step, "dtype": dtype_name(self.job.train)}
-        metrics = {**evaluation, **place, "step_rows": self.plan.step_rows}
+        metrics = {**evaluation, **place, "global_batch_size": self.plan.global_batch_size}
         if args.should_save:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
             save_file(self.best.state, folder / BEST)
@@ -127,11 +127,11 @@ class Keeper(TrainerCallback):
         taken = self.last.at - last.at - (self.last.evaluation_s - last.evaluation_s)
         return round((self.last.epoch - last.epoch) * len(self.plan.lengths) / taken, 1)
 
-    def _pace(self, state: Any) -> Record:
+    def _pace(self, state: Any) -> Event:
         taken = time.perf_counter() - self.start
         done = state.global_step - self.first_step
         return {"taken_s": taken, "left_s": taken / done * (state.max_steps - state.global_step)}
 
 
-def _scores(record: Record) -> Scores:
+def _scores(record: Event) -> Scores:
     return Scores(**{name: record[f"eval_{name}"] for name in ("accuracy", "f1", "loss", "rows")})

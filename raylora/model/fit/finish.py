@@ -19,8 +19,8 @@ from raylora.model.base.load import load_tokenizer
 from raylora.model.base.precision import dtype_name
 from raylora.model.batches import sorted_batches
 from raylora.model.fit.build import build
-from raylora.model.fit.callback import BEST, Record
-from raylora.model.fit.fit import card_of, fit
+from raylora.model.fit.callback import BEST, Event
+from raylora.model.fit.fit import fit, manifest_of
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.lora.save import save_adapter, set_trainable_state
 from raylora.model.tokens import Collator, TokenTable
@@ -80,7 +80,7 @@ def finish(
     done = Finished(validation, test, trainable, parameters, dtype_name(job.train), beside)
     # a refitted adapter has seen the validation rows: they say nothing about it
     known: Any = replace(done, validation=None) if job.tune.refit else done
-    save_adapter(model, tokenizer, base, card_of(job, base, splits, known), save_to)
+    save_adapter(model, tokenizer, base, manifest_of(job, base, splits, known), save_to)
     return done
 
 
@@ -96,7 +96,7 @@ def refit(job: Job, base: BaseFolder, splits: Splits, epochs: int, worker: Worke
     """
     together = replace(splits, train=_joined(splits.train, splits.validation), test=None)
 
-    def report(metrics: Record, folder: Path | None) -> None:
+    def report(metrics: Event, folder: Path | None) -> None:
         if folder and round(metrics["epoch"]) == epochs:
             raise _Trained(load_file(folder / "adapter_model.safetensors"))
 

@@ -24,12 +24,12 @@ from raylora.model.base.load import load_tokenizer, pooling_of
 from raylora.model.base.precision import dtype_name, resolve_bf16
 from raylora.model.batches import BatchPlan
 from raylora.model.fit.build import build
-from raylora.model.fit.callback import Keeper, Record, Report
+from raylora.model.fit.callback import BestCheckpointCallback, Event, Report
 from raylora.model.fit.splits import ALONE, Splits, Worker
 from raylora.model.fit.start import begin
 from raylora.model.fit.trainer import PlannedBatches, PlanTrainer
-from raylora.model.frozen_states import agrees, constant_layers, fill, install, prefix_bytes
-from raylora.model.lora.manifest import Card
+from raylora.model.frozen_states import agrees, constant_layers, fill, frozen_states_bytes, install
+from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter, set_trainable_state
 from raylora.model.tokens import Collator, TokenTable
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FitResult:
     """What a finished fit yields, equal on every worker. `epoch` is the best one, whose adapter is in the model.
 
     `dtype` is the precision the base was held in, for training and for the scores: `float32` or `bfloat16`. `floor` is
@@ -66,10 +66,10 @@ def fit(
     *,
     worker: Worker = ALONE,
     report: Report = lambda metrics, checkpoint: None,
-    log: Callable[[Record], None] = lambda record: None,
+    log: Callable[[Event], None] = lambda record: None,
     resume_from: Path | None = None,
     save_to: Path | None = None,
-) -> Fitted:
+) -> FitResult:
     """Train a LoRA adapter; leave the best epoch's weights in the model.
 
     Args:
@@ -94,7 +94,7 @@ def fit(
         log({"kind": "model", "trainable": trainable, "parameters": parameters, "threads": torch.get_num_threads()})
 
     with tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
-        splits = use_prefix(job, model, splits, worker, Path(scratch))
+        splits = use_frozen_states(job, model, splits, worker, Path(scratch))
         plan = batch_plan(job, splits.train, worker)
         trainer = PlanTrainer(
             model=model,
@@ -104,7 +104,7 @@ def fit(
         )
         main_log = log if worker.rank == 0 else None
         beginning = begin(job, splits, model, trainer.features, resume_from, main_log)
-        keeper = Keeper(job, plan, model, report, main_log, resume_from, beginning.floor)
+        keeper = BestCheckpointCallback(job, plan, model, report, main_log, resume_from, beginning.floor)
         trainer.add_callback(keeper)
         for printer in ("PrinterCallback", "ProgressCallback"):
             for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
@@ -126,7 +126,7 @@ def fit(
             predicted["validation"] = np.zeros(len(splits.validation), dtype=np.int64)
             predicted["validation"][rows] = shown.argmax(axis=1)
         metric = job.train.metric_for_best_model
-        fitted = Fitted(
+        fitted = FitResult(
             model=model,
             validation=keeper.best.scores,
             test=test,
@@ -141,11 +141,11 @@ def fit(
             floor=summary(beginning.floor, predicted, metric) if beginning.floor and worker.rank == 0 else None,
         )
         if save_to and worker.rank == 0:
-            save_adapter(model, tokenizer, base, card_of(job, base, splits, fitted), save_to)
+            save_adapter(model, tokenizer, base, manifest_of(job, base, splits, fitted), save_to)
         return fitted
 
 
-def use_prefix(job: Job, model: "PeftModel", splits: Splits, worker: Worker, scratch: Path) -> Splits:
+def use_frozen_states(job: Job, model: "PeftModel", splits: Splits, worker: Worker, scratch: Path) -> Splits:
     """The splits with the states that enter the lowest trained layer, and the model made to start from them.
 
     They are computed here where the splits do not bring them, and left out where nothing below is constant.
@@ -155,10 +155,14 @@ def use_prefix(job: Job, model: "PeftModel", splits: Splits, worker: Worker, scr
     sides = ("train", "validation", "test") if splits.test else ("train", "validation")
     tables: list[TokenTable] = [getattr(splits, side) for side in sides]
     if not depth:
-        tables = [replace(table, prefix=None) for table in tables]
-    elif tables[0].prefix is None:
+        tables = [replace(table, frozen_states=None) for table in tables]
+    elif tables[0].frozen_states is None:
         base.to("cuda" if worker.use_gpu else "cpu")
-        folder = scratch / "prefix" if prefix_bytes(tables, base) > job.train.prefix_cache_bytes else None
+        folder = (
+            scratch / "frozen_states"
+            if frozen_states_bytes(tables, base) > job.train.frozen_states_cache_bytes
+            else None
+        )
         tables = fill(tables, splits.tokenizer, base, depth, job.train.per_device_eval_batch_size, folder)
     else:
         assert agrees(tables[0], splits.tokenizer, base, depth), "the splits' prefix is of another depth or base"
@@ -173,8 +177,8 @@ def batch_plan(job: Job, table: TokenTable, worker: Worker) -> BatchPlan:
     return BatchPlan(
         lengths=table.lengths,
         seed=job.seed,
-        step_rows=worker.step_rows or per_step * worker.world_size,
-        micro_rows=train.per_device_train_batch_size,
+        global_batch_size=worker.global_batch_size or per_step * worker.world_size,
+        micro_batch_size=train.per_device_train_batch_size,
         rank=worker.rank,
         world_size=worker.world_size,
     )
@@ -213,9 +217,9 @@ def training_arguments(job: Job, plan: BatchPlan, worker: Worker, scratch: str) 
     )
 
 
-def card_of(job: Job, base: BaseFolder, splits: Splits, fitted: Fitted) -> Card:
+def manifest_of(job: Job, base: BaseFolder, splits: Splits, fitted: FitResult) -> Manifest:
     scores = {"validation": fitted.validation, "test": fitted.test}
-    return Card(
+    return Manifest(
         labels=splits.labels,
         base_model=base.id,
         revision=base.revision,

@@ -26,11 +26,11 @@ class Splits:
 
 @dataclass(frozen=True)
 class Worker:
-    """This process among all of the run; `step_rows` are rows of one optimizer step over all of them."""
+    """This process among all of the run; `global_batch_size` are rows of one optimizer step over all of them."""
 
     rank: int = 0
     world_size: int = 1
-    step_rows: int | None = None
+    global_batch_size: int | None = None
     threads: int | None = None
     use_gpu: bool = False
 

@@ -12,7 +12,7 @@ from torch import nn
 from raylora.config import Job
 from raylora.floor import Baseline, Floor, FloorSplit, fit_tfidf, read_floor, summary
 from raylora.model.batches import sorted_batches
-from raylora.model.fit.callback import FLOOR, Record
+from raylora.model.fit.callback import FLOOR, Event
 from raylora.model.fit.head import Features, HeadStart, NotProbed, features, join, last_linear, start_head
 from raylora.model.tokens import Collator
 from raylora.probe import fit_probe, spread
@@ -52,7 +52,7 @@ def begin(
     model: nn.Module,
     features_of: Callable[[Collator], Features],
     resume_from: Path | None,
-    log: Callable[[Record], None] | None,
+    log: Callable[[Event], None] | None,
 ) -> Start:
     """Start the head, and know the floor: as a sweep made them, as an interrupted run left them, or made now.
 

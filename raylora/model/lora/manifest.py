@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from peft import LoraConfig
 
 
-CARD = "raylora.json"
+MANIFEST = "raylora.json"
 
 
 @dataclass(frozen=True)
-class Card:
+class Manifest:
     """What is saved beside the weights: all that serving needs. `labels` are in id order."""
 
     labels: tuple[str, ...]
@@ -34,34 +34,34 @@ class Card:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-def base_of(card: Card, trust_remote_code: bool = False) -> ModelSection:
-    """The base that an adapter names; whether its code may run is the reader's to say, never the card's."""
-    asked = {"base_model": card.base_model, "revision": card.revision, "pooling": card.pooling}
+def base_of(manifest: Manifest, trust_remote_code: bool = False) -> ModelSection:
+    """The base that an adapter names; whether its code may run is the reader's to say, never the manifest's."""
+    asked = {"base_model": manifest.base_model, "revision": manifest.revision, "pooling": manifest.pooling}
     return ModelSection.model_validate({**asked, "trust_remote_code": trust_remote_code})
 
 
-def read_card(folder: Path) -> Card:
-    """The card of a saved adapter.
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a saved adapter.
 
     Raises:
         ModelError: the folder is not an adapter of raylora's; says what is missing.
     """
     if not folder.is_dir():
         raise ModelError(f"adapter {folder} is not there. It is the folder `adapter` inside a run's folder.")
-    missing = [n for n in (CARD, "adapter_config.json", "adapter_model.safetensors") if not (folder / n).is_file()]
+    missing = [n for n in (MANIFEST, "adapter_config.json", "adapter_model.safetensors") if not (folder / n).is_file()]
     if missing:
-        inside = " Did you mean its `adapter` folder?" if (folder / "adapter" / CARD).is_file() else ""
+        inside = " Did you mean its `adapter` folder?" if (folder / "adapter" / MANIFEST).is_file() else ""
         raise ModelError(f"{folder} is not an adapter saved by raylora: {', '.join(missing)} missing.{inside}")
     try:
-        fields: dict[str, Any] = json.loads((folder / CARD).read_text(encoding="utf-8"))
+        fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         fields["labels"] = tuple(fields["labels"])
-        return Card(**fields)
+        return Manifest(**fields)
     except (ValueError, TypeError, KeyError) as error:
-        raise ModelError(f"{folder / CARD} is broken: {error}") from None
+        raise ModelError(f"{folder / MANIFEST} is broken: {error}") from None
 
 
 def _floor_rows(floor: dict[str, Any]) -> str:
-    """What baselines without an adapter reach, as more rows of the card's table."""
+    """What baselines without an adapter reach, as more rows of the manifest's table."""
     return "".join(
         f"| {split}, {WORDS[baseline]} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | | {floor[split]['rows']} |\n"
         for split in ("validation", "test")
@@ -71,25 +71,25 @@ def _floor_rows(floor: dict[str, Any]) -> str:
     )
 
 
-def readme(card: Card, config: "LoraConfig", own_pooling: str | None) -> str:
+def readme(manifest: Manifest, config: "LoraConfig", own_pooling: str | None) -> str:
     rows = "".join(
         f"| {split} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | {scores['loss']:.4f} | {scores['rows']} |\n"
-        for split, scores in card.metrics.items()
+        for split, scores in manifest.metrics.items()
     )
-    id2label = dict(enumerate(card.labels))
-    pooling = f', classifier_pooling="{own_pooling}"' if card.pooling != "auto" else ""
-    floor = _floor_rows(card.floor)
+    id2label = dict(enumerate(manifest.labels))
+    pooling = f', classifier_pooling="{own_pooling}"' if manifest.pooling != "auto" else ""
+    floor = _floor_rows(manifest.floor)
     return f"""---
-base_model: {card.base_model}
+base_model: {manifest.base_model}
 library_name: peft
 pipeline_tag: text-classification
 tags: [lora, raylora]
 ---
-# LoRA adapter for {card.base_model}
+# LoRA adapter for {manifest.base_model}
 
-Sorts texts into {len(card.labels)} labels: {", ".join(f"`{label}`" for label in card.labels[:30])}.
+Sorts texts into {len(manifest.labels)} labels: {", ".join(f"`{label}`" for label in manifest.labels[:30])}.
 Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(sorted(config.target_modules or []))}; texts are cut at
-{card.max_length} tokens. Trained with [raylora](https://pypi.org/project/raylora/).
+{manifest.max_length} tokens. Trained with [raylora](https://pypi.org/project/raylora/).
 
 | split | accuracy | F1 (macro) | loss | rows |
 |---|---|---|---|---|
@@ -103,7 +103,7 @@ or without raylora (where `adapter_config.json` names a folder, `base_model_name
 from peft import AutoPeftModelForSequenceClassification
 id2label = {id2label}
 model = AutoPeftModelForSequenceClassification.from_pretrained(
-    "adapter", num_labels={len(card.labels)}, id2label=id2label, label2id={{v: k for k, v in id2label.items()}}{pooling}
+    "adapter", num_labels={len(manifest.labels)}, id2label=id2label, label2id={{v: k for k, v in id2label.items()}}{pooling}
 )
 ```
 """

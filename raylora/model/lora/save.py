@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from raylora.errors import ModelError
 from raylora.model.base.find import BaseFolder
-from raylora.model.lora.manifest import CARD, Card, read_card, readme
+from raylora.model.lora.manifest import MANIFEST, Manifest, read_manifest, readme
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -37,7 +37,7 @@ def set_trainable_state(model: "PeftModel", state: "dict[str, Tensor]") -> None:
             parameter.copy_(state[name])
 
 
-def save_adapter(model: "PeftModel", tokenizer: Any, base: BaseFolder, card: Card, folder: Path) -> None:
+def save_adapter(model: "PeftModel", tokenizer: Any, base: BaseFolder, manifest: Manifest, folder: Path) -> None:
     """Write the adapter as PEFT does, with the tokenizer, `raylora.json` and a model card.
 
     `base_model_name_or_path` is what plain PEFT can load at this moment: the hub id where the base came from the hub
@@ -51,8 +51,8 @@ def save_adapter(model: "PeftModel", tokenizer: Any, base: BaseFolder, card: Car
     model.save_pretrained(str(folder), save_embedding_layers=False)
     tokenizer.save_pretrained(str(folder))
     pooled = getattr(model.get_base_model().config, "classifier_pooling", None)
-    (folder / "README.md").write_text(readme(card, config, pooled), encoding="utf-8")
-    (folder / CARD).write_text(json.dumps(asdict(card), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(readme(manifest, config, pooled), encoding="utf-8")
+    (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def load_adapter(model: "PreTrainedModel", folder: Path) -> "PeftModel":
@@ -63,7 +63,7 @@ def load_adapter(model: "PreTrainedModel", folder: Path) -> "PeftModel":
     """
     from peft import PeftModel
 
-    read_card(folder)  # PEFT would take adapter_model.bin, a pickle, where there are no safetensors
+    read_manifest(folder)  # PEFT would take adapter_model.bin, a pickle, where there are no safetensors
     _check_lora(folder)
     try:
         return PeftModel.from_pretrained(model, str(folder)).eval()
