@@ -235,14 +235,16 @@ def floor_line(floor: Mapping[str, Any]) -> str:
     """What the baselines reach, for a terminal."""
     split, metric = floor["validation"], floor["metric"]
     scores = ", ".join(f"{words} {split[baseline][metric]:.4f}" for baseline, words in WORDS.items())
-    return f"{scores}  (validation {metric}; {floor['train_rows']:,} train rows, {floor['seconds']:.0f} s)"
+    of = f"validation {metric}, {split['rows']:,} rows; {floor['train_rows']:,} train rows, {floor['seconds']:.0f} s"
+    return f"{scores}  ({of})"
 
 
 def difference_line(floor: Mapping[str, Any], split: str) -> str:
     """How an adapter stands to the higher baseline of a split, for a terminal."""
     gap, metric = floor[split]["difference"], floor["metric"]
     highest = f"{WORDS[gap['against']]} {floor[split][gap['against']][metric]:.4f}"
-    return f"{metric} {gap['value']:+.4f} against {highest}  (95 % interval {gap['low']:+.4f} to {gap['high']:+.4f})"
+    interval = f"95 % interval {gap['low']:+.4f} to {gap['high']:+.4f}, {floor[split]['rows']:,} rows"
+    return f"{metric} {gap['value']:+.4f} against {highest}  ({interval})"
 
 
 def advice(job: Job) -> str:

@@ -26,6 +26,7 @@ SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "i
 LAYOUTS: dict[str, dict[str, Any]] = {
     "bert": SHAPE,
     "roberta": SHAPE | {"max_position_embeddings": 160},
+    "xlm-roberta": SHAPE | {"max_position_embeddings": 160},
     "distilbert": {"dim": 32, "n_layers": 2, "n_heads": 2, "hidden_dim": 64},
     "modernbert": SHAPE | {"global_attn_every_n_layers": 2, "local_attention": 16},
     "deberta-v2": SHAPE | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0},

@@ -16,7 +16,7 @@ from raylora.floor import metric_of
 from raylora.leaderboard import describe
 from raylora.model.bank import Bank
 from raylora.model.base.find import BaseFolder, resolve
-from raylora.model.fit.build import build
+from raylora.model.fit.build import build, check_fits
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.fit.start import Start, local_start
 from raylora.model.packing import pack_key, packable
@@ -61,10 +61,10 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
             the first epoch rank them is then held against how the last ones do.
     """
     base, metric = resolve(job.model), metric_of(job.train.metric_for_best_model)
-    for name, setting in settings.items():
-        _check(name, setting, job)
     drawn = {init: _samples(job, samples, init) for init in ("probe", "random")} if samples else {}
     settings = {**settings, **{name: one for group in drawn.values() for name, one in group.items()}}
+    for name, setting in settings.items():
+        _check(name, setting, job, base)
     say(f"cpu        {cpu()}")
     floors: list[tuple[float, float]] = []
     found: dict[str, list[Reached]] = {name: [] for name in settings}
@@ -72,7 +72,9 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
         jobs = {name: setting.replace({"seed": seed}) for name, setting in settings.items()}
         splits = make_splits(job.replace({"seed": seed}), base)
         start, seconds = _start(next(iter(jobs.values())), base, splits)
-        assert start.floor is not None and splits.test is not None
+        assert splits.test is not None, "`check_files` asks for it"
+        if start.floor is None:
+            raise ConfigError(f"bench accuracy needs a floor to compare with, and there is none: {start.reason}.")
         shown = start.floor.splits["test"]
         floors.append((shown.scores("tfidf")[metric], shown.scores("probe")[metric]))
         say(
@@ -101,19 +103,28 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
         say(f"ranks      head_init={init}: correlation of epoch 1 with the last {ranks:.2f}")
 
 
-def _check(name: str, setting: Job, job: Job) -> None:
+def _check(name: str, setting: Job, job: Job, base: BaseFolder) -> None:
     """Raises:
     ConfigError: the setting is of other rows or another base than the job, or cannot be trained in a pack.
     """
-    changed = [line for line in changed_keys(job, setting) if not line.startswith(("train.", "lora."))]
+    changed = [
+        line for line in changed_keys(job, setting) if not line.startswith(("train.", "lora.", "tune.num_samples"))
+    ]
     if changed:
-        raise ConfigError(f"--setting '{name}' changes {changed[0]}; settings are of `train.` and `lora.` alone.")
+        raise ConfigError(f"setting '{name}' changes {changed[0]}; settings are of `train.` and `lora.` alone.")
     if reason := packable(setting):
-        raise ConfigError(f"--setting '{name}' cannot be trained beside others: {reason}. Leave it out.")
+        raise ConfigError(f"setting '{name}' cannot be trained beside others: {reason}. Leave it out.")
+    check_fits(setting, base)
 
 
 def _samples(job: Job, count: int, head_init: str) -> dict[str, Job]:
-    """Samples of the job's search space, by what they are."""
+    """Samples of the job's search space, by what they are.
+
+    Raises:
+        ConfigError: the space samples the start of the head, of which each sample has both.
+    """
+    if "train.head_init" in parse_space(job):
+        raise ConfigError("--samples trains each sample from both starts of the head: leave `train.head_init` out.")
     own = job.replace({"tune.num_samples": count, "train.head_init": head_init})
     samples = draw_samples(own, parse_space(own))
     return {f"head_init={head_init} {describe(sample)}": trial_job(own, sample) for sample in samples}

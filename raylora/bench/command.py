@@ -1,9 +1,11 @@
 """`raylora bench`: its words, and which measurement they mean. Loads nothing heavy until it is run."""
 
 import argparse
+import re
 
 from raylora.config import Job
 from raylora.config import file as jobfile
+from raylora.errors import ConfigError
 from raylora.records import Say
 
 TUNE_PARTS = ("pack", "sweep", "start")  # of raylora.bench.tune and .serve, without loading torch
@@ -15,7 +17,9 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
     bench.add_argument("--repeats", type=_count, default=3, help="interleaved speed measurements (default 3)")
     bench.add_argument("--speed-rows", type=_count, default=800, help="train rows of a speed measurement (default 800)")
-    bench.add_argument("--seeds", type=int, default=1, help="train, accuracy: seeds of a mean (default 1)")
+    bench.add_argument(
+        "--seeds", type=_whole, default=1, help="train (0 = speed alone), accuracy: of a mean (default 1)"
+    )
     bench.add_argument("--top-layers", type=_count, default=2, help="train: layers above the frozen prefix (default 2)")
     parts = [*TUNE_PARTS, *SERVE_PARTS]
     bench.add_argument("--parts", nargs="+", choices=parts, help=f"tune: {TUNE_PARTS}, serve: {SERVE_PARTS} (all)")
@@ -29,7 +33,10 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
         help="accuracy: one to compare, over the job; may be given often, or be `tutorial` (default: it, and the job)",
     )
     bench.add_argument(
-        "--samples", type=int, default=0, help="accuracy: of tune.space, each from both starts of the head (default 0)"
+        "--samples",
+        type=_samples,
+        default=0,
+        help="accuracy: of tune.space, each from both starts of the head (default 0)",
     )
     bench.add_argument("--sweep-rows", type=_count, default=200, help="tune: train rows of a sweep (default 200)")
     bench.add_argument("--adapters", type=_count, default=100_000, help="scale: in one table (default 100000)")
@@ -53,6 +60,8 @@ def run_bench(options: argparse.Namespace, job: Job, say: Say) -> None:
         bench(job, options.parts or SERVE_PARTS, options.repeats, options.seconds, options.clients, say=say)
     elif options.what == "accuracy":
         check_files(job, ("train", "test"))
+        if not options.seeds:
+            raise ConfigError("bench accuracy needs at least one of --seeds.")
         from raylora.bench.accuracy import bench
 
         words = options.setting or ([] if options.samples else ["tutorial", ""])
@@ -76,9 +85,23 @@ def _setting(words: str, job: Job) -> Job:
     from raylora.bench.accuracy import TUTORIAL
 
     overrides = TUTORIAL if words == "tutorial" else {}
-    for word in words.split() if words != "tutorial" else []:
+    for word in filter(None, re.split(r"\s+(?=[\w.]+=)", words.strip())) if words != "tutorial" else []:
         overrides = {**overrides, **jobfile.override(word)}
     return job.replace(overrides)
+
+
+def _samples(text: str) -> int:
+    """Of an option: none, or enough of them to be ranked."""
+    if not text.isdecimal() or int(text) == 1:
+        raise argparse.ArgumentTypeError(f"must be 0, or at least 2 to be ranked, found '{text}'")
+    return int(text)
+
+
+def _whole(text: str) -> int:
+    """Of an option: a whole number."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"must be a whole number, found '{text}'")
+    return int(text)
 
 
 def _count(text: str) -> int:

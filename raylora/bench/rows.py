@@ -28,12 +28,23 @@ def check_files(job: Job, sides: Sequence[str]) -> None:
 
 
 def read_rows(job: Job, side: str) -> tuple[list[Any], list[str]]:
-    """Texts (or pairs of them) and labels."""
-    table = pyarrow.parquet.read_table(getattr(job.data, side))
-    texts: list[Any] = table[job.data.text_column].to_pylist()
-    if job.data.text_pair_column:
-        texts = list(zip(texts, table[job.data.text_pair_column].to_pylist(), strict=True))
-    return texts, table[job.data.label_column].to_pylist()
+    """Texts (or pairs of them) and labels.
+
+    Raises:
+        ConfigError: a column is missing, or has no value in some row.
+    """
+    path, data = getattr(job.data, side), job.data
+    table = pyarrow.parquet.read_table(path)
+    wanted = [name for name in (data.text_column, data.text_pair_column, data.label_column) if name]
+    for name in wanted:
+        if name not in table.column_names:
+            raise ConfigError(f"{path} has no column '{name}'; it has {', '.join(table.column_names)}.")
+        if table[name].null_count:
+            raise ConfigError(f"{path} has {table[name].null_count} rows without '{name}'; the bench takes whole rows.")
+    texts: list[Any] = table[data.text_column].to_pylist()
+    if data.text_pair_column:
+        texts = list(zip(texts, table[data.text_pair_column].to_pylist(), strict=True))
+    return texts, table[data.label_column].to_pylist()
 
 
 def read_labels(job: Job) -> list[str]:
@@ -66,6 +77,8 @@ def make_splits(job: Job, base: "BaseFolder") -> "Splits":
         texts, names = read_rows(job, side)
         tokens = table_of(encode(texts, spec))
         pairs: list[Any] = [text if isinstance(text, tuple) else (text, None) for text in texts]
+        if unseen := set(names) - set(labels):
+            raise ConfigError(f"`data.{side}` holds labels that train never saw: {sorted(unseen)[:5]}.")
         hashes = np.array([text_hash(one, other, job.seed) for one, other in pairs], dtype=np.uint64)
         ids = np.array([labels.index(name) for name in names])
         order = canonical_order(hashes, ids)

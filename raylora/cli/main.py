@@ -17,6 +17,7 @@ from raylora.cli.console import Voice
 from raylora.cli.help import RUNS_HELP, SERVE_HELP, TRAIN_HELP, TUNE_HELP
 from raylora.config import Job, keys
 from raylora.config import file as jobfile
+from raylora.config.renamed import RenamedKeyWarning
 from raylora.errors import ConfigError, RayLoraError, TrainingError
 from raylora.floor import advice, difference_line, is_below
 from raylora.metrics import Scores
@@ -31,7 +32,7 @@ GO_ON = "the same command with the same run_name goes on from the last checkpoin
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; errors go to stderr. Returns the exit code: 0 done, 2 bad config or data, 1 anything else."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     voice = Voice("text")
     try:
@@ -54,6 +55,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         voice.fail("warning", f"stopped: {GO_ON}", f"\nstopped: {GO_ON}")
         return 128 + signal.SIGTERM
     return 0
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Options may stand between words; argparse takes words only up to the first option."""
+    parser = _parser()
+    options, rest = parser.parse_known_args(arguments)
+    taken: list[str] | None = getattr(options, "words", getattr(options, "texts", None))
+    if rest and (taken is None or any(word.startswith("-") for word in rest)):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest and taken is not None:
+        taken += rest
+    return options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -117,7 +130,12 @@ def _key_table(*sections: str) -> str:
 
 
 def _job(options: argparse.Namespace) -> Job:
-    return jobfile.read(options.words, os.environ)
+    with warnings.catch_warnings(record=True) as renamed:
+        warnings.simplefilter("always", RenamedKeyWarning)
+        job = jobfile.read(options.words, os.environ)
+    for message in dict.fromkeys(str(warning.message) for warning in renamed):
+        options.voice.fail("warning", message, f"warning: {message}")
+    return job
 
 
 def _train(options: argparse.Namespace) -> None:

@@ -75,6 +75,8 @@ class LoraSection(Section):
     def targets_are_named(self) -> Self:
         if isinstance(self.target_modules, str) and self.target_modules not in ("auto", "all-linear"):
             raise ValueError(f"`target_modules` must be auto, all-linear or a list, found '{self.target_modules}'")
+        if not self.target_modules:
+            raise ValueError("`target_modules` must name at least one module, found an empty list")
         return self
 
 

@@ -17,7 +17,17 @@ BOUNDS: dict[str, int] = {"uniform": 2, "quniform": 3, "loguniform": 2, "randint
 REDRAWS = 100  # after so many the space is taken to hold no other sample
 RATIO = "lora.lora_alpha_ratio"
 # what a trial cannot have of its own: the rows are read and split once for the sweep, and it runs where the sweep runs
-OUTSIDE = ("data.", "ray.", "tune.", "seed", "run_name", "storage_path", "model.pooling", "model.revision")
+OUTSIDE = (
+    "data.",
+    "ray.",
+    "tune.",
+    "seed",
+    "run_name",
+    "storage_path",
+    "train.floor",
+    "model.pooling",
+    "model.revision",
+)
 
 
 @dataclass(frozen=True)
@@ -147,7 +157,9 @@ def _domain(key: str, wished: Any) -> Domain:
     if key != RATIO and key not in keys():
         raise ConfigError(did_you_mean(key, Job))
     if key.startswith(OUTSIDE):
-        raise ConfigError("is the sweep's, not a trial's: all trials share rows, seed and cluster")
+        raise ConfigError(
+            "is the sweep's, not a trial's: all trials share rows, seed, cluster, floor and what a base is"
+        )
     if not isinstance(wished, dict):
         return Domain("fixed", (wished,))
     ((kind, values),) = wished.items()

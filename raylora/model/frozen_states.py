@@ -180,7 +180,7 @@ def fill(
     batch_rows: int,
     scratch: Path | None = None,
 ) -> list[TokenTable]:
-    """The tables with their prefix; chunks that several of them share are computed once, for the rows of all."""
+    """The tables with their frozen states; chunks that several of them share are computed once, for the rows of all."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, table in enumerate(tables):
         groups.setdefault(tuple(map(id, table.chunks)), []).append(i)
@@ -192,7 +192,7 @@ def fill(
         folder = scratch / str(number) if scratch else None
         if folder:
             folder.mkdir(parents=True)
-        prefix = compute(model, Collator(union, spec), depth, batch_rows, folder)
+        states = compute(model, Collator(union, spec), depth, batch_rows, folder)
         for i in members:
             filled[i] = replace(tables[i], frozen_states=states)
     return filled

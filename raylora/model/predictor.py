@@ -31,8 +31,8 @@ class Predictor:
     """An adapter on its base model. Make one with `raylora.load(path)`.
 
     Args:
-        trust_remote_code: run Python code that comes with the base model. The adapter's manifest, which anybody may have
-            written, has no say in this.
+        trust_remote_code: run Python code that comes with the base model. The adapter's manifest, which anybody may
+            have written, has no say in this.
     """
 
     def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:

@@ -37,8 +37,8 @@ class TokenTable:
     """Token ids of many rows, in the Arrow chunks they came in; nothing is copied.
 
     `rows[i]` is the place of row i in all chunks laid end to end; `label_ids[i]` and `lengths[i]` belong to it.
-    `frozen_states`, where there is one, holds per chunk the states [tokens in the chunk, H] that enter the lowest layer that
-    is not frozen (`frozen_states.compute`); uint16 stands for bf16.
+    `frozen_states`, where there are any, holds per chunk the hidden states [tokens in the chunk, H] that enter the
+    lowest layer that is not frozen (`frozen_states.compute`); uint16 stands for bf16.
     """
 
     chunks: Sequence[pa.Table]

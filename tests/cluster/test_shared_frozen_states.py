@@ -19,6 +19,7 @@ from raylora.cluster.placement import WorkerPlan
 from raylora.cluster.train.job import decide_bf16, train
 from raylora.config import Job
 from raylora.config import file as jobfile
+from raylora.errors import ConfigError
 from raylora.model import fit as module
 from raylora.model.base.find import resolve
 from raylora.model.base.load import load_tokenizer
@@ -87,7 +88,14 @@ def test_bf16_is_decided_for_all_nodes_and_kept_by_a_run_that_goes_on(job: Job) 
     """The saved run was decided for bf16 on other nodes; the user still says auto."""
     job = job.replace({"train.bf16": "auto", "run_name": "half"})
     plan = WorkerPlan(2, False, {"CPU": 1.0}, 1)
-    assert decide_bf16(job, plan).train.bf16 is resolve_bf16(job.train, use_gpu=False)
+    assert decide_bf16(job, plan, [resolve(job.model)]).train.bf16 is resolve_bf16(job.train, use_gpu=False)
+    plain = resolve(job.model)
+    (folder := Path(job.storage_path) / "v1").mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "deberta"}')
+    deberta = replace(plain, path=str(folder))
+    assert decide_bf16(job, plan, [plain, deberta]).train.bf16 is False, "transformers' code cannot"
+    with pytest.raises(ConfigError, match="cannot run in bfloat16"):
+        decide_bf16(job.replace({"train.bf16": True}), plan, [deberta])
     folder = Path(job.storage_path) / "half"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(jobfile.dump(job.replace({"train.bf16": True})))

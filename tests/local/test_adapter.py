@@ -27,6 +27,7 @@ Bases = Callable[[str], Path]
 EXPECTED_TARGETS = {
     "bert": ["query", "value"],
     "roberta": ["query", "value"],
+    "xlm-roberta": ["query", "value"],
     "distilbert": ["q_lin", "v_lin"],
     "modernbert": ["Wqkv"],
     "deberta-v2": ["query_proj", "value_proj"],

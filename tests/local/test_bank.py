@@ -26,7 +26,7 @@ from raylora.model.fit.splits import Splits
 from raylora.model.fit.start import begin_from, local_start
 from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import load_adapter, save_adapter, set_trainable_state, trainable_state
-from raylora.model.packing import NotPackable, pack_key, packable
+from raylora.model.packing import NotPackable, pack_key, packable, slots
 from raylora.model.tokens import Collator
 
 
@@ -393,7 +393,7 @@ def test_packing_is_decided_without_torch() -> None:
         "import sys, raylora.model.packing as p; from raylora.config import Job; p.pack_key(Job()); p.packable(Job());"
     )
     code += (
-        "import numpy; p.places(Job(), numpy.ones(3), False); sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+        "import numpy; p.slots(Job(), numpy.ones(3), False); sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -437,7 +437,7 @@ def test_a_trial_that_cannot_be_packed_says_why(changes: dict[str, Any], reason:
 def test_a_packs_size_is_capped_by_tokens_per_step() -> None:
     """8 rows of 25: 200 tokens; 4096 / 200 = 20, at most 8. 8 rows of 128: 4 packs of 1024. 64 of 128: alone."""
     eight, many = (Job().replace({"train.per_device_train_batch_size": rows}) for rows in (8, 64))
-    assert places(eight, np.full(100, 25), use_gpu=False) == 8
-    assert places(eight, np.full(100, 128), use_gpu=False) == 4
-    assert places(many, np.full(100, 128), use_gpu=False) == 1
-    assert places(eight, np.full(100, 25), use_gpu=True) == 32
+    assert slots(eight, np.full(100, 25), use_gpu=False) == 8
+    assert slots(eight, np.full(100, 128), use_gpu=False) == 4
+    assert slots(many, np.full(100, 128), use_gpu=False) == 1
+    assert slots(eight, np.full(100, 25), use_gpu=True) == 32

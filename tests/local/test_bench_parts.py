@@ -4,6 +4,7 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -147,6 +148,7 @@ def test_a_rival_that_fails_is_an_error_with_its_own_words() -> None:
     [
         ({"data.max_length": 16}, "changes data.max_length: 64 -> 16; settings are of `train.` and `lora.` alone"),
         ({"lora.use_dora": True}, "cannot be trained beside others: lora.use_dora"),
+        ({"lora.target_modules": ["nope"]}, "has no module 'nope'"),
     ],
 )
 def test_bench_accuracy_refuses_what_it_would_not_measure(
@@ -155,6 +157,36 @@ def test_bench_accuracy_refuses_what_it_would_not_measure(
     job = tiny_job(bases("bert")).replace({"data.train": data.data.train, "data.test": data.data.validation})
     with pytest.raises(ConfigError, match=re.escape(reason)):
         accuracy.bench(job, {"own": job.replace(changes)}, samples=0, seeds=1, threads=1, say=print)
+
+
+@pytest.mark.parametrize(
+    ("space", "reason"),
+    [
+        ({"train.head_init": {"choice": ["probe", "random"]}}, "leave `train.head_init` out"),
+        ({"model.base_model": {"choice": ["a", "b"]}}, "changes model.base_model"),
+        ({"lora.use_dora": {"choice": [True, False]}}, "cannot be trained beside others: lora.use_dora"),
+    ],
+)
+def test_samples_are_refused_as_settings_are(space: dict[str, Any], reason: str, data: Job, bases: Bases) -> None:
+    job = tiny_job(bases("bert")).replace({"data.train": data.data.train, "data.test": data.data.validation})
+    with pytest.raises(ConfigError, match=re.escape(reason)):
+        accuracy.bench(job.replace({"tune.space": space}), {}, samples=2, seeds=1, threads=1, say=print)
+
+
+def test_rows_that_a_bench_cannot_take_are_named(data: Job, bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases("bert")).replace({"data.train": data.data.train})
+    test = str(tmp_path / "test.parquet")
+
+    def refused(table: dict[str, list[str | None]]) -> str:
+        pyarrow.parquet.write_table(pa.table(table), test)
+        own = job.replace({"data.test": test})
+        with pytest.raises(ConfigError) as caught:
+            accuracy.bench(own, {"own": own}, samples=0, seeds=1, threads=1, say=print)
+        return str(caught.value)
+
+    assert "has no column 'label'; it has text, stars" in refused({"text": ["a"], "stars": ["1"]})
+    assert "has 1 rows without 'text'" in refused({"text": ["a", None], "label": ["negative", "positive"]})
+    assert refused({"text": ["a"], "label": ["new"]}) == "`data.test` holds labels that train never saw: ['new']."
 
 
 def test_bench_accuracy_shows_baselines_settings_and_ranks(data: Job, bases: Bases) -> None:

@@ -1,5 +1,6 @@
 """Faster ways to PEFT's numbers: the fused LoRA layer and the dropout of its input."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tiny import tiny_job
 from raylora.model.base.find import resolve
 from raylora.model.fit.build import build
 from raylora.model.lora.dropout import MaskedDropout, draw_mask
+from raylora.model.lora.fused import FusedLinear
 
 Bases = Callable[[str], Path]
 CPU = torch.device("cpu")
@@ -44,12 +46,13 @@ def step(model: torch.nn.Module) -> tuple[float, dict[str, torch.Tensor]]:
 @pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert"])
 @pytest.mark.parametrize("dropout", [0.0, 0.3])
 @pytest.mark.parametrize("bf16", [False, True])
-def test_the_fused_layer_reaches_pefts_loss_and_gradients(bases: Bases, kind: str, dropout: float, bf16: bool) -> None:
+def test_the_fused_layer_reaches_pefts_loss_and_gradients(
+    bases: Bases, kind: str, dropout: float, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = model_of(bases(kind), lora__lora_dropout=dropout, train__bf16=bf16)
-    assert all("forward" in vars(layer) for layer in lora_layers(model))
+    assert all(isinstance(layer, FusedLinear) and layer._is_plain() for layer in lora_layers(model))
     fused_loss, fused = step(model)
-    for layer in lora_layers(model):
-        del layer.forward
+    monkeypatch.setattr(FusedLinear, "_is_plain", lambda layer: False)
     loss, plain = step(model)
     assert fused.keys() == plain.keys()
     assert fused_loss == pytest.approx(loss, rel=1e-2 if bf16 else 1e-5)
@@ -61,7 +64,45 @@ def test_the_fused_layer_reaches_pefts_loss_and_gradients(bases: Bases, kind: st
 @pytest.mark.parametrize("changes", [{"lora__use_dora": True}, {"lora__bias": "all"}])
 def test_layers_that_are_not_plain_keep_pefts_forward(bases: Bases, changes: dict[str, Any]) -> None:
     model = model_of(bases("bert"), **changes)
-    assert not any("forward" in vars(layer) for layer in lora_layers(model))
+    assert not any(layer._is_plain() for layer in lora_layers(model))
+    step(model)
+
+
+def test_the_fused_layer_is_pefts_own_to_disable_merge_and_copy(bases: Bases) -> None:
+    model: Any = model_of(bases("bert")).eval()
+    rows = {"input_ids": torch.randint(5, 200, (6, 17)), "attention_mask": torch.ones(6, 17, dtype=torch.long)}
+
+    def logits(of: Any) -> torch.Tensor:
+        with torch.inference_mode():
+            return of(**rows).logits
+
+    adapted = logits(model)
+    with model.disable_adapter():
+        assert not torch.allclose(logits(model), adapted, atol=1e-2)
+    copied = copy.deepcopy(model)
+    assert torch.equal(logits(copied), adapted)
+    for layer in lora_layers(copied):
+        torch.nn.init.zeros_(layer.lora_B["default"].weight)
+    assert not torch.allclose(logits(copied), adapted, atol=1e-2), "a copy computes by its own matrices"
+    assert torch.equal(logits(model), adapted)
+    model.merge_adapter()
+    assert torch.allclose(logits(model), adapted, atol=1e-4)
+    model.unmerge_adapter()
+    assert torch.allclose(logits(model), adapted, atol=1e-4)
+
+
+def test_what_a_fused_layer_gives_may_be_changed_in_place(bases: Bases) -> None:
+    """As DeBERTa and Longformer change their queries."""
+    layer = lora_layers(model_of(bases("bert")))[0]
+    x = torch.randn(2, 3, layer.in_features, requires_grad=True)
+
+    def gradient(change: Callable[[torch.Tensor], torch.Tensor]) -> torch.Tensor:
+        (found,) = torch.autograd.grad(change(layer(x)).square().sum(), layer.lora_A["default"].weight)
+        return found
+
+    expected = gradient(lambda y: y / 2)
+    assert torch.allclose(gradient(lambda y: y.div_(2)), expected)
+    assert torch.allclose(gradient(lambda y: y.view(2, 3, 2, -1).permute(0, 2, 1, 3).div_(2)), expected)
 
 
 def test_an_evaluation_drops_nothing(bases: Bases) -> None:

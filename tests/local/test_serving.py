@@ -27,6 +27,7 @@ LABELS = [("no", "yes"), ("a", "b", "c"), ("1", "2", "3", "4", "5")]
 OTHER_TARGETS = {
     "bert": ["query", "value", "dense"],
     "roberta": ["query", "key"],
+    "xlm-roberta": ["query", "key"],
     "distilbert": ["q_lin", "out_lin"],
     "modernbert": ["Wqkv", "Wo"],
     "deberta-v2": ["query_proj", "key_proj"],

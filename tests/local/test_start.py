@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft.tuners.lora import LoraLayer
 from tiny import LAYOUTS, demo_splits, largest_difference, tiny_job
 from transformers import AutoModelForSequenceClassification, set_seed
 
 from raylora.config import Job
+from raylora.errors import ModelError
 from raylora.model.bank import Bank
 from raylora.model.base.find import resolve
 from raylora.model.batches import sorted_batches
@@ -20,7 +22,7 @@ from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import fit, use_frozen_states
 from raylora.model.fit.head import Features, features, join, last_linear
 from raylora.model.fit.splits import Splits, Worker
-from raylora.model.fit.start import HEAD_SCALE, begin_from, local_start, make_start
+from raylora.model.fit.start import HEAD_SCALE, NO_LAYER, begin_from, local_start, make_start
 from raylora.model.lora.save import trainable_state
 from raylora.model.tokens import Collator
 from raylora.probe import fit_probe
@@ -164,29 +166,48 @@ def test_a_fit_says_its_floor_before_training_and_how_it_stands_to_it(bases: Bas
     assert fitted.floor["train_rows"] == len(splits.train)
 
 
-def test_a_base_of_foreign_code_starts_at_random_and_says_so(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_base_of_foreign_code_starts_at_random_and_says_so_above_its_floor(
+    bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
     job = tiny_job(bases("bert"), train__floor=True)
     monkeypatch.setattr("transformers.BertForSequenceClassification.__module__", "somebody.elses")
     log: list[Event] = []
     fitted = fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), log=log.append)
-    assert fitted.floor is None
+    assert fitted.floor is not None, "it needs no head"
     (head,) = (record for record in log if record["kind"] == "head")
-    assert (head["init"], head["reason"]) == ("random", "the base does not end in a new linear layer")
+    assert (head["init"], head["reason"]) == ("random", NO_LAYER)
 
 
-def test_a_head_that_the_base_brings_is_not_replaced(bases: Bases, tmp_path: Path) -> None:
-    job = tiny_job(bases("bert"))
-    splits = demo_splits(job, bases("bert"), 40)
-    whole = new_model(job, splits).get_base_model()
-    (tmp_path / "own").mkdir()
-    for path in bases("bert").iterdir():
-        shutil.copy(path, tmp_path / "own")
-    plain = AutoModelForSequenceClassification.from_pretrained(str(bases("bert")), num_labels=2)
-    plain.save_pretrained(str(tmp_path / "own"))
-    own = tiny_job(tmp_path / "own")
-    assert last_linear(whole) is not None
-    start = local_start(own, demo_splits(own, tmp_path / "own", 40), new_model(own, splits))
-    assert start.head is None and start.reason == "the base does not end in a new linear layer"
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "roberta", "deberta-v2", "modernbert"])
+def test_a_head_that_the_base_brings_is_trained_on_and_stays_out_of_all_linear(
+    kind: str, bases: Bases, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(bases(kind), own)
+    plain = AutoModelForSequenceClassification.from_pretrained(str(bases(kind)), num_labels=2)
+    plain.save_pretrained(str(own))
+    job = tiny_job(own, lora__target_modules="all-linear", train__floor=True)
+    splits = demo_splits(job, own, 40)
+    model = new_model(job, splits)
+    begin_from(model, job, local_start(job, splits, model))
+    before = dict(plain.named_parameters())
+    for name, parameter in model.get_base_model().named_parameters():
+        if name.endswith((".weight", ".bias")) and ".modules_to_save.default" in name:
+            assert torch.equal(parameter, before[name.replace(".modules_to_save.default", "")]), name
+    inside = f"{plain.base_model_prefix}."
+    assert all(n.startswith(inside) for n, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer))
+    log: list[Event] = []
+    assert fit(job, resolve(job.model), splits, log=log.append).floor is not None
+    assert [record["init"] for record in log if record["kind"] == "head"] == ["base"]
+
+
+def test_a_head_of_the_bases_own_for_other_labels_is_refused_in_words(bases: Bases, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(bases("bert"), own)
+    AutoModelForSequenceClassification.from_pretrained(str(own), num_labels=3).save_pretrained(str(own))
+    job = tiny_job(own)
+    with pytest.raises(ModelError, match="has a head of its own, for another number of labels than 2"):
+        fit(job, resolve(job.model), demo_splits(job, own, 40))
 
 
 def test_no_floor_is_made_where_none_is_wanted(bases: Bases) -> None:

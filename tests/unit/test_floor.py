@@ -82,7 +82,9 @@ def test_the_adapter_is_held_against_the_higher_baseline_on_the_floors_rows() ->
     assert found["validation"]["difference"]["value"] == 0
     assert not is_below(found)
     assert "accuracy +0.0000 against linear probe 1.0000" in difference_line(found, "validation")
-    assert floor_line(found) == "TF-IDF 0.5000, linear probe 1.0000  (validation accuracy; 480 train rows, 1 s)"
+    assert (
+        floor_line(found) == "TF-IDF 0.5000, linear probe 1.0000  (validation accuracy, 60 rows; 480 train rows, 1 s)"
+    )
 
 
 def test_an_adapter_below_its_floor_is_told_what_differs_from_the_defaults() -> None:

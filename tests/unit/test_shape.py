@@ -74,6 +74,7 @@ def _reads_environment(path: Path) -> bool:
     ("words", "message"),
     [
         (["lora.rank=8"], "error: 1 fault in the config:\n  lora.rank: unknown key"),
+        (["lora.r=8", "--dry-run", "lora.rank=8"], "error: 1 fault in the config:\n  lora.rank: unknown key"),
         (["lora.r=0", "seed=x"], "error: 2 faults in the config:\n"),
         (["gone.yaml"], "error: config file gone.yaml is not there"),
         (["data.train=gone.csv"], "error: gone.csv is not there"),

@@ -143,7 +143,7 @@ def test_equal_samples_are_drawn_once() -> None:
     assert len(draw_samples(whole, parse_space(whole))) == 4, "a grid is not run five times over"
 
 
-@pytest.mark.parametrize("key", ["model.pooling", "model.revision"])
-def test_what_the_base_is_found_by_is_the_sweeps(key: str) -> None:
+@pytest.mark.parametrize("key", ["model.pooling", "model.revision", "train.floor"])
+def test_what_all_trials_share_is_the_sweeps(key: str) -> None:
     with pytest.raises(ConfigError, match=r"is the sweep's, not a trial's"):
         parse_space(job({key: {"choice": ["cls", "mean"]}}))

@@ -34,8 +34,8 @@ class Dataset:
     """Token blocks in the object store, and which of their rows each split holds.
 
     Every worker reads any row it needs: the blocks are shared memory on its node, so that the batches of a run can be
-    the same for any number of workers. `frozen_states` holds, per block, the states that enter layer `frozen_depth`; `start`
-    is that of all trials of a sweep.
+    the same for any number of workers. `frozen_states` holds, per block, the states that enter layer `frozen_depth`;
+    `start` is that of all trials of a sweep.
     """
 
     blocks: list[ObjectRef]

@@ -57,7 +57,7 @@ def csv_rows(source: Source, text: IO[str], data: DataSection) -> Iterator[Row]:
 
 
 def csv_reader(kind: str, text: IO[str]) -> "Reader":
-    """SplitRows from the start of a csv (delimiter by its first line, quotes checked) or tsv (quotes taken literally)."""
+    """Rows from the start of a csv (delimiter by its first line, quotes checked) or tsv (quotes taken literally)."""
     csv.field_size_limit(LONGEST_CELL)
     text.seek(0)
     first = text.readline()

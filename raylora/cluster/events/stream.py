@@ -88,10 +88,8 @@ def event_line(record: Event) -> str | None:
             f"trainable  {record['trainable']:,} of {record['parameters']:,} parameters ({share:.4%}), "
             f"{record['threads']} thread{'s' * (record['threads'] != 1)} per worker"
         )
-    if record["kind"] == "head" and record["init"] == "random":
-        return no_probe(record["reason"])
     if record["kind"] == "head":
-        return f"head       starts from a linear probe of the frozen base ({duration(record['seconds'])})"
+        return head_line(record["init"], record["reason"], record["seconds"])
     if record["kind"] == "floor":
         return f"floor      {floor_line(record)}"
     if record["kind"] == "evaluation":
@@ -103,9 +101,13 @@ def event_line(record: Event) -> str | None:
     return None
 
 
-def no_probe(reason: str) -> str:
-    """The line of a start that is not as the job wants it."""
-    return f"warning    the head starts at random and nothing is said of a floor: {reason}"
+def head_line(init: str, reason: str | None, seconds: float) -> str:
+    """Where a head starts; a warning where that is not what the job wants, or there is no floor."""
+    if init == "probe":
+        return f"head       starts from a linear probe of the frozen base ({duration(seconds)})"
+    if init == "base":
+        return "head       is the base's own, and goes on from there" + (f"; no floor: {reason}" if reason else "")
+    return f"warning    the head starts at random: {reason}"
 
 
 def duration(seconds: float) -> str:

@@ -1,6 +1,7 @@
 """A train job: Ray Data makes the dataset, Ray Train runs `fit` on its workers, the run folder keeps the outcome."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -22,7 +23,7 @@ from raylora.errors import ConfigError
 from raylora.metrics import Scores
 from raylora.model.base.find import BaseFolder, pin_revision, resolve
 from raylora.model.base.load import load_tokenizer
-from raylora.model.base.precision import resolve_bf16
+from raylora.model.base.precision import needs_fp32, resolve_bf16
 from raylora.model.fit.build import check_fits
 from raylora.model.tokens import tokenizer_spec
 from raylora.records import Say, TrainResult
@@ -56,7 +57,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         tell_wait(need_of(plan), cluster, say)  # the dataset is made on the cluster, too
         preflight(folder, sources, cluster)
         base = pin_revision(base) if len(cluster.nodes) > 1 else base
-        job = decide_bf16(job, plan)
+        job = decide_bf16(job, plan, [base])
         dataset = prepare(job, sources, tokenizer)
         folder.write_text("config.yaml", dump(job))
         tell(dataset, folder, say)
@@ -94,10 +95,20 @@ def check_folder(folder: RunFolder, job: Job) -> Job:
     return job
 
 
-def decide_bf16(job: Job, plan: WorkerPlan) -> Job:
-    """The job with `train.bf16: auto` decided: on where every node that can hold a worker gains by it."""
-    if job.train.bf16 != "auto":
-        return job
+def decide_bf16(job: Job, plan: WorkerPlan, bases: Sequence[BaseFolder]) -> Job:
+    """The job with `train.bf16: auto` decided: on where every node that can hold a worker gains by it, and every base
+    can run in it.
+
+    Raises:
+        ConfigError: it is wanted of a base that cannot.
+    """
+    unable = [base.id for base in bases if needs_fp32(base)]
+    if unable and job.train.bf16 is True:
+        raise ConfigError(
+            f"`train.bf16: true`: base model {unable[0]} cannot run in bfloat16. Set it to auto or false."
+        )
+    if job.train.bf16 != "auto" or unable:
+        return job.replace({"train.bf16": job.train.bf16 is True})
     alive = alive_nodes()
     wanted = plan.resources_per_worker.items()
     able = [node for node in alive if all(node["Resources"].get(name, 0) >= amount for name, amount in wanted)]
@@ -132,12 +143,17 @@ def _last_report(folder: RunFolder) -> Event | None:
         return None
 
 
+def _global_batch_size(last: Event | None) -> int | None:
+    """Of the run that goes on; runs of 0.1.0 before November 2026 named it `step_rows`."""
+    return last.get("global_batch_size", last.get("step_rows")) if last else None
+
+
 def _run(
     job: Job, base: BaseFolder, dataset: Dataset, plan: WorkerPlan, folder: RunFolder, last: Event | None, say: Say
 ) -> dict[str, Any]:
     """Rank 0's outcome of the run on Ray Train's workers."""
     with follow(folder, say, last_step=last["step"] if last else 0) as log:
-        return run_workers(Task(job, base, dataset, plan, last["global_batch_size"] if last else None, log))
+        return run_workers(Task(job, base, dataset, plan, _global_batch_size(last), log))
 
 
 def _conclude(

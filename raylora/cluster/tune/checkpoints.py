@@ -1,4 +1,4 @@
-"""A trial's checkpoint as bytes: how it crosses from the worker that made it to the trainable that stores it, and back."""
+"""A trial's checkpoint as bytes: how it crosses from the worker that made it to the trainable, and back."""
 
 import tempfile
 from collections.abc import Generator

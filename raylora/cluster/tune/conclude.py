@@ -40,10 +40,12 @@ def conclude(
         say(line)
     floor = shared_bases[trial_job(job, ranked[0].sample).model.base_model].floor
     if floor:
-        metric = metric_of(trial_job(job, {}).train.metric_for_best_model)
+        column = trial_job(job, {}).train.metric_for_best_model
+        metric = metric_of(column)
         for baseline, words in WORDS.items():
             score = floor.splits["validation"].scores(baseline)[metric]
-            say(f"{'-':<5}{score:<10.4f}{words}, without an adapter")
+            shown = f"{score:<10.4f}{words}" if metric == column else f"{'-':<10}{words}: {metric} {score:.4f}"
+            say(f"{'-':<5}{shown}, without an adapter")
     if isinstance(job.tune.metric, list):
         say(f"pareto     {', '.join(f'{t.name} ({t.score:.4f}, {getattr(t, size):,})' for t in front)}")
     winner = ranked[0]

@@ -9,7 +9,7 @@ import ray.tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
 from raylora.cluster.data.rows import Source
-from raylora.cluster.events.stream import no_probe
+from raylora.cluster.events.stream import head_line
 from raylora.cluster.placement import need_of, plan_workers, tell_wait
 from raylora.cluster.preflight import preflight
 from raylora.cluster.session import Cluster, connect
@@ -62,14 +62,16 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         preflight(folder, sources, cluster)
         if len(cluster.nodes) > 1:
             bases = {name: pin_revision(base) for name, base in bases.items()}
-        job = decide_bf16(job, one)
+        job = decide_bf16(job, one, list(bases.values()))
         examples = _examples(job, space)
         shared_bases = {name: make_shared_base(job, base, sources, one, examples) for name, base in bases.items()}
         folder.write_text("config.yaml", dump(job))
         tell(next(iter(shared_bases.values())).dataset, folder, say)
-        for reason in {shared.dataset.start.reason for shared in shared_bases.values() if shared.dataset.start}:
-            if reason:
-                say(no_probe(reason))
+        for name, shared in shared_bases.items():
+            start = shared.dataset.start
+            if start and (start.reason or start.brings_head):
+                line = head_line("base" if start.brings_head else "random", start.reason, 0)
+                say(line + (f"  ({name})" if len(shared_bases) > 1 else ""))
         tell_wait(need_of(one), cluster, say)
         trials = _search(job, space, cluster, shared_bases, folder, say)
         return conclude(job, trials, cluster, shared_bases, folder, say)

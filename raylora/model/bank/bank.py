@@ -176,7 +176,7 @@ class Bank:
                 stack.values.grad = None
 
     def _generators(self) -> list[torch.Generator]:
-        """Of every trial's dropout, seeded as by `BestCheckpointCallback.on_epoch_begin`; trials that draw the same share one."""
+        """Of every trial's dropout, seeded as by `BestCheckpointCallback`; trials that draw the same share one."""
         kinds = [
             (trial.epoch, trial.job.lora.lora_dropout, frozenset(trial.projections), self.base.pack.by_slot and name)
             for name, trial in zip(self.names, self.trials, strict=True)

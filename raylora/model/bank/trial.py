@@ -86,7 +86,7 @@ class PackedTrial:
             self.logged_step = self.steps
 
     def end_epoch(self, scores: Scores, place: Event) -> EpochResult:
-        """Keep the weights if they are the best so far; decide whether to go on, as `Trainer` and `BestCheckpointCallback` do.
+        """Keep the weights if they are the best so far; decide whether to go on, as `BestCheckpointCallback` does.
 
         Args:
             place: what the metrics say beside the scores.

@@ -33,7 +33,8 @@ CARRIED = {
 class BaseFolder:
     """A resolved base model: `path` holds its files, `origin` says in words where they came from.
 
-    `digest` is that of its weights where other machines must find the same ones (`pin_revision`); `pooling` of `model.pooling`.
+    `digest` is that of its weights where other machines must find the same ones (`pin_revision`); `pooling` of
+    `model.pooling`.
     """
 
     id: str

@@ -145,6 +145,11 @@ def load_base(
                 kind: Any = type(empty_base(base, config))
                 model, report = kind.from_pretrained(None, state_dict=dict(weights), **options)
     except (ValueError, OSError, RuntimeError) as error:
+        if "ignore_mismatched_sizes" in str(error):
+            raise ModelError(
+                f"base model {base.id} has a head of its own, for another number of labels than {config.num_labels}. "
+                "Name the model that it was trained from, or data with its labels."
+            ) from None
         raise ModelError(f"base model {base.id} cannot be loaded from {base.path}: {error}") from None
     if dtype != torch.float32:
         _redraw(model, report["missing_keys"], state)

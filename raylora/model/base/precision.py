@@ -1,5 +1,6 @@
 """In which precision a model is held and stepped, and with which attention; decided by the device, never by timing."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from raylora.config import TrainSection
+from raylora.model.base.find import BaseFolder
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
 # the bf16 backward of CPU flash attention takes 56 % of a step of 8 x 25; at 8 x 512 it wins again
 EAGER_WIDTH = 256
+FP32_ONLY = ("deberta",)  # transformers 5.23 divides its queries by an fp32 root, and multiplies them with bf16 keys
 
 
 def resolve_bf16(train: TrainSection, use_gpu: bool) -> bool:
@@ -25,6 +28,11 @@ def resolve_bf16(train: TrainSection, use_gpu: bool) -> bool:
     if train.bf16 != "auto":
         return train.bf16
     return bf16_pays(use_gpu)
+
+
+def needs_fp32(base: BaseFolder) -> bool:
+    """Whether Transformers' code of this base cannot run in bf16."""
+    return json.loads((Path(base.path) / "config.json").read_text(encoding="utf-8")).get("model_type") in FP32_ONLY
 
 
 def bf16_pays(use_gpu: bool) -> bool:
@@ -59,8 +67,10 @@ def train_in_fp32(model: "PeftModel") -> None:
 
     PEFT does so for its LoRA matrices by itself. Of the others, the head ends the network: its logits stay fp32.
     """
-    base_follows = False
-    for name, module in reversed(list(model.named_modules())):
+    base_follows, inside = False, f"base_model.model.{model.get_base_model().base_model_prefix}."
+    # the head last: XLM-RoBERTa's is registered before its encoder
+    modules = sorted(model.named_modules(), key=lambda named: not named[0].startswith(inside))
+    for name, module in reversed(modules):
         own = list(module.parameters(recurse=False))
         if ".lora_" in name or ".original_module" in name or not own:
             continue

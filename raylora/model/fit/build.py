@@ -11,7 +11,6 @@ from raylora.model.base.find import BaseFolder
 from raylora.model.base.load import empty_base, load_base, read_config
 from raylora.model.base.precision import eager_when_short, held_dtype, resolve_bf16, train_in_fp32
 from raylora.model.lora.attach import attach_adapter, lora_config
-from raylora.model.lora.fused import fuse
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -35,7 +34,6 @@ def build(
     if job.train.bf16:
         train_in_fp32(model)
         eager_when_short(loaded.model)
-    fuse(model)
     return model
 
 

@@ -14,10 +14,10 @@ from raylora.model.tokens import Collator
 
 @dataclass(frozen=True)
 class Features:
-    """What a frozen base says of rows: `head` [N, F] is what the head's last linear layer sees, `mean` [N, H] the mean
-    of the last hidden states over a row's tokens; float32."""
+    """What a frozen base says of rows: `head` [N, F] is what the head's last linear layer sees, None where there is no
+    new one (`last_linear`); `mean` [N, H] the mean of the last hidden states over a row's tokens; float32."""
 
-    head: np.ndarray
+    head: np.ndarray | None
     mean: np.ndarray
 
 
@@ -38,15 +38,27 @@ def last_linear(model: nn.Module) -> tuple[nn.Module, str] | None:
 
     None where the head is the base's own, trained already, or where code that comes with a base may do anything.
     """
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model  # pyright: ignore
+    base = _base_of(model)
     if not type(base).__module__.startswith("transformers.models."):
         return None
-    names = [n for n, m in base.named_modules() if isinstance(m, nn.Linear) and ".lora_" not in n]
-    if not names or not names[-1].startswith(tuple(f"{new}." for new in base.new_modules) + base.new_modules):
+    # XLM-RoBERTa's head stands before its encoder
+    heads = [name for name in base.new_modules if not name.startswith(f"{base.base_model_prefix}.")]
+    inside = tuple(f"{head}." for head in heads)
+    names = [n for n, m in base.named_modules() if isinstance(m, nn.Linear) and (n in heads or n.startswith(inside))]
+    if not names:
         return None
     above, _, leaf = names[-1].rpartition(".")
     parent = base.get_submodule(above)
     return (parent, leaf) if getattr(parent, leaf).out_features == base.config.num_labels else None
+
+
+def brings_head(model: nn.Module) -> bool:
+    """Whether all of the head came with the base's weights."""
+    return not _base_of(model).new_modules
+
+
+def _base_of(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def start_head(model: nn.Module, start: HeadStart) -> None:
@@ -63,19 +75,17 @@ def start_head(model: nn.Module, start: HeadStart) -> None:
 @contextmanager
 def headless(model: Any) -> Generator[list[Tensor]]:
     """While this is open, the model's logits are what its last linear layer would see, pooled as the architecture
-    pools; the list yielded gets each forward's last hidden states [B, T, H]."""
-    found = last_linear(model)
-    assert found is not None, "asked of models that have a last linear layer"
-    base: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
-    states: list[Tensor] = []
-    hook = base.base_model.register_forward_hook(lambda module, args, output: states.append(output[0]))
-    parent, name = found
-    layer = getattr(parent, name)
-    setattr(parent, name, nn.Identity())
+    pools, where it has a new one; the list yielded gets each forward's last hidden states [B, T, H]."""
+    found, states = last_linear(model), list[Tensor]()
+    hook = _base_of(model).base_model.register_forward_hook(lambda module, args, output: states.append(output[0]))
+    layer = getattr(*found) if found else None
+    if found:
+        setattr(*found, nn.Identity())
     try:
         yield states
     finally:
-        setattr(parent, name, layer)
+        if found:
+            setattr(*found, layer)
         hook.remove()
 
 
@@ -94,21 +104,24 @@ def features(model: Any, collator: Collator, batches: Sequence[np.ndarray]) -> l
     parts: list[Part] = []
     model.eval()
     device = next(model.parameters()).device
+    is_new = last_linear(model) is not None
     with headless(model) as states, torch.inference_mode():
         for indices in batches:
             batch = {name: t.to(device) for name, t in collator(indices).items() if name != "labels"}
             seen = model(**batch).logits
-            if not states or states[-1].shape[:2] != batch["input_ids"].shape:
+            if not states or states[-1].ndim != 3 or states[-1].shape[:2] != batch["input_ids"].shape:
                 raise NotProbed("the base's last hidden states are not one for each token")
             weights = batch["attention_mask"][..., None].float()
             means = (states.pop().float() * weights).sum(1) / weights.sum(1)
-            parts.append((indices, Features(seen.float().cpu().numpy(), means.cpu().numpy())))
+            head = seen.float().cpu().numpy() if is_new else None
+            parts.append((indices, Features(head, means.cpu().numpy())))
     return parts
 
 
 def join(parts: Sequence[Part]) -> Features:
     """All rows of a table, in its order."""
     order = np.argsort(np.concatenate([indices for indices, _ in parts]))
+    heads = [part.head for _, part in parts if part.head is not None]
     return Features(
-        np.concatenate([part.head for _, part in parts])[order], np.concatenate([part.mean for _, part in parts])[order]
+        np.concatenate(heads)[order] if heads else None, np.concatenate([part.mean for _, part in parts])[order]
     )

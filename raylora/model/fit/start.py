@@ -13,7 +13,7 @@ from raylora.config import Job
 from raylora.floor import Baseline, Floor, FloorSplit, fit_tfidf, read_floor, summary
 from raylora.model.batches import sorted_batches
 from raylora.model.fit.callback import FLOOR, Event
-from raylora.model.fit.head import Features, HeadStart, NotProbed, features, join, last_linear, start_head
+from raylora.model.fit.head import Features, HeadStart, NotProbed, brings_head, features, join, last_linear, start_head
 from raylora.model.tokens import Collator
 from raylora.probe import fit_probe, spread
 
@@ -26,18 +26,20 @@ MOST_LABELS = 2000  # with more, not even one row a label stays within that
 FLOOR_SHARE = 0.025  # of the run's forwards go to the baselines' scores on each split
 FLOOR_ROWS = (500, 10_000)  # the fewest and the most of a split
 FLOOR_WORK = 2e6  # rows x labels of a split, at most: the bootstrap of F1 counts each label in each resample
+NO_LAYER = "the base does not end in a new linear layer that raylora knows"
 # The probe's weights are damped by this: a confident head that is wrong must be unlearned first (docs/accuracy.md).
 HEAD_SCALE = 0.3
 
 
 @dataclass(frozen=True)
 class Start:
-    """`head` is None where it starts at random, `floor` where there is none; `reason` says why what was wanted is not
-    there."""
+    """`head` is None where it starts at random, or where the base `brings_head`; `floor` where there is none; `reason`
+    says why what was wanted is not there."""
 
     head: HeadStart | None = None
     floor: Floor | None = None
     reason: str | None = None
+    brings_head: bool = False
 
 
 def begin_from(model: nn.Module, job: Job, start: Start) -> None:
@@ -69,8 +71,8 @@ def begin(
     start = make_start(job, splits, model, features_of, is_main=log is not None)
     begin_from(model, job, start)
     seconds = time.perf_counter() - started - (start.floor.seconds if start.floor else 0)
-    if log and (start.head or start.reason):
-        init = "probe" if start.head else "random"
+    if log and (start.head or start.reason or start.brings_head):
+        init = "probe" if start.head else "base" if start.brings_head else "random"
         log({"kind": "head", "init": init, "reason": start.reason, "seconds": round(seconds, 3)})
     if log and start.floor:
         log({"kind": "floor", **summary(start.floor, {}, job.train.metric_for_best_model)})
@@ -98,7 +100,7 @@ def make_start(
     try:
         return _make_start(job, splits, model, features_of, is_main, floor_rows)
     except NotProbed as why:
-        return Start(reason=str(why))
+        return Start(reason=str(why), brings_head=brings_head(model))
 
 
 def _make_start(
@@ -113,8 +115,6 @@ def _make_start(
     NotProbed: on every worker alike.
     """
     last, num_labels = last_linear(model), len(splits.labels)
-    if last is None:
-        raise NotProbed("the base does not end in a new linear layer")
     if num_labels > MOST_LABELS:
         raise NotProbed(f"{num_labels:,} labels are more than {MOST_LABELS:,}")
     if (splits.train.label_ids == splits.train.label_ids[0]).all():
@@ -124,10 +124,13 @@ def _make_start(
     count = min(TRAIN_ROWS, max(num_labels, int(FIT_WORK / (num_labels * width))))
     train = Collator(splits.train.take(spread(splits.train.label_ids, count)), splits.tokenizer)
     known = features_of(train)
-    if not (np.isfinite(known.head).all() and np.isfinite(known.mean).all()):
+    if not all(np.isfinite(part).all() for part in (known.head, known.mean) if part is not None):
         raise NotProbed("the base's hidden states are not all finite numbers")
     count = floor_rows or _floor_rows(job, len(splits.train), num_labels)
     floor = _floor(splits, train, known, features_of, count, is_main) if job.train.floor else None
+    if last is None or known.head is None:
+        is_wanted = job.train.head_init == "probe" and not brings_head(model)
+        return Start(None, floor, NO_LAYER if is_wanted else None, brings_head(model))
     if not is_main or job.train.head_init != "probe":
         return Start(None, floor)
     layer = getattr(*last)

@@ -40,6 +40,8 @@ def lora_config(lora: LoraSection, model: "PreTrainedModel", new_modules: tuple[
     settings = lora.model_dump()
     settings["target_modules"] = target_modules(lora, model)
     settings["modules_to_save"] = sorted({*(lora.modules_to_save or []), *new_modules}) or None
+    if settings["target_modules"] == "all-linear":
+        settings["exclude_modules"] = _own_head(model, new_modules) or None
     _check_layers(lora, model)
     return LoraConfig(task_type=TaskType.SEQ_CLS, **settings)
 
@@ -69,14 +71,37 @@ def target_modules(lora: LoraSection, model: "PreTrainedModel") -> str | list[st
             f"`lora.target_modules: auto` knows no query and value projections of {model.config.model_type}. "
             f"Name them; linear modules there: {', '.join(known)}."
         )
-    modules = [name for name, _ in model.named_modules()]
     for wanted in lora.target_modules:
-        if not any(name == wanted or name.endswith(f".{wanted}") for name in modules):
-            raise ConfigError(
-                f"`lora.target_modules`: {model.config.model_type} has no module '{wanted}'. "
-                f"Linear modules there: {', '.join(known)}."
-            )
+        found = [module for name, module in model.named_modules() if f".{name}".endswith(f".{wanted}")]
+        unfit = [type(module).__name__ for module in found if not isinstance(module, _adaptable())]
+        if found and not unfit:
+            continue
+        kind = model.config.model_type
+        wrong = (
+            f"'{wanted}' of {kind} is a {unfit[0]}, which LoRA cannot adapt"
+            if unfit
+            else f"{kind} has no module '{wanted}'"
+        )
+        raise ConfigError(f"`lora.target_modules`: {wrong}. Linear modules there: {', '.join(known)}.")
     return lora.target_modules
+
+
+def _adaptable() -> tuple[type, ...]:
+    """What PEFT has LoRA layers for (`peft.tuners.lora.layer.dispatch_default`)."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return (nn.Linear, Conv1D, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
+
+
+def _own_head(model: "PreTrainedModel", new_modules: tuple[str, ...]) -> list[str]:
+    """Linear modules of a head that came with the base: PEFT's `all-linear` leaves out only the last one, and of
+    DistilBERT's it would then save whole (`modules_to_save`) what it has just adapted."""
+    from torch import nn
+
+    known = (f"{model.base_model_prefix}.", *(f"{name}." for name in new_modules))
+    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    return [name for name in names if not f"{name}.".startswith(known)]
 
 
 def linear_names(model: "PreTrainedModel") -> list[str]:
@@ -101,7 +126,9 @@ def attach_adapter(model: "PreTrainedModel", config: "LoraConfig") -> "PeftModel
     from torch import nn
 
     from raylora.model.lora.dropout import MaskedDropout
+    from raylora.model.lora.fused import FusedLinear
 
+    config._register_custom_module({nn.Linear: FusedLinear})  # pyright: ignore[reportPrivateUsage]
     peft_model = get_peft_model(model, config)
     for module in peft_model.modules():
         if isinstance(module, LoraLayer):  # PEFT draws in fp32, and rounds to the base's bf16 on the way

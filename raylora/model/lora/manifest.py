@@ -76,9 +76,11 @@ def readme(manifest: Manifest, config: "LoraConfig", own_pooling: str | None) ->
         f"| {split} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | {scores['loss']:.4f} | {scores['rows']} |\n"
         for split, scores in manifest.metrics.items()
     )
-    id2label = dict(enumerate(manifest.labels))
+    id2label, count = dict(enumerate(manifest.labels)), len(manifest.labels)
     pooling = f', classifier_pooling="{own_pooling}"' if manifest.pooling != "auto" else ""
     floor = _floor_rows(manifest.floor)
+    # `all-linear` is by whole paths
+    adapted = sorted({name.rpartition(".")[2] for name in config.target_modules or []})
     return f"""---
 base_model: {manifest.base_model}
 library_name: peft
@@ -88,7 +90,7 @@ tags: [lora, raylora]
 # LoRA adapter for {manifest.base_model}
 
 Sorts texts into {len(manifest.labels)} labels: {", ".join(f"`{label}`" for label in manifest.labels[:30])}.
-Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(sorted(config.target_modules or []))}; texts are cut at
+Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(adapted)}; texts are cut at
 {manifest.max_length} tokens. Trained with [raylora](https://pypi.org/project/raylora/).
 
 | split | accuracy | F1 (macro) | loss | rows |
@@ -103,7 +105,7 @@ or without raylora (where `adapter_config.json` names a folder, `base_model_name
 from peft import AutoPeftModelForSequenceClassification
 id2label = {id2label}
 model = AutoPeftModelForSequenceClassification.from_pretrained(
-    "adapter", num_labels={len(manifest.labels)}, id2label=id2label, label2id={{v: k for k, v in id2label.items()}}{pooling}
+    "adapter", num_labels={count}, id2label=id2label, label2id={{v: k for k, v in id2label.items()}}{pooling}
 )
 ```
 """

@@ -86,8 +86,9 @@ class ServedBase:
         files = read_files(folder)
         if files.manifest.base_digest != self.digest:
             raise ModelError(
-                f"adapter {folder} was trained on {files.manifest.base_model} with weights {files.manifest.base_digest[:12]}…, "
-                f"this endpoint runs {self.folder.id} with {self.digest[:12]}…. One endpoint serves one base model."
+                f"adapter {folder} was trained on {files.manifest.base_model} with weights "
+                f"{files.manifest.base_digest[:12]}…, this endpoint "
+                f"runs {self.folder.id} with {self.digest[:12]}…. One endpoint serves one base model."
             )
         spec = self._spec(files)
         if merged or why_alone(files.config) or files.manifest.pooling != pooling_of(self.folder):

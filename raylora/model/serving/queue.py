@@ -12,7 +12,7 @@ LOOK_AHEAD = 256  # rows looked at for a batch; dividing so many takes about two
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """A row in the queue: its tokens, and the batch_key (`ServedBase.batch_key`) that its batch must be of."""
+    """A row in the queue: its tokens, and `ServedBase.batch_key` of its adapter: rows of one key share a batch."""
 
     tokens: int
     batch_key: object
@@ -22,12 +22,12 @@ def choose(waiting: Sequence[Waiting], max_tokens: int, costs: Sequence[Cost]) -
     """Places in `waiting` (oldest first) of the rows to run together.
 
     The oldest row always runs, whatever its length, so that none waits for ever. Which rows come with it follows from
-    the cheapest division of its whole batch_key into batches of neighbours by length; a batch has rows x longest tokens, at
-    most `max_tokens` unless it is a single row.
+    the cheapest division of all rows of its key into batches of neighbours by length; a batch has rows x longest
+    tokens, at most `max_tokens` unless it is a single row.
     """
     oldest = waiting[0]
-    batch_key = [i for i, row in enumerate(waiting[:LOOK_AHEAD]) if row.batch_key == oldest.batch_key]
-    order = sorted(batch_key, key=lambda i: waiting[i].tokens)
+    same = [i for i, row in enumerate(waiting[:LOOK_AHEAD]) if row.batch_key == oldest.batch_key]
+    order = sorted(same, key=lambda i: waiting[i].tokens)
     starts = cheapest(np.array([waiting[i].tokens for i in order]), max_tokens, costs)
     at = order.index(0)
     start = max(s for s in starts if s <= at)
