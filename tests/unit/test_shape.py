@@ -93,10 +93,10 @@ def test_a_dry_run_prints_the_config_and_loads_no_heavy_library() -> None:
     assert not re.search(rf"\| +({'|'.join(HEAVY)})$", result.stderr, re.MULTILINE)
 
 
-def test_the_readme_shows_the_config_as_it_is() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = readme.split("<!-- config -->\n")[1].split("\n<!-- /config -->")[0]
-    assert shown == jobfile.table(), "paste the output of `raylora schema --markdown`"
+def test_the_docs_show_the_config_as_it_is() -> None:
+    page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- config -->\n")[1].split("\n<!-- /config -->")[0]
+    assert shown == jobfile.table(), "paste the output of `raylora schema --markdown` into docs/config.md"
 
 
 def test_every_key_says_what_it_means() -> None:
