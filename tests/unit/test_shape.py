@@ -107,3 +107,22 @@ def test_every_key_says_what_it_means() -> None:
 def test_the_readme_gives_each_command_as_one_line(name: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(re.findall(rf"<!-- {name} -->\n```sh\n(.+)\n```\n", readme)) == 1
+
+
+def test_the_readme_is_a_front_door() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_between_the_pages_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        path, _, heading = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.is_file(), f"{page}: {target}"
+        assert not heading or heading in _anchors(file), f"{page}: {target}"
+
+
+def _anchors(page: Path) -> list[str]:
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
