@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     init.add_argument("--output", metavar="FILE", help="default: the data file's name, ending in .yaml, here")
 
     schema = _command(commands, "schema", _schema, "print the JSON Schema of the config")
-    schema.add_argument("--markdown", action="store_true", help="a table of keys, defaults and meanings instead")
+    schema.add_argument("--markdown", action="store_true", help="docs/config.md's table of keys, defaults and meanings")
 
     bench = _command(commands, "bench", _bench, "measure raylora against what one would write without it")
     add_arguments(bench)

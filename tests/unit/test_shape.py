@@ -95,10 +95,10 @@ def test_a_dry_run_prints_the_config_and_loads_no_heavy_library() -> None:
     assert not re.search(rf"\| +({'|'.join(HEAVY)})$", result.stderr, re.MULTILINE)
 
 
-def test_the_readme_shows_the_config_as_it_is() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = readme.split("<!-- config -->\n")[1].split("\n<!-- /config -->")[0]
-    assert shown == jobfile.table(), "paste the output of `raylora schema --markdown`"
+def test_the_docs_show_the_config_as_it_is() -> None:
+    page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- config -->\n")[1].split("\n<!-- /config -->")[0]
+    assert shown == jobfile.table(), "paste the output of `raylora schema --markdown` into docs/config.md"
 
 
 def test_every_key_says_what_it_means() -> None:
@@ -109,3 +109,22 @@ def test_every_key_says_what_it_means() -> None:
 def test_the_readme_gives_each_command_as_one_line(name: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(re.findall(rf"<!-- {name} -->\n```sh\n(.+)\n```\n", readme)) == 1
+
+
+def test_the_readme_is_a_front_door() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_between_the_pages_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        path, _, heading = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.is_file(), f"{page}: {target}"
+        assert not heading or heading in _anchors(file), f"{page}: {target}"
+
+
+def _anchors(page: Path) -> list[str]:
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
