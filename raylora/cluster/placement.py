@@ -96,7 +96,7 @@ def _missing(need: Need, cluster: Cluster) -> str:
     names = [name for name, amount in need.each.items() if amount]
     nodes = "; ".join(", ".join(f"{node.get(name, 0.0):g} {name}" for name in names) for node in cluster.nodes[:8])
     more = "; ..." if len(cluster.nodes) > 8 else ""
-    return f"finds {cluster.slots(need.each)} places: each must be on one node, and the nodes have {nodes}{more}"
+    return f"finds {cluster.slots(need.each)} slots: each must be on one node, and the nodes have {nodes}{more}"
 
 
 def _wait_for_room(need: Need, cluster: Cluster, timeout_s: float) -> None:

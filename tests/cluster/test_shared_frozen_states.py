@@ -20,10 +20,10 @@ from raylora.cluster.train.job import decide_bf16, train
 from raylora.config import Job
 from raylora.config import file as jobfile
 from raylora.errors import ConfigError
-from raylora.model import fit as module
 from raylora.model.base.find import resolve
 from raylora.model.base.load import load_tokenizer
 from raylora.model.base.precision import resolve_bf16
+from raylora.model.fit import fit as module
 from raylora.model.fit.build import build
 from raylora.model.fit.fit import fit
 from raylora.model.fit.splits import Worker

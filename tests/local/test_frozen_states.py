@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from raylora.model.lora.attach_adapter import attach_adapter, lora_config
 from tiny import LAYOUTS, demo_splits, largest_difference, save_base, tiny_job
 from transformers import BertConfig, ElectraConfig, ElectraForSequenceClassification, set_seed
 
 from raylora.config import Job
-from raylora.model import fit as module
 from raylora.model.base.find import resolve
+from raylora.model.fit import fit as module
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import FitResult, fit
 from raylora.model.fit.splits import Splits
 from raylora.model.frozen_states import compute, constant_layers, fill, install, layers
+from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.lora.save import trainable_state
 from raylora.model.tokens import Collator, TokenizerSpec, TokenTable, encode, table_of
 

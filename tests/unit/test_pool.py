@@ -7,7 +7,7 @@ from raylora.cluster.session import Cluster
 from raylora.cluster.tune.nested import is_nested, plan_nested
 from raylora.cluster.tune.policy import alone_because, pack_slots
 from raylora.cluster.tune.pool import leave_for_trainables, plan_pool
-from raylora.cluster.tune.trial_progress import FILE, Progress, is_whole, read_progress
+from raylora.cluster.tune.trial_progress import FILE, TrialProgress, is_whole, read_progress
 from raylora.config import Job
 from raylora.errors import ClusterError, TrainingError
 from raylora.model.limits import check_limits
@@ -117,7 +117,7 @@ def epoch(number: float, loss: float) -> dict[str, float]:
 
 
 def test_a_trials_score_is_its_best_epochs_and_survives_a_checkpoint() -> None:
-    progress = Progress("loss", greater_is_better=False, trainable_parameters=7, latency_ms=1.0)
+    progress = TrialProgress("loss", greater_is_better=False, trainable_parameters=7, latency_ms=1.0)
     assert progress.add(epoch(1, 0.6), 2.0, packed=8)["score"] == 0.6
     second = progress.add(epoch(2, 0.4), 2.0, packed=8)
     assert (second["score"], second["best_epoch"], second["train_s"]) == (0.4, 2, 4.0)
@@ -127,7 +127,9 @@ def test_a_trials_score_is_its_best_epochs_and_survives_a_checkpoint() -> None:
 
 
 def test_a_checkpoint_cut_short_is_known_as_such() -> None:
-    files = Progress("loss", False, trainable_parameters=7, latency_ms=1.0).seal({"weights": b"xyz", "optimizer": b"z"})
+    files = TrialProgress("loss", False, trainable_parameters=7, latency_ms=1.0).seal(
+        {"weights": b"xyz", "optimizer": b"z"}
+    )
     assert is_whole(files)
     for torn in ({}, {**files, "weights": b"xy"}, {**files, FILE: files[FILE][:-2]}):
         assert not is_whole(torn)
