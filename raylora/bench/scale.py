@@ -69,8 +69,8 @@ async def _change(
         nonlocal received
         revision = registry.table.revision
         while True:
-            news = await registry.sync(name, revision, "")
-            received += len(pickle.dumps(news)) if news else 0
+            changes = await registry.sync(name, revision, "")
+            received += len(pickle.dumps(changes)) if changes else 0
             revision = registry.table.revision
 
     whole = len(pickle.dumps(await registry.sync("new", -1, "")))

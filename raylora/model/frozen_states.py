@@ -12,6 +12,7 @@ from torch import nn
 
 from raylora.model.base.load import as_array
 from raylora.model.batches import sorted_batches
+from raylora.model.predict import run_batches
 from raylora.model.tokens import Collator, TokenizerSpec, TokenTable
 
 if TYPE_CHECKING:
@@ -130,8 +131,8 @@ def compute(
         per chunk of the table, [tokens in the chunk, H].
     """
     kept = _rooms(collator, _width(model), as_array(torch.empty(0, dtype=model.dtype)).dtype, scratch)
-    for indices in sorted_batches(collator.table.lengths, batch_rows):
-        states = as_array(_states_at(model, collator(indices), depth))
+    batches = sorted_batches(collator.table.lengths, batch_rows)
+    for indices, states in run_batches(collator, batches, lambda batch: as_array(_states_at(model, batch, depth))):
         for row, index in zip(states, indices, strict=True):
             chunk, flat = collator.place(index)
             kept[chunk][flat] = row[collator.span(index, states.shape[1])]

@@ -9,9 +9,9 @@ import numpy as np
 from raylora.errors import DataError, ModelError
 from raylora.model.base.find import resolve, weights_digest
 from raylora.model.base.load import load_base, load_tokenizer, read_config
-from raylora.model.batches import sorted_batches
 from raylora.model.lora.manifest import base_of, read_manifest
 from raylora.model.lora.save import load_adapter
+from raylora.model.predict import predict_logits
 from raylora.model.tokens import Collator, Text, encode, table_of, tokenizer_spec
 from raylora.tasks import best_first, scores
 
@@ -56,18 +56,11 @@ class Predictor:
         Raises:
             DataError: a text is not a string (or a pair of strings), or is blank.
         """
-        import torch
-
         _check(texts)
+        if not texts:
+            return np.empty((0, len(self.labels)), dtype=np.float32)
         table = table_of(encode(texts, self.tokenizer_spec))
-        collator = Collator(table, self.tokenizer_spec)
-        found = np.empty((len(texts), len(self.labels)), dtype=np.float32)
-        with torch.inference_mode():
-            for indices in sorted_batches(table.lengths, BATCH):
-                batch = collator(indices)
-                batch.pop("labels")
-                found[indices] = self.model(**batch).logits.float().numpy()
-        return found
+        return predict_logits(self.model, Collator(table, self.tokenizer_spec), BATCH)
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
         """One prediction per text, in order.

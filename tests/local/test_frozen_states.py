@@ -65,7 +65,7 @@ def test_a_fit_from_the_prefix_has_the_numbers_of_one_without(
     found = layers(base)
     assert found
     next(found[0].children()).register_forward_hook(lambda *_: below.append(1))
-    base(**given, prefix=torch.zeros(1, 3, 32))
+    base(**given, frozen_states=torch.zeros(1, 3, 32))
     assert not below, "layers below cost nothing"
     base(**given)
     assert below, "and run where no prefix is given"

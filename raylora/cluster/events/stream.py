@@ -57,17 +57,17 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[E
 @contextmanager
 def collect(add: Callable[[list[Event]], None]) -> Generator[Callable[[Event], None]]:
     """A function that other processes call with a record; while this is open, `add` takes them here, to the last."""
-    mailbox: Any = ray.remote(num_cpus=0)(EventQueue).remote()
+    events: Any = ray.remote(num_cpus=0)(EventQueue).remote()
 
     def take() -> None:
-        add(ray.get(mailbox.take.remote()))
+        add(ray.get(events.take.remote()))
 
     try:
         with run_every(0.5, take, "raylora-progress"):
-            yield lambda record: mailbox.put.remote(record)
+            yield lambda record: events.put.remote(record)
     finally:
         take()
-        ray.kill(mailbox)
+        ray.kill(events)
 
 
 def write_history(folder: RunFolder, records: Iterable[Event]) -> None:

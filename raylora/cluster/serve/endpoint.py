@@ -25,7 +25,7 @@ from raylora.model.serving.adapter import read_files
 from raylora.records import Say
 
 TARGET_TOKENS = 4096.0
-QUIET = {"log_level": "WARNING", "enable_access_log": False}  # the guard logs each request, with its adapter
+QUIET = {"log_level": "WARNING", "enable_access_log": False}  # the middleware logs each request, with its adapter
 OWN_LIMIT = 100_000  # requests at a replica: raylora refuses earlier, by tokens
 
 

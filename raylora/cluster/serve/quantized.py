@@ -14,6 +14,7 @@ from raylora.errors import RayLoraError
 from raylora.model.base.load import load_tokenizer
 from raylora.model.batches import sorted_batches
 from raylora.model.lora.manifest import base_of, read_manifest
+from raylora.model.predict import in_order, run_batches
 from raylora.model.serving.base import ServedBase
 from raylora.model.tokens import Collator, TokenTable, tokenizer_spec
 from raylora.records import Say
@@ -59,9 +60,9 @@ def _labels(model: ModelSection, folder: Path, table: TokenTable, rows: np.ndarr
     """[N] label id of each row."""
     base = ServedBase(model, torch.float32, torch.device("cpu"), int8)
     adapter = base.load(folder)
-    collator = Collator(table, adapter.spec)
-    found = np.empty(len(rows), dtype=np.int64)
-    for indices in sorted_batches(table.lengths[rows], BATCH):
-        logits = base.logits(collator(rows[indices]), [adapter] * len(indices))
-        found[indices] = np.stack(logits).argmax(axis=1)
-    return found
+    collator = Collator(table.take(rows), adapter.spec)
+
+    def forward(batch: dict[str, torch.Tensor]) -> np.ndarray:
+        return np.stack(base.logits(batch, [adapter] * len(batch["input_ids"]))).argmax(axis=1)
+
+    return in_order(list(run_batches(collator, sorted_batches(collator.table.lengths, BATCH), forward)))

@@ -111,8 +111,10 @@ class Endpoint:
         service, store, revision = self.service, self.service.store, -1
         while True:
             try:
-                news = await self.registry.sync(service.replica, revision, service.meter_text())
-                table = news if isinstance(news, Table) else store.table.after(news) if news else store.table
+                changes = await self.registry.sync(service.replica, revision, service.meter_text())
+                table = store.table
+                if changes:
+                    table = changes if isinstance(changes, Table) else store.table.after(changes)
                 if table.revision != store.table.revision or not service.ready:
                     await store.follow(table)
                 revision, service.ready = table.revision, True

@@ -1,4 +1,4 @@
-"""The broker of a sweep: trials hang on it until a worker takes them, and reports and decisions cross on it.
+"""The broker of a sweep: trials are queued here until a worker takes them, and reports and decisions cross here.
 
 A trial, to Ray Tune, is a light trainable process; the workers own the CPUs or the GPU and run many trials each. Plain
 asyncio, no Ray: the sweep runs it as an actor, the tests as it is.
@@ -49,7 +49,7 @@ class Report:
 
 @dataclass
 class _Attempt:
-    """One attempt at a trial. `asking`: its trainable waits for the next report, which is also its word to go on."""
+    """An attempt at a trial. `asking`: its trainable waits for the next report, which is also its word to go on."""
 
     request: TrialRequest
     worker: str | None = None
@@ -78,7 +78,7 @@ class Broker:
     # -- trainables
 
     async def submit(self, request: TrialRequest) -> str:
-        """Hang a trial up; returns the attempt_id of this attempt."""
+        """Queue a trial; returns the id of this attempt at it."""
         number = self.known[request.trial] = self.known.get(request.trial, 0) + 1
         attempt_id = f"{request.trial}/{number}"
         self.attempts[attempt_id] = _Attempt(replace(request, attempt_id=attempt_id))
@@ -135,7 +135,7 @@ class Broker:
         return self._hand(worker, self._waiting(key)[:slots])
 
     async def post(self, reports: dict[str, Report]) -> None:
-        """Hand reports to the trainables, by attempt_id."""
+        """Hand reports to the trainables, by attempt id."""
         for attempt_id, report in reports.items():
             attempt = self.attempts[attempt_id]
             if report.failure:
@@ -177,7 +177,7 @@ class Broker:
         return items
 
     async def states(self) -> dict[str, int]:
-        """How many trials hang here, run, have ended or failed, each by its last attempt."""
+        """How many trials are queued, run, have ended or failed, each by its last attempt."""
         last = [self.attempts[f"{trial}/{number}"] for trial, number in self.known.items()]
         counts = Counter(self._state(attempt) for attempt in last)
         return {state: counts[state] for state in STATES}

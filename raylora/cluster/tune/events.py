@@ -27,7 +27,7 @@ class SweepEvents:
         self.gauges = Gauges(folder.name)
 
     def add(self, found: list[Event]) -> None:
-        """Tell what is new."""
+        """Say, keep and show what is new."""
         new: list[Event] = []
         for event in filter(self._is_new, found):
             new.append(event)
@@ -42,7 +42,7 @@ class SweepEvents:
         self.gauges.tune(self.best(scores, default=None), sum(event["failure"] is None for event in new))
 
     def _is_new(self, event: Event) -> bool:
-        """Not an epoch of before a kill that was events then, nor a failure of a trial that Ray Tune tried again."""
+        """Not an epoch of before a kill that was said then, nor a failure of a trial that Ray Tune tried again."""
         if event["failure"] is not None:
             return event["trial"] not in self.failed
         return not event.pop("again", False) or (event["trial"], round(event["epoch"])) not in self.history
@@ -50,7 +50,7 @@ class SweepEvents:
 
 @contextmanager
 def collect_trials(job: Job, folder: RunFolder, say: Say) -> Generator[Callable[[Event], None]]:
-    """A `tell` for trials of several workers to call, each in its own process; heard while this is open."""
+    """A function for trials of several workers to call with each event, each in its own process, while this is open."""
     events = SweepEvents(job, folder, say)
     with events.gauges.kept(), collect(events.add) as tell:
         yield tell

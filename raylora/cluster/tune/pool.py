@@ -66,7 +66,7 @@ def leave_for_trainables(plan: WorkerPlan) -> WorkerPlan:
 
 
 class WorkerPool:
-    """Workers at work while the `with` is open; yields the broker that trials hang on."""
+    """Workers at work while the `with` is open; yields the broker that trials are queued at."""
 
     def __init__(
         self, job: Job, plan: PoolPlan, total: int, shared_bases: dict[str, SharedBase], folder: RunFolder, say: Say
@@ -83,7 +83,7 @@ class WorkerPool:
         for _ in range(self.plan.count):
             self._start_worker()
         self.watching.enter_context(self.events.gauges.kept())
-        self.watching.enter_context(run_every(0.5, self._watch, "raylora-crew"))
+        self.watching.enter_context(run_every(0.5, self._watch, "raylora-pool"))
         return self.broker
 
     def __exit__(self, *_: Any) -> None:

@@ -1,4 +1,4 @@
-"""A trial as Ray Tune sees it: a light process that hangs the trial on the broker and reports what comes back.
+"""A trial as Ray Tune sees it: a light process that queues the trial at the broker and reports what comes back.
 
 Loads no torch: a trainable starts in a second or two and takes a tenth of a worker's memory.
 """

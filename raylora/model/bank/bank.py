@@ -31,6 +31,7 @@ from raylora.model.fit.splits import Splits, Worker
 from raylora.model.fit.start import Start, begin_from, local_start
 from raylora.model.frozen_states import constant_layers, install
 from raylora.model.lora.attach import attach_adapter, lora_config
+from raylora.model.predict import in_order, run_batches
 from raylora.model.tokens import Collator
 
 if TYPE_CHECKING:
@@ -207,17 +208,20 @@ class Bank:
     def scores(self, split: Collator) -> list[Scores]:
         """Of every trial, with its weights of now, on a whole split, over the same batches as `PlanTrainer.logits`."""
         self.base.model.eval()
-        table, count = split.table, len(self.trials)
-        found = np.empty((count, len(table), self.base.model.config.num_labels or 0), dtype=np.float32)
-        with torch.inference_mode():
-            for indices in sorted_batches(table.lengths, self.job.train.per_device_eval_batch_size):
-                batch = split(indices)
-                at_once = max(1, EVAL_TOKENS // batch["attention_mask"].numel())
-                for start in range(0, count, at_once):
-                    slots = range(start, min(start + at_once, count))
-                    logits = self.base.logits(self.base.side_by_side([batch] * len(slots)), slots)
-                    found[start : slots.stop, indices] = logits.float().cpu().view(len(slots), len(indices), -1)
-        return [score(logits, table.label_ids) for logits in found]
+        batches = sorted_batches(split.table.lengths, self.job.train.per_device_eval_batch_size)
+        found = in_order(list(run_batches(split, batches, self._logits)))
+        return [score(found[:, i], split.table.label_ids) for i in range(len(self.trials))]
+
+    def _logits(self, batch: dict[str, Tensor]) -> np.ndarray:
+        """[B, trials, C] float32 of a batch by every trial."""
+        rows, count = len(batch["attention_mask"]), len(self.trials)
+        at_once = max(1, EVAL_TOKENS // batch["attention_mask"].numel())
+        parts: list[Tensor] = []
+        for start in range(0, count, at_once):
+            slots = range(start, min(start + at_once, count))
+            logits = self.base.logits(self.base.side_by_side([batch] * len(slots)), slots)
+            parts.append(logits.float().cpu().view(len(slots), rows, -1))
+        return torch.cat(parts).transpose(0, 1).numpy()
 
 
 def _own_start(

@@ -17,12 +17,12 @@ from raylora.metrics import Scores, score
 from raylora.model.base.find import BaseFolder
 from raylora.model.base.load import load_tokenizer
 from raylora.model.base.precision import dtype_name
-from raylora.model.batches import sorted_batches
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import BEST, Event
 from raylora.model.fit.fit import fit, manifest_of
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.lora.save import save_adapter, set_trainable_state
+from raylora.model.predict import predict_logits
 from raylora.model.tokens import Collator, TokenTable
 
 
@@ -66,7 +66,7 @@ def finish(
 
     def scores(split: str) -> Scores:
         table: TokenTable = getattr(splits, split)
-        logits = _logits(model, table, splits, job)
+        logits = predict_logits(model, Collator(table, splits.tokenizer), job.train.per_device_eval_batch_size)
         predicted[split] = logits.argmax(axis=1)
         return score(logits, table.label_ids)
 
@@ -117,14 +117,3 @@ def _joined(first: TokenTable, second: TokenTable) -> TokenTable:
         label_ids=np.concatenate([first.label_ids, second.label_ids]),
         lengths=np.concatenate([first.lengths, second.lengths]),
     )
-
-
-def _logits(model: Any, table: TokenTable, splits: Splits, job: Job) -> np.ndarray:
-    """[N, C] float32, in table order."""
-    collator, device = Collator(table, splits.tokenizer), next(model.parameters()).device
-    found = np.empty((len(table), model.config.num_labels), dtype=np.float32)
-    with torch.inference_mode():
-        for indices in sorted_batches(table.lengths, job.train.per_device_eval_batch_size):
-            batch = {name: tensor.to(device) for name, tensor in collator(indices).items() if name != "labels"}
-            found[indices] = model(**batch).logits.float().cpu().numpy()
-    return found

@@ -104,8 +104,8 @@ def fit(
         )
         main_log = log if worker.rank == 0 else None
         beginning = begin(job, splits, model, trainer.features, resume_from, main_log)
-        keeper = BestCheckpointCallback(job, plan, model, report, main_log, resume_from, beginning.floor)
-        trainer.add_callback(keeper)
+        best_checkpoint = BestCheckpointCallback(job, plan, model, report, main_log, resume_from, beginning.floor)
+        trainer.add_callback(best_checkpoint)
         for printer in ("PrinterCallback", "ProgressCallback"):
             for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
                 trainer.remove_callback(callback)
@@ -113,8 +113,8 @@ def fit(
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         train_s = time.perf_counter() - start
 
-        assert keeper.best is not None, "every run evaluates at least once"
-        set_trainable_state(model, keeper.best.state)
+        assert best_checkpoint.best is not None, "every run evaluates at least once"
+        set_trainable_state(model, best_checkpoint.best.state)
         predicted: dict[str, np.ndarray] = {}
         test = None
         if splits.test:
@@ -128,16 +128,16 @@ def fit(
         metric = job.train.metric_for_best_model
         fitted = FitResult(
             model=model,
-            validation=keeper.best.scores,
+            validation=best_checkpoint.best.scores,
             test=test,
             dtype=dtype_name(job.train),
-            epoch=keeper.best.epoch,
+            epoch=best_checkpoint.best.epoch,
             trainable=trainable,
             parameters=parameters,
-            train_s=train_s - keeper.evaluation_s,
-            steps=trainer.state.global_step - keeper.first_step,
-            rows=keeper.epochs_run * len(splits.train),
-            tokens=keeper.epochs_run * int(splits.train.lengths.sum()),
+            train_s=train_s - best_checkpoint.evaluation_s,
+            steps=trainer.state.global_step - best_checkpoint.first_step,
+            rows=best_checkpoint.epochs_run * len(splits.train),
+            tokens=best_checkpoint.epochs_run * int(splits.train.lengths.sum()),
             floor=summary(beginning.floor, predicted, metric) if beginning.floor and worker.rank == 0 else None,
         )
         if save_to and worker.rank == 0:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raylora.model.predict import in_order, run_batches
 from raylora.model.tokens import Collator
 
 
@@ -101,27 +102,22 @@ def features(model: Any, collator: Collator, batches: Sequence[np.ndarray]) -> l
     Raises:
         NotProbed: the base's last hidden states are not one for each token.
     """
-    parts: list[Part] = []
     model.eval()
-    device = next(model.parameters()).device
     is_new = last_linear(model) is not None
-    with headless(model) as states, torch.inference_mode():
-        for indices in batches:
-            batch = {name: t.to(device) for name, t in collator(indices).items() if name != "labels"}
+    with headless(model) as states:
+
+        def forward(batch: dict[str, Tensor]) -> Features:
             seen = model(**batch).logits
             if not states or states[-1].ndim != 3 or states[-1].shape[:2] != batch["input_ids"].shape:
                 raise NotProbed("the base's last hidden states are not one for each token")
             weights = batch["attention_mask"][..., None].float()
             means = (states.pop().float() * weights).sum(1) / weights.sum(1)
-            head = seen.float().cpu().numpy() if is_new else None
-            parts.append((indices, Features(head, means.cpu().numpy())))
-    return parts
+            return Features(seen.float().cpu().numpy() if is_new else None, means.cpu().numpy())
+
+        return list(run_batches(collator, batches, forward, next(model.parameters()).device))
 
 
 def join(parts: Sequence[Part]) -> Features:
     """All rows of a table, in its order."""
-    order = np.argsort(np.concatenate([indices for indices, _ in parts]))
-    heads = [part.head for _, part in parts if part.head is not None]
-    return Features(
-        np.concatenate(heads)[order] if heads else None, np.concatenate([part.mean for _, part in parts])[order]
-    )
+    heads = [(indices, part.head) for indices, part in parts if part.head is not None]
+    return Features(in_order(heads) if heads else None, in_order([(indices, part.mean) for indices, part in parts]))

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import torch
 from accelerate.utils import gather_object
 from torch.utils.data import DataLoader
 from transformers import Trainer
@@ -12,6 +11,7 @@ from transformers import Trainer
 from raylora.metrics import score
 from raylora.model.batches import BatchPlan, sorted_batches
 from raylora.model.fit.head import Features, features, join
+from raylora.model.predict import in_order, logits_of, run_batches
 from raylora.model.tokens import Collator
 
 
@@ -60,13 +60,10 @@ class PlanTrainer(Trainer):
 
         The batches are the same for any number of workers, dealt out in turn; nothing is padded with repeated rows.
         """
-        mine = [(indices, self._forward(collator(indices))) for indices in self._own_batches(collator)]
-        parts = gather_object(mine) if self.args.world_size > 1 else mine
         model: Any = self.model
-        found = np.empty((len(collator.table), model.config.num_labels), dtype=np.float32)
-        for indices, logits in parts:
-            found[indices] = logits
-        return found
+        model.eval()
+        mine = list(run_batches(collator, self._own_batches(collator), logits_of(model), self.args.device))
+        return in_order(gather_object(mine) if self.args.world_size > 1 else mine)
 
     def features(self, collator: Collator) -> Features:
         """What the frozen base says of every row, in table order, on every worker; asked before training."""
@@ -76,14 +73,6 @@ class PlanTrainer(Trainer):
     def _own_batches(self, collator: Collator) -> list[np.ndarray]:
         batches = sorted_batches(collator.table.lengths, self.args.per_device_eval_batch_size)
         return batches[self.args.process_index :: self.args.world_size]
-
-    def _forward(self, batch: dict[str, torch.Tensor]) -> np.ndarray:
-        model: Any = self.model
-        model.eval()
-        batch.pop("labels")
-        with torch.inference_mode():
-            logits = model(**self._prepare_inputs(batch)).logits
-        return logits.float().cpu().numpy()
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # the estimate walks all modules at every step (1 ms of a 50 ms step) and is printed nowhere

@@ -128,7 +128,7 @@ class ServedBase:
         if adapters[0].whole is not None:
             own: Any = adapters[0].whole
             return list(own(**inputs).logits.float().cpu().numpy())
-        self._make_room(adapters)
+        self._inject_adapters(adapters)
         places = {layout: i for i, layout in enumerate(dict.fromkeys(a.layout for a in adapters))}
         order = sorted(range(len(adapters)), key=lambda i: (places[adapters[i].layout], id(adapters[i])))
         ordered = [adapters[i] for i in order]
@@ -153,7 +153,7 @@ class ServedBase:
         model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0].sum().item()
         return time.perf_counter() - start
 
-    def _make_room(self, adapters: Sequence[ServedAdapter]) -> None:
+    def _inject_adapters(self, adapters: Sequence[ServedAdapter]) -> None:
         for served in {id(a): a for a in adapters}.values():
             for path in served.layout.places:
                 if path not in self.replaced:
