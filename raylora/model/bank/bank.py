@@ -207,6 +207,8 @@ class Bank:
 
     def scores(self, split: Collator) -> list[Scores]:
         """Of every trial, with its weights of now, on a whole split, over the same batches as `PlanTrainer.logits`."""
+        if not self.trials:
+            return []
         self.base.model.eval()
         batches = sorted_batches(split.table.lengths, self.job.train.per_device_eval_batch_size)
         found = in_order(list(run_batches(split, batches, self._logits)))
