@@ -20,7 +20,7 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--seeds", type=_whole, default=1, help="train (0 = speed alone), accuracy: of a mean (default 1)"
     )
-    bench.add_argument("--top-layers", type=_count, default=2, help="train: layers above the frozen prefix (default 2)")
+    bench.add_argument("--top-layers", type=_count, default=2, help="train: layers above the frozen states (default 2)")
     parts = [*TUNE_PARTS, *SERVE_PARTS]
     bench.add_argument("--parts", nargs="+", choices=parts, help=f"tune: {TUNE_PARTS}, serve: {SERVE_PARTS} (all)")
     bench.add_argument("--seconds", type=_count, default=10, help="serve: of each load (default 10)")

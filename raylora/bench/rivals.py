@@ -21,8 +21,8 @@ Rival = Literal["tutorial", "padded", "grouped", "fit", "ray"]
 class Measured:
     """One run. Rates are the training loop's alone, tokens without padding.
 
-    `accuracy` is on the test split, of the best epoch by validation; null where only speed was asked. `prefix_s` is
-    what the frozen prefix of the train rows took, `flops_per_row` what a row's matrix products need; both of `fit`.
+    `accuracy` is on the test split, of the best epoch by validation; null where only speed was asked. `frozen_states_s`
+    is what the frozen states of the train rows took, `flops_per_row` what a row's matrix products need; both of `fit`.
     """
 
     rows_per_s: float
@@ -30,7 +30,7 @@ class Measured:
     train_s: float
     accuracy: float | None
     peak_bytes: int
-    prefix_s: float = 0.0
+    frozen_states_s: float = 0.0
     flops_per_row: float = 0.0
 
 
@@ -68,16 +68,16 @@ def _fit(job: Job) -> Measured:
     from raylora.model.tokens import Collator
 
     base = resolve(job.model)
-    splits, prefix_s = _with_frozen_states(job, base, make_splits(job, base))
+    splits, frozen_states_s = _with_frozen_states(job, base, make_splits(job, base))
     fitted = fit(job, base, splits)
     peak, accuracy = _peak(), fitted.test.accuracy if fitted.test else None
     flops = flops_per_row(fitted.model, Collator(splits.train, splits.tokenizer))
     rows_per_s, tokens_per_s = fitted.rows / fitted.train_s, fitted.tokens / fitted.train_s
-    return Measured(rows_per_s, tokens_per_s, fitted.train_s, accuracy, peak, prefix_s, flops)
+    return Measured(rows_per_s, tokens_per_s, fitted.train_s, accuracy, peak, frozen_states_s, flops)
 
 
 def _with_frozen_states(job: Job, base: BaseFolder, splits: Splits) -> tuple[Splits, float]:
-    """The train rows with their frozen prefix where the job has one, as `fit` would compute it, and its time."""
+    """The train rows with their frozen states where the job has one, as `fit` would compute it, and its time."""
     from raylora.model.fit.build import build
     from raylora.model.frozen_states import constant_layers, fill
 

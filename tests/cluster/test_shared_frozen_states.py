@@ -68,12 +68,12 @@ def test_tasks_compute_what_one_process_computes_and_workers_read_it_where_it_is
     assert with_frozen_states(whole, job.replace({"train.base_dropout": True}), base) is whole
 
 
-def test_two_workers_with_the_prefix_reach_the_adapter_of_one_process_without(
+def test_two_workers_with_frozen_states_reach_the_adapter_of_one_process_without(
     job: Job, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines: list[str] = []
     result = train(job.replace({"run_name": "two"}), list_sources(job.data), lines.append)
-    assert "prefix     layers below 2 are constant: computed once for every row" in lines
+    assert "frozen     layers below 2 are constant: computed once for every row" in lines
     monkeypatch.setattr(module, "constant_layers", lambda model: 0)
     adapter = Path(job.storage_path) / "alone"
     splits = prepared(job).load()

@@ -28,7 +28,7 @@ def frozen_depth(job: Job, base: BaseFolder, labels: tuple[str, ...]) -> int:
 
 @dataclass(frozen=True)
 class _Order:
-    """What all tasks of one prefix have in common."""
+    """What all tasks of one computation have in common."""
 
     job: Job
     base: BaseFolder
@@ -64,7 +64,7 @@ def with_frozen_states(
         task.remote(shared, block, weights, int(start)) for block, start in zip(blocks, starts[:-1], strict=True)
     ]
     ray.get([done for _, done in made])  # before workers take the CPUs that these tasks wait for
-    return replace(dataset, prefix=[states for states, _ in made], frozen_depth=depth)
+    return replace(dataset, frozen_states=[states for states, _ in made], frozen_depth=depth)
 
 
 def _cpus_per_task(tasks: int) -> int:

@@ -63,7 +63,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         tell(dataset, folder, say)
         dataset = with_frozen_states(dataset, job, base, use_gpu=plan.use_gpu)
         if dataset.frozen_states:
-            say(f"prefix     layers below {dataset.frozen_depth} are constant: computed once for every row")
+            say(f"frozen     layers below {dataset.frozen_depth} are constant: computed once for every row")
         last = _last_report(folder)
         if last:
             say(f"resuming   from epoch {last['epoch']:g} of {job.train.num_train_epochs}, step {last['step']}")
