@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from raylora.model.predict import Predictor
+    from raylora.model.predictor import Predictor
 
 __version__ = "0.1.0"
 
@@ -19,6 +19,6 @@ def load(path: str | PathLike[str], trust_remote_code: bool = False) -> "Predict
     Raises:
         raylora.errors.ModelError: the folder is not an adapter, or its base model cannot be found.
     """
-    from raylora.model.predict import Predictor
+    from raylora.model.predictor import Predictor
 
     return Predictor(Path(path), trust_remote_code)

@@ -207,7 +207,7 @@ def _scores(label_ids: "np.ndarray", predicted: "np.ndarray") -> dict[str, float
 
 
 def summary(floor: Floor, predicted: Mapping[str, "np.ndarray"], metric_for_best_model: str) -> dict[str, Any]:
-    """A floor beside an adapter, as metrics.json and the adapter's card hold it.
+    """A floor beside an adapter, as metrics.json and the adapter's manifest hold it.
 
     Args:
         predicted: [N] label ids of a whole split by the adapter; a split that is left out is not compared.

@@ -319,15 +319,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def save_adapters(folder: Path) -> list[Path]:
     """Four adapters of unlike ranks, targets and labels on a tiny random base."""
-    from tiny import save_adapter, save_base
+    from tiny import make_adapter, save_base
 
     save_base("bert", folder / "base")
     base = folder / "base"
     return [
-        save_adapter(base, folder / "demo", ("negative", "positive"), seed=1),
-        save_adapter(base, folder / "topics", ("sports", "business", "science", "world"), seed=2, lora__r=8),
-        save_adapter(base, folder / "other", ("a", "b", "c"), seed=3, lora__target_modules=["key", "dense"]),
-        save_adapter(base, folder / "again", ("negative", "positive"), seed=4),
+        make_adapter(base, folder / "demo", ("negative", "positive"), seed=1),
+        make_adapter(base, folder / "topics", ("sports", "business", "science", "world"), seed=2, lora__r=8),
+        make_adapter(base, folder / "other", ("a", "b", "c"), seed=3, lora__target_modules=["key", "dense"]),
+        make_adapter(base, folder / "again", ("negative", "positive"), seed=4),
     ]
 
 

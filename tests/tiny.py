@@ -14,11 +14,12 @@ from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast, set_see
 from raylora.cluster.data.split import divide, text_hash
 from raylora.config import Job
 from raylora.demo import REVIEWS
-from raylora.model import adapter
-from raylora.model.adapter import Card
-from raylora.model.base import load_base, load_tokenizer, read_config
-from raylora.model.find import resolve, weights_digest
-from raylora.model.fit import Splits
+from raylora.model.base.find import resolve, weights_digest
+from raylora.model.base.load import load_base, load_tokenizer, read_config
+from raylora.model.fit.splits import Splits
+from raylora.model.lora.attach import attach_adapter, lora_config
+from raylora.model.lora.manifest import Manifest
+from raylora.model.lora.save import save_adapter
 from raylora.model.tokens import TokenTable, encode, table_of, tokenizer_spec
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -100,20 +101,20 @@ def tiny_job(base: Path, **changes: Any) -> Job:
     return Job().replace(settings | {key.replace("__", "."): value for key, value in changes.items()})
 
 
-def save_adapter(base: Path, folder: Path, labels: tuple[str, ...], seed: int = 0, **changes: Any) -> Path:
+def make_adapter(base: Path, folder: Path, labels: tuple[str, ...], seed: int = 0, **changes: Any) -> Path:
     """An adapter of random weights on a base, saved as a run saves it; `changes` as of `tiny_job`."""
     job = tiny_job(base, **changes)
     source = resolve(job.model)
     tokenizer = load_tokenizer(str(base))
     set_seed(seed)
     loaded = load_base(source, read_config(source, labels, dropout=False), tokenizer.pad_token_id)
-    model = adapter.attach(loaded.model, adapter.lora_config(job.lora, loaded.model, loaded.new_modules))
+    model = attach_adapter(loaded.model, lora_config(job.lora, loaded.model, loaded.new_modules))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:  # large enough that each adapter says something else
                 parameter.copy_(torch.randn_like(parameter) * (0.3 if "lora_" in name else 0.5))
-    card = Card(labels, str(base), None, weights_digest(source), job.data.max_length)
-    adapter.save(model, tokenizer, source, card, folder)
+    manifest = Manifest(labels, str(base), None, weights_digest(source), job.data.max_length)
+    save_adapter(model, tokenizer, source, manifest, folder)
     return folder
 
 

@@ -9,18 +9,19 @@ from dataclasses import dataclass, replace
 from raylora.bench.rows import make_splits
 from raylora.bench.verdict import cpu
 from raylora.config import Job
+from raylora.config.file import changed_keys
+from raylora.config.space import draw_samples, parse_space, trial_job
 from raylora.errors import ConfigError
 from raylora.floor import metric_of
-from raylora.jobfile import changed_keys
 from raylora.leaderboard import describe
 from raylora.model.bank import Bank
-from raylora.model.find import BaseFolder, resolve
-from raylora.model.fit import Splits, Worker, build, check_fits
+from raylora.model.base.find import BaseFolder, resolve
+from raylora.model.fit.build import build, check_fits
+from raylora.model.fit.splits import Splits, Worker
+from raylora.model.fit.start import Start, local_start
 from raylora.model.packing import pack_key, packable
-from raylora.model.start import Start, local_start
 from raylora.model.tokens import Collator
 from raylora.records import Say
-from raylora.space import draw_samples, parse_space, trial_job
 
 # what raylora's defaults were before docs/accuracy.md: the DistilBERT tutorial's
 TUTORIAL = {
@@ -180,16 +181,16 @@ def train_pack(
     seconds = dict.fromkeys(jobs, 0.0)
     while bank.names:
         started = time.perf_counter()
-        outcomes = bank.run_epoch()
-        each = (time.perf_counter() - started) / len(outcomes)
+        results = bank.run_epoch()
+        each = (time.perf_counter() - started) / len(results)
         for name, scores in zip(bank.names, bank.scores(test), strict=True):
-            seen[name].append((outcomes[name].metrics[f"eval_{metric}"], getattr(scores, metric)))
+            seen[name].append((results[name].metrics[f"eval_{metric}"], getattr(scores, metric)))
             best[name] = next(round(t.best.epoch) - 1 for t in bank.trials if t.name == name and t.best)
             seconds[name] += each
-        for name, outcome in outcomes.items():
-            if outcome.error:
-                raise outcome.error
-            if outcome.finished:
+        for name, result in results.items():
+            if result.error:
+                raise result.error
+            if result.finished:
                 bank.drop(name)
     return {
         name: Reached([one for one, _ in scores], [one for _, one in scores], best[name], seconds[name])

@@ -20,7 +20,7 @@ NOISE = 0.2  # of a tensor's own spread: other answers than its neighbours', non
 def make_adapters(folder: Path, count: int, root: Path, seed: int = 0) -> list[str]:
     """Adapter folders in `root` like `folder`, each with weights of its own; the same ones for the same seed.
 
-    Only the weights take disk: the other files, the card among them, are one file under many names where the file
+    Only the weights take disk: the other files, the manifest among them, are one file under many names where the file
     system allows.
 
     Returns:

@@ -3,8 +3,8 @@
 import argparse
 import re
 
-from raylora import jobfile
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.errors import ConfigError
 from raylora.records import Say
 
@@ -20,7 +20,7 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument(
         "--seeds", type=_whole, default=1, help="train (0 = speed alone), accuracy: of a mean (default 1)"
     )
-    bench.add_argument("--top-layers", type=_count, default=2, help="train: layers above the frozen prefix (default 2)")
+    bench.add_argument("--top-layers", type=_count, default=2, help="train: layers above the frozen states (default 2)")
     parts = [*TUNE_PARTS, *SERVE_PARTS]
     bench.add_argument("--parts", nargs="+", choices=parts, help=f"tune: {TUNE_PARTS}, serve: {SERVE_PARTS} (all)")
     bench.add_argument("--seconds", type=_count, default=10, help="serve: of each load (default 10)")
@@ -48,7 +48,7 @@ def run_bench(options: argparse.Namespace, job: Job, say: Say) -> None:
     ConfigError: the job has no rows to measure on, or a search space that can never be.
     """
     from raylora.bench.rows import check_files
-    from raylora.space import parse_space
+    from raylora.config.space import parse_space
 
     if options.what == "scale":
         from raylora.bench.scale import bench

@@ -61,7 +61,7 @@ def serve_pipeline(spec: Spec) -> None:
 
 def serve_with_ray(spec: Spec) -> None:
     """One replica behind Ray Serve's HAProxy ingress, without an access log, until it is interrupted."""
-    from raylora.cluster.connect import connect, use_haproxy
+    from raylora.cluster.session import connect, use_haproxy
     from raylora.config import RaySection
 
     use_haproxy()  # read when Ray Serve is imported, here and in its processes; the same settings as raylora's
@@ -162,7 +162,7 @@ def _inputs(body: dict[str, Any]) -> list[str]:
 if __name__ == "__main__":
     given = Spec(**json.loads(sys.argv[1]))
     if given.passive:
-        from raylora.cluster.connect import set_environ
+        from raylora.cluster.session import set_environ
 
         set_environ({"OMP_WAIT_POLICY": "PASSIVE"})  # read when torch is loaded, here and in Ray's workers
     if given.rival == "limit":

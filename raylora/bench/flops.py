@@ -20,7 +20,7 @@ def _baddbmm(added: Sequence[int], a: Sequence[int], b: Sequence[int], **_: Any)
     return 2 * a[0] * a[1] * a[2] * b[2]
 
 
-IN_PLACE = {torch.ops.aten.baddbmm_: _baddbmm}  # `LowRank`'s, which torch does not count by itself
+IN_PLACE = {torch.ops.aten.baddbmm_: _baddbmm}  # `FusedLora`'s, which torch does not count by itself
 
 
 def flops_per_row(model: "PeftModel", collator: Collator) -> float:

@@ -17,9 +17,9 @@ from transformers import (
 
 from raylora.bench.rows import read_labels, read_rows
 from raylora.config import Job
-from raylora.model.adapter import lora_config
-from raylora.model.base import load_tokenizer
-from raylora.model.find import resolve
+from raylora.model.base.find import resolve
+from raylora.model.base.load import load_tokenizer
+from raylora.model.lora.attach import lora_config
 
 # `tutorial` pads every row to max_length; `padded` pads to the batch's longest; `grouped` also batches by length
 Loop = Literal["tutorial", "padded", "grouped"]

@@ -23,7 +23,7 @@ class Model:
     def __init__(self, folder: str, dtype: str) -> None:
         import torch
 
-        from raylora.model.precision import eager_when_short
+        from raylora.model.base.precision import eager_when_short
 
         torch.set_num_threads(cores())
         loaded, self.max_length = load(folder)
@@ -98,18 +98,18 @@ def load(folder: str, name: str = "default") -> tuple[Any, int]:
     """PEFT's model of an adapter on its base, in fp32, and the tokens it keeps of a text."""
     from peft import PeftModel
 
-    from raylora.model.adapter import base_of, read_card
-    from raylora.model.base import load_base, read_config
-    from raylora.model.find import resolve
+    from raylora.model.base.find import resolve
+    from raylora.model.base.load import load_base, read_config
+    from raylora.model.lora.manifest import base_of, read_manifest
 
-    card = read_card(Path(folder))
-    base = resolve(base_of(card))
-    loaded = load_base(base, read_config(base, card.labels, dropout=True), tokenizer_of(folder).pad_token_id)
-    return PeftModel.from_pretrained(loaded.model, folder, adapter_name=name).eval(), card.max_length
+    manifest = read_manifest(Path(folder))
+    base = resolve(base_of(manifest))
+    loaded = load_base(base, read_config(base, manifest.labels, dropout=True), tokenizer_of(folder).pad_token_id)
+    return PeftModel.from_pretrained(loaded.model, folder, adapter_name=name).eval(), manifest.max_length
 
 
 def tokenizer_of(folder: str) -> Any:
-    from raylora.model.base import load_tokenizer
+    from raylora.model.base.load import load_tokenizer
 
     return load_tokenizer(folder)
 

@@ -1,7 +1,7 @@
 """A bounded load on a server of this machine: `python -m raylora.bench.load PLAN`, PLAN as JSON, alone in a process.
 
 Every client has one connection, kept, and sends its next request as soon as it has its answer. Written on asyncio's
-streams: with an HTTP library the client would take as much of two cores as the server does.
+streams: with an HTTP store the client would take as much of two cores as the server does.
 """
 
 import asyncio

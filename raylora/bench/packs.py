@@ -15,10 +15,11 @@ import torch
 from raylora.bench.processes import answer, wait_for_go
 from raylora.bench.rows import make_splits
 from raylora.config import Job, parse
+from raylora.config.space import draw_samples, parse_space, trial_job
 from raylora.model.bank import Bank
-from raylora.model.find import BaseFolder, resolve
-from raylora.model.fit import Splits, Worker, fit
-from raylora.space import draw_samples, parse_space, trial_job
+from raylora.model.base.find import BaseFolder, resolve
+from raylora.model.fit.fit import fit
+from raylora.model.fit.splits import Splits, Worker
 
 
 @dataclass(frozen=True)
@@ -48,10 +49,10 @@ def packed(trials: Sequence[Job], base: BaseFolder, splits: Splits, worker: Work
     trainable = [sum(p.numel() for p in trial.weights.values()) for trial in bank.trials]
     with tempfile.TemporaryDirectory() as scratch:
         while bank.names:
-            for name, outcome in bank.run_epoch().items():
-                best[name] = max(best[name], outcome.metrics["eval_accuracy"])
+            for name, result in bank.run_epoch().items():
+                best[name] = max(best[name], result.metrics["eval_accuracy"])
                 bank.save(name, Path(scratch) / name)
-                if outcome.finished:
+                if result.finished:
                     bank.drop(name)
     return Trained(list(best.values()), trainable, _gpu_bytes())
 

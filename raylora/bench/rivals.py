@@ -11,8 +11,8 @@ from typing import Any, Literal
 from raylora.bench.processes import answer
 from raylora.bench.rows import make_splits
 from raylora.config import Job, parse
-from raylora.model.find import BaseFolder, resolve
-from raylora.model.fit import Splits
+from raylora.model.base.find import BaseFolder, resolve
+from raylora.model.fit.splits import Splits
 
 Rival = Literal["tutorial", "padded", "grouped", "fit", "ray"]
 
@@ -21,8 +21,8 @@ Rival = Literal["tutorial", "padded", "grouped", "fit", "ray"]
 class Measured:
     """One run. Rates are the training loop's alone, tokens without padding.
 
-    `accuracy` is on the test split, of the best epoch by validation; null where only speed was asked. `prefix_s` is
-    what the frozen prefix of the train rows took, `flops_per_row` what a row's matrix products need; both of `fit`.
+    `accuracy` is on the test split, of the best epoch by validation; null where only speed was asked. `frozen_states_s`
+    is what the frozen states of the train rows took, `flops_per_row` what a row's matrix products need; both of `fit`.
     """
 
     rows_per_s: float
@@ -30,7 +30,7 @@ class Measured:
     train_s: float
     accuracy: float | None
     peak_bytes: int
-    prefix_s: float = 0.0
+    frozen_states_s: float = 0.0
     flops_per_row: float = 0.0
 
 
@@ -64,22 +64,22 @@ def _trainer(rival: Literal["tutorial", "padded", "grouped"], job: Job, scored: 
 def _fit(job: Job) -> Measured:
     """raylora's own loop in this process, without Ray."""
     from raylora.bench.flops import flops_per_row
-    from raylora.model.fit import fit
+    from raylora.model.fit.fit import fit
     from raylora.model.tokens import Collator
 
     base = resolve(job.model)
-    splits, prefix_s = _with_prefix(job, base, make_splits(job, base))
+    splits, frozen_states_s = _with_frozen_states(job, base, make_splits(job, base))
     fitted = fit(job, base, splits)
     peak, accuracy = _peak(), fitted.test.accuracy if fitted.test else None
     flops = flops_per_row(fitted.model, Collator(splits.train, splits.tokenizer))
     rows_per_s, tokens_per_s = fitted.rows / fitted.train_s, fitted.tokens / fitted.train_s
-    return Measured(rows_per_s, tokens_per_s, fitted.train_s, accuracy, peak, prefix_s, flops)
+    return Measured(rows_per_s, tokens_per_s, fitted.train_s, accuracy, peak, frozen_states_s, flops)
 
 
-def _with_prefix(job: Job, base: BaseFolder, splits: Splits) -> tuple[Splits, float]:
-    """The train rows with their frozen prefix where the job has one, as `fit` would compute it, and its time."""
-    from raylora.model.fit import build
-    from raylora.model.prefix import constant_layers, fill
+def _with_frozen_states(job: Job, base: BaseFolder, splits: Splits) -> tuple[Splits, float]:
+    """The train rows with their frozen states where the job has one, as `fit` would compute it, and its time."""
+    from raylora.model.fit.build import build
+    from raylora.model.frozen_states import constant_layers, fill
 
     if not job.lora.layers_to_transform:
         return splits, 0.0
@@ -95,8 +95,8 @@ def _with_prefix(job: Job, base: BaseFolder, splits: Splits) -> tuple[Splits, fl
 
 def _ray(job: Job) -> Measured:
     """The whole train job on a Ray of its own with one worker; the loop's time is the worker's."""
-    from raylora.cluster.data.files import list_sources
-    from raylora.cluster.train import train
+    from raylora.cluster.data.sources import list_sources
+    from raylora.cluster.train.job import train
 
     with tempfile.TemporaryDirectory() as storage:
         job = job.replace({"storage_path": storage, "run_name": "bench", "ray.num_workers": 1})

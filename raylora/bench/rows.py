@@ -12,8 +12,8 @@ from raylora.config import Job
 from raylora.errors import ConfigError
 
 if TYPE_CHECKING:
-    from raylora.model.find import BaseFolder
-    from raylora.model.fit import Splits
+    from raylora.model.base.find import BaseFolder
+    from raylora.model.fit.splits import Splits
     from raylora.model.tokens import TokenTable
 
 
@@ -65,8 +65,8 @@ def draw(job: Job, rows: int, validation_rows: int, folder: Path) -> Job:
 
 def make_splits(job: Job, base: "BaseFolder") -> "Splits":
     """Token tables of a job's parquet files, split and ordered as a job's dataset is."""
-    from raylora.model.base import load_tokenizer
-    from raylora.model.fit import Splits
+    from raylora.model.base.load import load_tokenizer
+    from raylora.model.fit.splits import Splits
     from raylora.model.tokens import TokenTable, encode, table_of, tokenizer_spec
 
     spec = tokenizer_spec(load_tokenizer(base.path), job.data.max_length)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raylora.bench.verdict import cpu
-from raylora.cluster.serve import folders
+from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.serve.meters import TOLD_APART, Meters
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.table import CHANGES, FILE, Entry, Table, Version
-from raylora.cluster.tune.board import Board, Offer, Report
+from raylora.cluster.tune.broker import Broker, Report, TrialRequest
 from raylora.config import Job
 from raylora.records import Say
 
@@ -33,8 +33,8 @@ def bench(adapters: int, workers: int, say: Say) -> None:
         say(f"root       {adapters:,} folders: {measure_root(adapters, Path(scratch)):.2f} s to list, on local disk")
     say(f"meters     {TOLD_APART:,} adapters: {1000 * measure_meters():.0f} ms of a replica every two seconds")
     for count in (max(1, workers // 8), workers):
-        rate = measure_board(count)
-        say(f"board      {count} workers, {PACK} trials each: {rate:,.0f} reports/s, Ray's part left out")
+        rate = measure_broker(count)
+        say(f"broker      {count} workers, {PACK} trials each: {rate:,.0f} reports/s, Ray's part left out")
 
 
 @dataclass(frozen=True)
@@ -69,8 +69,8 @@ async def _change(
         nonlocal received
         revision = registry.table.revision
         while True:
-            news = await registry.sync(name, revision, "")
-            received += len(pickle.dumps(news)) if news else 0
+            changes = await registry.sync(name, revision, "")
+            received += len(pickle.dumps(changes)) if changes else 0
             revision = registry.table.revision
 
     whole = len(pickle.dumps(await registry.sync("new", -1, "")))
@@ -110,33 +110,33 @@ def measure_meters() -> float:
     return time.perf_counter() - start
 
 
-def measure_board(workers: int, rounds: int = 2) -> float:
-    """Reports a second that cross a sweep's board, with packs of trials and workers that do nothing else."""
+def measure_broker(workers: int, rounds: int = 2) -> float:
+    """Reports a second that cross a sweep's broker, with packs of trials and workers that do nothing else."""
     return asyncio.run(_cross(workers, rounds * workers * PACK))
 
 
 async def _cross(workers: int, trials: int) -> float:
-    board, places = Board(trials, workers * PACK, workers), asyncio.Semaphore(workers * PACK)
+    broker, slots = Broker(trials, workers * PACK, workers), asyncio.Semaphore(workers * PACK)
     start = time.perf_counter()
-    tasks = [asyncio.create_task(_work(board, f"worker {i}")) for i in range(workers)]
-    await asyncio.gather(*(_try(board, f"trial {i}", places) for i in range(trials)))
-    await board.close()
+    tasks = [asyncio.create_task(_work(broker, f"worker {i}")) for i in range(workers)]
+    await asyncio.gather(*(_try(broker, f"trial {i}", slots) for i in range(trials)))
+    await broker.close()
     await asyncio.gather(*tasks)
     return trials * EPOCHS / (time.perf_counter() - start)
 
 
-async def _work(board: Board, name: str) -> None:
-    while (offers := await board.take(name, None, PACK, 20.0)) is not None:
-        tickets = [offer.ticket for offer in offers]
+async def _work(broker: Broker, name: str) -> None:
+    while (requests := await broker.take(name, None, PACK, 20.0)) is not None:
+        attempt_ids = [request.attempt_id for request in requests]
         for epoch in range(1, EPOCHS + 1):
             last = epoch == EPOCHS
-            await board.post({ticket: Report({"epoch": epoch}, finished=last) for ticket in tickets})
-            tickets = [] if last else await board.decisions(tickets, 120.0)
+            await broker.post({attempt_id: Report({"epoch": epoch}, finished=last) for attempt_id in attempt_ids})
+            attempt_ids = [] if last else await broker.decisions(attempt_ids, 120.0)
 
 
-async def _try(board: Board, trial: str, places: asyncio.Semaphore) -> None:
-    async with places:
-        ticket = await board.submit(Offer(trial, {}, "key", PACK, trial))
-        while not (await board.next(ticket)).finished:
+async def _try(broker: Broker, trial: str, slots: asyncio.Semaphore) -> None:
+    async with slots:
+        attempt_id = await broker.submit(TrialRequest(trial, {}, "key", PACK, trial))
+        while not (await broker.next(attempt_id)).finished:
             pass
-        await board.leave(ticket)
+        await broker.leave(attempt_id)

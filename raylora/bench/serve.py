@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal
 
 import raylora
-from raylora import jobfile
 from raylora.bench import load
 from raylora.bench.adapters import file_bytes, make_adapters, measure_growth, touch
 from raylora.bench.endpoints import Spec
@@ -22,6 +21,7 @@ from raylora.bench.served import Running, ask, running
 from raylora.bench.standing import Measured, Run, Shape, compare, report
 from raylora.bench.verdict import cpu, has_amx, target
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.demo import NEW_SENTENCES, REVIEWS
 from raylora.errors import TrainingError
 from raylora.records import Say
@@ -48,7 +48,7 @@ class Server:
 
 
 @dataclass(frozen=True)
-class Ground:
+class Setup:
     """What all servers share: `few` and `many` are adapters by name, made from `adapter`."""
 
     job: Job
@@ -76,30 +76,30 @@ def bench(job: Job, parts: Sequence[Part], repeats: int, seconds: float, clients
     """
     say(f"cpu        {cpu()}")
     with tempfile.TemporaryDirectory() as scratch:
-        ground = prepare(job, parts, Path(scratch), say)
-        servers = contenders(ground, parts)
+        setup = prepare(job, parts, Path(scratch), say)
+        servers = contenders(setup, parts)
         shapes = [*(Shape(count) for count in clients), *(Shape(count, ROWS) for count in ROW_CLIENTS)]
         if servers:
-            say(f"serve      {ground.dtype}, {seconds:g} s each, median of {repeats}")
+            say(f"serve      {setup.dtype}, {seconds:g} s each, median of {repeats}")
             limits: list[Limit] = []
             runs: list[Run] = []
             for turn in range(1, repeats + 1):
-                limits.append(_limit(ground))
+                limits.append(_limit(setup))
                 rates = "  ".join(f"{size}: {rate:.0f}" for size, rate in limits[-1].rows_per_s.items())
                 say(f"  turn {turn}  in process, by batch size  {rates} texts/s")
                 run: dict[str, Measured] = {}
                 for name, server in servers.items():
-                    run[name] = _measure(server, ground, shapes, seconds)
+                    run[name] = _measure(server, setup, shapes, seconds)
                     say(f"  turn {turn}  {server.words:<56} {_rates(run[name])} texts/s")
                 runs.append(run)
             for line in report({name: server.words for name, server in servers.items()}, runs, limits, shapes):
                 say(line)
             compare(runs, limits, shapes, say)
         if "memory" in parts:
-            _memory(ground, seconds, say)
+            _memory(setup, seconds, say)
 
 
-def prepare(job: Job, parts: Sequence[Part], scratch: Path, say: Say) -> Ground:
+def prepare(job: Job, parts: Sequence[Part], scratch: Path, say: Say) -> Setup:
     """The adapter, its many likenesses where a part needs them, and the texts, all under `scratch`."""
     named = list(job.serve.adapters.values())
     adapter = _folder(named[0]) if named else _train(job, scratch, say)
@@ -111,7 +111,7 @@ def prepare(job: Job, parts: Sequence[Part], scratch: Path, say: Say) -> Ground:
         _likenesses(adapter, size, scratch / f"of-{size}") if users & set(parts) else {}
         for size, users in sizes.items()
     )
-    return Ground(job, scratch, dtype, adapter, str(texts_path), few, many)
+    return Setup(job, scratch, dtype, adapter, str(texts_path), few, many)
 
 
 def _folder(path: str) -> str:
@@ -155,20 +155,20 @@ def _texts(job: Job) -> list[str]:
     return [json.loads(line)["text"] for line in REVIEWS.read_text(encoding="utf-8").splitlines()]
 
 
-def contenders(ground: Ground, parts: Sequence[Part]) -> dict[str, Server]:
+def contenders(setup: Setup, parts: Sequence[Part]) -> dict[str, Server]:
     """All servers of these parts, by short names that `compare` knows."""
-    one = {"only": ground.adapter}
+    one = {"only": setup.adapter}
 
     def rival(words: str, spec: Spec, folders: dict[str, str] | None = None) -> Server:
         return Server(words, lambda port: _rival_command(spec, port), folders or {}, spec.adapters.get("only"))
 
     def ours(words: str, **keys: object) -> Server:
-        return Server(words, lambda port: _raylora_command(ground, port, keys), only=ground.adapter)
+        return Server(words, lambda port: _raylora_command(setup, port, keys), only=setup.adapter)
 
     def mixed(folders: dict[str, str]) -> Server:
         root = str(Path(next(iter(folders.values()))).parent)
         words = f"raylora serve, {len(folders):,} mixed adapters"
-        return Server(words, lambda port: _raylora_command(ground, port, {"adapter_root": root}), folders)
+        return Server(words, lambda port: _raylora_command(setup, port, {"adapter_root": root}), folders)
 
     found: dict[str, Server] = {}
     if "floor" in parts:
@@ -178,30 +178,30 @@ def contenders(ground: Ground, parts: Sequence[Part]) -> dict[str, Server]:
     if "raylora" in parts:
         found["apart"] = ours("raylora serve, one adapter, not merged", adapters=one, merge="off")
     if "mixed" in parts:
-        found |= {"few": mixed(ground.few), "many": mixed(ground.many)}
+        found |= {"few": mixed(setup.few), "many": mixed(setup.many)}
     if "pipeline" in parts:
         words = "FastAPI and transformers' pipeline"
-        found["pipeline"] = rival(words, Spec("pipeline", one, ground.dtype))
+        found["pipeline"] = rival(words, Spec("pipeline", one, setup.dtype))
     if "recipe" in parts:
         words = f"Ray Serve's multiplexing, {FEW} PEFT adapters, fp32"
-        found["recipe"] = rival(words, Spec("recipe", ground.few), ground.few)
+        found["recipe"] = rival(words, Spec("recipe", setup.few), setup.few)
     if "batch" in parts:
         for size, wait_s in BATCHES:
             words = f"@serve.batch, merged, {size} at most, {1000 * wait_s:g} ms"
-            spec = Spec("batch", one, ground.dtype, max_batch_size=size, batch_wait_timeout_s=wait_s, passive=True)
+            spec = Spec("batch", one, setup.dtype, max_batch_size=size, batch_wait_timeout_s=wait_s, passive=True)
             found[f"batch {size} {wait_s:g}"] = rival(words, spec)
     return found
 
 
 def _raylora(*words: str) -> list[str]:
-    return [sys.executable, "-c", "import sys; from raylora.cli import main; sys.exit(main())", *words]
+    return [sys.executable, "-c", "import sys; from raylora.cli.main import main; sys.exit(main())", *words]
 
 
 def _rival_command(spec: Spec, port: int) -> list[str]:
     return [sys.executable, "-m", "raylora.bench.endpoints", json.dumps(asdict(spec) | {"port": port})]
 
 
-def _raylora_command(ground: Ground, port: int, keys: Mapping[str, object]) -> list[str]:
+def _raylora_command(setup: Setup, port: int, keys: Mapping[str, object]) -> list[str]:
     """`raylora serve` with the job's own settings, but for what is compared; nothing kept of an earlier one."""
     own: dict[str, object] = {
         "adapters": {},
@@ -211,32 +211,32 @@ def _raylora_command(ground: Ground, port: int, keys: Mapping[str, object]) -> l
         "port": port,
         **keys,
     }
-    job = ground.job.replace(
+    job = setup.job.replace(
         {
-            "storage_path": str(ground.scratch / f"served-{port}"),
-            "serve.dtype": ground.dtype,
+            "storage_path": str(setup.scratch / f"served-{port}"),
+            "serve.dtype": setup.dtype,
             **{f"serve.{key}": value for key, value in own.items()},
         }
     )
-    config = ground.scratch / f"serve-{port}.yaml"
+    config = setup.scratch / f"serve-{port}.yaml"
     config.write_text(jobfile.dump(job), encoding="utf-8")
     return _raylora("serve", str(config))
 
 
-def _limit(ground: Ground) -> Limit:
+def _limit(setup: Setup) -> Limit:
     """With torch's threads spinning and sleeping, whichever is better: the first on cores of its own, mostly."""
 
     def measured(passive: bool) -> Limit:
-        spec = Spec("limit", {"only": ground.adapter}, ground.dtype, texts_path=ground.texts_path, passive=passive)
+        spec = Spec("limit", {"only": setup.adapter}, setup.dtype, texts_path=setup.texts_path, passive=passive)
         return Limit(**run_alone("raylora.bench.endpoints", json.dumps(asdict(spec))))
 
     return better(measured(passive=False), measured(passive=True))
 
 
-def _measure(server: Server, ground: Ground, shapes: Sequence[Shape], seconds: float) -> Measured:
+def _measure(server: Server, setup: Setup, shapes: Sequence[Shape], seconds: float) -> Measured:
     names = list(server.folders)
     with running(server.command, names[0] if names else None) as up:
-        plan = Plan(up.port, ground.texts_path, adapters=names, seconds=seconds)
+        plan = Plan(up.port, setup.texts_path, adapters=names, seconds=seconds)
         if names:
             touch(plan, names)
         off = max((_difference(up, *pair) for pair in _to_check(server)), default=None)
@@ -266,17 +266,17 @@ def _difference(up: Running, adapter: str | None, folder: str) -> float:
     )
 
 
-def _memory(ground: Ground, seconds: float, say: Say) -> None:
-    names, root = list(ground.many), Path(next(iter(ground.many.values()))).parent
-    say(f"memory     {FEW} and {MANY:,} loaded adapters, {ground.dtype}")
+def _memory(setup: Setup, seconds: float, say: Say) -> None:
+    names, root = list(setup.many), Path(next(iter(setup.many.values()))).parent
+    say(f"memory     {FEW} and {MANY:,} loaded adapters, {setup.dtype}")
 
     def command(port: int) -> list[str]:
-        return _raylora_command(ground, port, {"adapter_root": str(root)})
+        return _raylora_command(setup, port, {"adapter_root": str(root)})
 
     with running(command, names[0]) as up:
-        plan = Plan(up.port, ground.texts_path, clients=8, seconds=seconds)
+        plan = Plan(up.port, setup.texts_path, clients=8, seconds=seconds)
         growth = measure_growth(up.pid, plan, names, FEW)
-    own = file_bytes(root, names) / (2 if ground.dtype == "bfloat16" else 1)  # the file is in fp32
+    own = file_bytes(root, names) / (2 if setup.dtype == "bfloat16" else 1)  # the file is in fp32
     say(
         f"  replica {growth.few_bytes / 2**20:,.0f} and {growth.many_bytes / 2**20:,.0f} MiB: "
         f"{growth.bytes_per_adapter / 2**10:,.0f} KiB for each more; its weights {own / 2**10:,.0f} KiB; "

@@ -15,7 +15,7 @@ from typing import IO, Any
 
 import psutil
 
-from raylora.cluster.connect import environ, free_port
+from raylora.cluster.session import environ, free_port
 from raylora.errors import TrainingError
 
 Ranking = list[dict[str, Any]]  # label and score, best first

@@ -21,13 +21,13 @@ from transformers import TrainerCallback
 
 from raylora.bench.hf import Loop, make_trainer
 from raylora.bench.processes import answer
-from raylora.cluster.connect import connect
-from raylora.cluster.data.files import list_sources
+from raylora.cluster.data.sources import list_sources
+from raylora.cluster.session import connect
 from raylora.cluster.tune import search
 from raylora.cluster.tune.sweep import tune
 from raylora.config import Job, parse
+from raylora.config.space import from_plain, parse_space, trial_job
 from raylora.errors import TrainingError
-from raylora.space import from_plain, parse_space, trial_job
 
 
 @dataclass(frozen=True)

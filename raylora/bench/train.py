@@ -13,9 +13,9 @@ from raylora.bench.rivals import Measured, Rival
 from raylora.bench.rows import draw
 from raylora.bench.verdict import cpu, has_amx, has_bf16, target
 from raylora.config import Job
-from raylora.model.base import read_config
-from raylora.model.find import resolve
-from raylora.model.precision import resolve_bf16
+from raylora.model.base.find import resolve
+from raylora.model.base.load import read_config
+from raylora.model.base.precision import resolve_bf16
 from raylora.records import Say
 
 FP32, BF16 = {"train.bf16": False}, {"train.bf16": True}
@@ -34,7 +34,7 @@ def contenders(job: Job, top: list[int], bf16: bool) -> dict[str, Contender]:
     """All that are compared. Names: `fit`, `top` and `grouped`, each followed by ` bf16` where it has that.
 
     Args:
-        top: the layers that the frozen prefix leaves.
+        top: the layers that the frozen states leaves.
         bf16: whether this machine is asked for it.
     """
     narrow = {"lora.layers_to_transform": top}
@@ -43,13 +43,13 @@ def contenders(job: Job, top: list[int], bf16: bool) -> dict[str, Contender]:
         "padded": Contender("HF Trainer, padded to the batch's longest", "padded", FP32),
         "grouped": Contender("HF Trainer, grouped by length", "grouped", FP32),
         "fit": Contender("raylora, this process", "fit", FP32),
-        "top": Contender(f"raylora, frozen prefix, top {len(top)} layers", "fit", FP32 | narrow),
+        "top": Contender(f"raylora, frozen states, top {len(top)} layers", "fit", FP32 | narrow),
     }
     if bf16:
         found |= {
             "grouped bf16": Contender("HF Trainer, grouped by length, bf16 autocast", "grouped", BF16),
             "fit bf16": Contender("raylora, this process, base in bf16", "fit", BF16),
-            "top bf16": Contender(f"raylora, frozen prefix, top {len(top)} layers, bf16", "fit", BF16 | narrow),
+            "top bf16": Contender(f"raylora, frozen states, top {len(top)} layers, bf16", "fit", BF16 | narrow),
         }
     return found | {"ray": Contender("raylora, one Ray Train worker", "ray", {})}
 
@@ -84,7 +84,7 @@ def bench(job: Job, seeds: int, repeats: int, speed_rows: int, top_layers: int, 
     _say_speed(rivals, runs, rates, say)
     say(f"  the job's own train.bf16, {job.train.bf16}, is {default} on this machine")
     _compare(runs, rates, " bf16" if default else "", say)
-    _say_prefix(runs, job.train.num_train_epochs, say)
+    _say_frozen_states(runs, job.train.num_train_epochs, say)
     _say_flops(rivals, runs, rates, say)
     if seeds:
         _accuracy(job, rivals["top bf16" if default else "top"], seeds, say)
@@ -120,16 +120,16 @@ def _compare(runs: Sequence[Run], rates: Mapping[str, float], default: str, say:
     target(say, "one Ray worker against the same loop without Ray", ray_share, ">=", 0.95)
 
 
-def _say_prefix(runs: Sequence[Run], epochs: int, say: Say) -> None:
-    """The frozen prefix against all layers: a step alone, and a whole training that computes the prefix first."""
+def _say_frozen_states(runs: Sequence[Run], epochs: int, say: Say) -> None:
+    """The frozen states against all layers: a step alone, and a whole training that computes the prefix first."""
     for name in [name for name in runs[0] if name.startswith("top")]:
         whole = name.replace("top", "fit")
         step = statistics.median(run[whole].train_s / run[name].train_s for run in runs)
         total = statistics.median(
-            epochs * run[whole].train_s / (epochs * run[name].train_s + run[name].prefix_s) for run in runs
+            epochs * run[whole].train_s / (epochs * run[name].train_s + run[name].frozen_states_s) for run in runs
         )
         precision = "bf16" if "bf16" in name else "fp32"
-        say(f"  frozen prefix against all layers, {precision}: {step:.2f} a step")
+        say(f"  frozen states against all layers, {precision}: {step:.2f} a step")
         target(say, f"the same over {epochs} epochs, computing it included", total, ">=", 2)
 
 
@@ -164,6 +164,6 @@ def _accuracy(job: Job, top: Contender, seeds: int, say: Say) -> None:
             found[name].append(measured.accuracy)
             say(f"  seed {seed}  {rival.words:<48} {measured.accuracy:.4f}  {measured.train_s:7.1f} s")
     means = {name: statistics.mean(values) for name, values in found.items()}
-    say(f"  means: {means['padded']:.4f} (tutorial), {means['fit']:.4f} (raylora), {means['top']:.4f} (frozen prefix)")
+    say(f"  means: {means['padded']:.4f} (tutorial), {means['fit']:.4f} (raylora), {means['top']:.4f} (frozen states)")
     target(say, "accuracy against the tutorial's, points", 100 * (means["fit"] - means["padded"]), ">=", -0.5)
-    target(say, "the frozen prefix's against all layers', points", 100 * (means["top"] - means["fit"]), ">=", -1)
+    target(say, "the frozen states's against all layers', points", 100 * (means["top"] - means["fit"]), ">=", -1)

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-from raylora.model.precision import cpu_flags
+from raylora.model.base.precision import cpu_flags
 from raylora.records import Say
 
 

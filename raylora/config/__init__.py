@@ -7,13 +7,14 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from raylora.config.explain import explain, leaves
 from raylora.config.learning import DataSection, LoraSection, ModelSection, RaySection, TrainSection
+from raylora.config.renamed import new_key, rename_keys
+from raylora.config.secrets import ADVICE, find_secret
 from raylora.config.section import Section
 from raylora.config.serve import ServeSection
 from raylora.config.tune import SIZES, TuneSection
 from raylora.errors import ConfigError
-from raylora.faults import explain, leaves
-from raylora.secrecy import ADVICE, find_secret
 
 __all__ = [
     "SIZES",
@@ -58,6 +59,11 @@ class Job(Section):
             raise ValueError(f"`{found[0]}` holds {found[1]}. {ADVICE}")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def takes_renamed_keys(cls, tree: Any) -> Any:
+        return rename_keys(tree)
+
     def replace(self, overrides: dict[str, Any]) -> "Job":
         """The job with dotted keys set, e.g. `{"lora.r": 16}`, checked as a whole.
 
@@ -66,7 +72,7 @@ class Job(Section):
         """
         tree = self.model_dump()
         for key, value in overrides.items():
-            _set(tree, key, value)
+            _set(tree, new_key(key), value)
         return parse(tree)
 
 

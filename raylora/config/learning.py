@@ -118,7 +118,7 @@ class TrainSection(Section):
         default=False,
         description="the base model's own dropout; off is faster and, the base being frozen, trains as well",
     )
-    prefix_cache_bytes: Annotated[int, Field(ge=0)] = Field(
+    frozen_states_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         default=2 * 2**30,
         description="memory for the states below the lowest layer of lora.layers_to_transform; beyond it, on disk",
     )

@@ -26,30 +26,30 @@ class BatchPlan:
 
     Args:
         lengths: [N] tokens of each row.
-        step_rows: rows of one optimizer step, over all workers and accumulation steps.
-        micro_rows: rows that one worker can take at once.
+        global_batch_size: rows of one optimizer step, over all workers and accumulation steps.
+        micro_batch_size: rows that one worker can take at once.
         rank, world_size: this worker among all.
     """
 
     lengths: np.ndarray
     seed: int
-    step_rows: int
-    micro_rows: int
+    global_batch_size: int
+    micro_batch_size: int
     rank: int = 0
     world_size: int = 1
 
     @property
     def steps(self) -> int:
-        return -(-len(self.lengths) // self.step_rows)
+        return -(-len(self.lengths) // self.global_batch_size)
 
     @property
     def accumulation_steps(self) -> int:
-        return -(-self.step_rows // (self.micro_rows * self.world_size))
+        return -(-self.global_batch_size // (self.micro_batch_size * self.world_size))
 
     def epoch(self, epoch: int) -> Iterator[MicroBatch]:
         """This worker's micro-batches of an epoch: `steps * accumulation_steps` of them."""
         parts = self.world_size * self.accumulation_steps
-        for rows in shuffled_batches(self.lengths, self.step_rows, (self.seed, epoch)):
+        for rows in shuffled_batches(self.lengths, self.global_batch_size, (self.seed, epoch)):
             for indices in np.array_split(rows, parts)[self.rank :: self.world_size]:
                 weight = len(indices) * parts / len(rows)
                 yield MicroBatch(indices if len(indices) else rows[:1], weight)

@@ -62,7 +62,7 @@ def lowest_layer(job: Job) -> int:
     return min(job.lora.layers_to_transform or [0])
 
 
-def places(job: Job, lengths: "np.ndarray", use_gpu: bool) -> int:
+def slots(job: Job, lengths: "np.ndarray", use_gpu: bool) -> int:
     """How many trials one pack may hold.
 
     On CPU a step of more than about 4,096 tokens leaves the cache and loses to one trial after another (16 trials of

@@ -1,92 +1,50 @@
-"""Labels and scores for new texts, from a saved adapter, in this process."""
+"""The one loop of prediction: batches of like length, collated, through a model, and back in the rows' order."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from raylora.errors import DataError, ModelError
-from raylora.model import adapter
-from raylora.model.base import load_base, load_tokenizer, read_config
 from raylora.model.batches import sorted_batches
-from raylora.model.find import resolve, weights_digest
-from raylora.model.tasks import best_first, scores
-from raylora.model.tokens import Collator, Text, encode, table_of, tokenizer_spec
+from raylora.model.tokens import Collator
 
-BATCH = 64
+T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Prediction:
-    """`label` has the highest of `scores`, which are probabilities by label, best first, and sum to 1."""
-
-    label: str
-    score: float
-    scores: dict[str, float]
-
-
-class Predictor:
-    """An adapter on its base model. Make one with `raylora.load(path)`.
+def run_batches(
+    collator: Collator,
+    batches: Iterable[np.ndarray],
+    forward: Callable[[dict[str, Tensor]], T],
+    device: torch.device | str = "cpu",
+) -> Iterator[tuple[np.ndarray, T]]:
+    """Places of a batch's rows in the table, and what `forward` makes of the batch, one batch after another.
 
     Args:
-        trust_remote_code: run Python code that comes with the base model. The adapter's card, which anybody may have
-            written, has no say in this.
+        batches: as `sorted_batches` cuts them; where several workers share a table, this one's.
+        forward: takes a collated batch on `device`, without labels; runs in inference mode.
     """
-
-    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
-        self.card = adapter.read_card(folder)
-        self.labels = self.card.labels
-        base = resolve(adapter.base_of(self.card, trust_remote_code))
-        digest = weights_digest(base)
-        if digest != self.card.base_digest:
-            raise ModelError(
-                f"base model {base.id} in {base.path} has weights {digest[:12]}…, but {folder} was trained on "
-                f"{self.card.base_digest[:12]}…. Set the adapter's own base and revision."
-            )
-        tokenizer = load_tokenizer(str(folder))
-        self.tokenizer_spec = tokenizer_spec(tokenizer, self.card.max_length)
-        loaded = load_base(base, read_config(base, self.labels, dropout=True), self.tokenizer_spec.pad_id)
-        self.model = adapter.load_weights(loaded.model, folder)
-
-    def logits(self, texts: Sequence[Text]) -> np.ndarray:
-        """[N, C] float32, in the order of `texts`.
-
-        Raises:
-            DataError: a text is not a string (or a pair of strings), or is blank.
-        """
-        import torch
-
-        _check(texts)
-        table = table_of(encode(texts, self.tokenizer_spec))
-        collator = Collator(table, self.tokenizer_spec)
-        found = np.empty((len(texts), len(self.labels)), dtype=np.float32)
+    for indices in batches:
+        batch = {name: tensor.to(device) for name, tensor in collator(indices).items() if name != "labels"}
         with torch.inference_mode():
-            for indices in sorted_batches(table.lengths, BATCH):
-                batch = collator(indices)
-                batch.pop("labels")
-                found[indices] = self.model(**batch).logits.float().numpy()
-        return found
-
-    def predict(self, texts: Sequence[Text]) -> list[Prediction]:
-        """One prediction per text, in order.
-
-        Raises:
-            DataError: as `logits`.
-        """
-        if not texts:
-            return []
-        return [self._prediction(row) for row in scores(self.logits(texts), self.card.problem_type)]
-
-    def _prediction(self, row: np.ndarray) -> Prediction:
-        ranked = best_first(row, self.labels)
-        return Prediction(ranked[0].label, ranked[0].score, {entry.label: entry.score for entry in ranked})
+            result = forward(batch)
+        yield indices, result
 
 
-def _check(texts: Sequence[Text]) -> None:
-    if isinstance(texts, str):
-        raise DataError("predict takes a list of texts, found one string. Put it in a list.")
-    for i, text in enumerate(texts):
-        parts = text if isinstance(text, tuple | list) else (text,)
-        if not all(isinstance(part, str) and part.strip() for part in parts):
-            raise DataError(f"text {i} must be a string that is not blank, found {text!r}.")
+def in_order(parts: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Arrays [B, ...] of batches that hold every row once, as one [N, ...] in the table's order."""
+    order = np.argsort(np.concatenate([indices for indices, _ in parts]))
+    return np.concatenate([values for _, values in parts])[order]
+
+
+def logits_of(model: Any) -> Callable[[dict[str, Tensor]], np.ndarray]:
+    """A `forward`: [B, C] float32."""
+    return lambda batch: model(**batch).logits.float().cpu().numpy()
+
+
+def predict_logits(model: Any, collator: Collator, batch_rows: int) -> np.ndarray:
+    """[N, C] float32 of every row of the collator's table, in its order; the model's dropout is off."""
+    device = next(model.parameters()).device
+    batches = sorted_batches(collator.table.lengths, batch_rows)
+    return in_order(list(run_batches(collator, batches, logits_of(model), device)))

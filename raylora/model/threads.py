@@ -8,7 +8,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def in_passing(work: Callable[[], T]) -> "Future[T]":
+def run_in_thread(work: Callable[[], T]) -> "Future[T]":
     """Run in a thread that ends with the work.
 
     Every thread that ever ran a parallel operation keeps a team of OpenMP threads until it ends, and once a process has

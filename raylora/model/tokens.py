@@ -37,15 +37,15 @@ class TokenTable:
     """Token ids of many rows, in the Arrow chunks they came in; nothing is copied.
 
     `rows[i]` is the place of row i in all chunks laid end to end; `label_ids[i]` and `lengths[i]` belong to it.
-    `prefix`, where there is one, holds per chunk the states [tokens in the chunk, H] that enter the lowest layer that
-    is not frozen (`prefix.compute`); uint16 stands for bf16.
+    `frozen_states`, where there are any, holds per chunk the hidden states [tokens in the chunk, H] that enter the
+    lowest layer that is not frozen (`frozen_states.compute`); uint16 stands for bf16.
     """
 
     chunks: Sequence[pa.Table]
     rows: np.ndarray
     label_ids: np.ndarray
     lengths: np.ndarray
-    prefix: Sequence[np.ndarray] | None = None
+    frozen_states: Sequence[np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -112,7 +112,7 @@ class Collator:
 
         Returns:
             input_ids [B, T] int64, attention_mask [B, T] int64 (1 = real token), labels [B] int64, token_type_ids
-            [B, T] int64 where rows are pairs, and prefix [B, T, H] (zero at padding) where the table has one.
+            [B, T] int64 where rows are pairs, and frozen_states [B, T, H] (zero at padding) where the table has one.
         """
         import torch
 
@@ -125,8 +125,8 @@ class Collator:
             for name, column in self.columns.items():
                 batch[name][i, span] = column[chunk][flat]
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
-        if self.table.prefix is not None:
-            tensors["prefix"] = self._states(indices, width, self.table.prefix)
+        if self.table.frozen_states is not None:
+            tensors["frozen_states"] = self._states(indices, width, self.table.frozen_states)
         return {**tensors, "labels": torch.from_numpy(self.table.label_ids[indices].astype(np.int64))}
 
     def tokens(self) -> list[np.ndarray]:
@@ -134,13 +134,13 @@ class Collator:
         places = (self.place(index) for index in range(len(self.table)))
         return [self.columns["input_ids"][chunk][flat] for chunk, flat in places]
 
-    def _states(self, indices: np.ndarray, width: int, prefix: Sequence[np.ndarray]) -> "torch.Tensor":
+    def _states(self, indices: np.ndarray, width: int, frozen_states: Sequence[np.ndarray]) -> "torch.Tensor":
         import torch
 
-        states = np.zeros((len(indices), width, prefix[0].shape[1]), dtype=prefix[0].dtype)
+        states = np.zeros((len(indices), width, frozen_states[0].shape[1]), dtype=frozen_states[0].dtype)
         for i, index in enumerate(indices):
             chunk, flat = self.place(index)
-            states[i, self.span(index, width)] = prefix[chunk][flat]
+            states[i, self.span(index, width)] = frozen_states[chunk][flat]
         tensor = torch.from_numpy(states)
         return tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.data.files import list_sources
 from raylora.cluster.data.prepare import prepare
+from raylora.cluster.data.sources import list_sources
 from raylora.config import Job
 from raylora.errors import DataError
-from raylora.model.base import load_tokenizer
+from raylora.model.base.load import load_tokenizer
 from raylora.model.tokens import TokenizerSpec, tokenizer_spec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -34,10 +34,10 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
     return str(path)
 
 
-def tokens_of(dataset: Dataset, side: str) -> list[list[int]]:
+def tokens_of(dataset: Dataset, split: str) -> list[list[int]]:
     from raylora.model.tokens import Collator
 
-    table = getattr(dataset.load(), side)
+    table = getattr(dataset.load(), split)
     collate = Collator(table, dataset.tokenizer)
     return [collate(np.array([i]))["input_ids"][0].tolist() for i in range(len(table))]
 
@@ -51,8 +51,8 @@ def test_the_split_does_not_depend_on_file_or_row_order(
     whole = load(spec, train=write(tmp_path / "whole.jsonl", reviews[:60]))
     backwards = load(spec, train=write(tmp_path / "back.jsonl", reviews[:60][::-1]))
     parts = load(spec, train=str(tmp_path / "parts"))
-    for side in ("train", "validation"):
-        assert tokens_of(whole, side) == tokens_of(backwards, side) == tokens_of(parts, side)
+    for split in ("train", "validation"):
+        assert tokens_of(whole, split) == tokens_of(backwards, split) == tokens_of(parts, split)
     assert whole.facts["fingerprint"] == backwards.facts["fingerprint"] == parts.facts["fingerprint"]
     assert whole.facts["rows"]["train"]["negative"] + whole.facts["rows"]["train"]["positive"] == 48
 
@@ -63,18 +63,18 @@ def test_bad_rows_are_errors_or_skipped_with_their_places(spec: TokenizerSpec, r
         load(spec, train=path)
     dataset = load(spec, train=path, on_bad_row="skip")
     assert len(dataset.bad_rows) == 18
-    assert sum(len(r.rows) for r in dataset.sides.values()) == 282
+    assert sum(len(r.rows) for r in dataset.splits.values()) == 282
 
 
 def test_a_dirty_file_trains_on_its_good_rows(spec: TokenizerSpec, real_data: Path) -> None:
     path = str(real_data / "dirty" / "reviews_dirty.csv")
     dataset = load(spec, train=path, on_bad_row="skip", labels=["negative", "positive"])
-    assert sum(len(r.rows) for r in dataset.sides.values()) >= 1000
+    assert sum(len(r.rows) for r in dataset.splits.values()) >= 1000
     assert any("more than one label" in warning for warning in dataset.warnings)
 
 
 def test_leaks_and_unseen_labels_are_named(spec: TokenizerSpec, real_data: Path, tmp_path: Path) -> None:
-    train, test = (str(real_data / "dirty" / f"drift_{side}.csv") for side in ("train", "test"))
+    train, test = (str(real_data / "dirty" / f"drift_{split}.csv") for split in ("train", "test"))
     with pytest.raises(
         DataError, match=r"test holds labels that train never saw: 'mixed' \(20 rows, the first at .*line"
     ):
@@ -132,4 +132,4 @@ def test_pairs_keep_their_token_types(spec: TokenizerSpec, real_data: Path) -> N
     table = dataset.load().train
     batch = Collator(table, dataset.tokenizer)(np.arange(4))
     assert set(batch["token_type_ids"].unique().tolist()) == {0, 1}
-    assert len(table) + len(dataset.sides["validation"].rows) == 408
+    assert len(table) + len(dataset.splits["validation"].rows) == 408

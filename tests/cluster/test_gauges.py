@@ -12,10 +12,10 @@ import ray
 from prometheus_client.parser import text_string_to_metric_families
 from tiny import tiny_job
 
-from raylora.cluster.again import every
-from raylora.cluster.data.files import list_sources
-from raylora.cluster.gauges import METRICS, Gauges
-from raylora.cluster.train import train
+from raylora.cluster.data.sources import list_sources
+from raylora.cluster.events.metrics import METRICS, Gauges
+from raylora.cluster.periodic import run_every
+from raylora.cluster.train.job import train
 from raylora.cluster.tune.sweep import tune
 from raylora.config import Job
 
@@ -48,7 +48,7 @@ def prometheus(run: str) -> Generator[Series]:
         with suppress(OSError):
             found.update(scrape(run))
 
-    with every(1, read, "prometheus"):
+    with run_every(1, read, "prometheus"):
         yield found
 
 

@@ -1,4 +1,4 @@
-"""The train job on a local Ray: any number of workers, the same result."""
+"""The train job on a local Ray: what does not depend on the number of workers, and at dropout 0 the adapter."""
 
 import json
 import re
@@ -11,11 +11,11 @@ import torch
 from safetensors.torch import load_file
 from tiny import largest_difference, tiny_job
 
-from raylora import jobfile
-from raylora.cluster.data.files import list_sources
+from raylora.cluster.data.sources import list_sources
 from raylora.cluster.serve.quantized import tell_change
-from raylora.cluster.train import train
+from raylora.cluster.train.job import train
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.errors import ClusterError, ConfigError, TrainingError
 from raylora.records import TrainResult
 
@@ -57,6 +57,8 @@ def baselines(result: TrainResult) -> dict[tuple[str, str], Any]:
 
 
 def test_any_number_of_workers_reaches_the_same_adapter_and_exact_scores(job: Job) -> None:
+    """At dropout 0 (`tiny_job`): else each worker draws masks of its own. Three workers step 24 rows, not 16, so that
+    theirs is another adapter; their splits, rows and baselines are the same."""
     job = job.replace({"train.floor": True})
     one = run(job, "one")
     two = run(job, "two", ray__num_workers=2, train__per_device_train_batch_size=8)
@@ -91,8 +93,8 @@ def test_two_workers_start_as_one_does_and_the_floor_is_told_everywhere(job: Job
     assert any(map(floor.match, lines))
     folder = Path(one.folder_uri)
     metrics = json.loads((folder / "metrics.json").read_text())
-    card = json.loads((folder / "adapter" / "raylora.json").read_text())
-    assert metrics["floor"] == card["floor"] == one.floor
+    manifest = json.loads((folder / "adapter" / "raylora.json").read_text())
+    assert metrics["floor"] == manifest["floor"] == one.floor
     assert metrics["floor"]["test"]["rows"] == 31
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [r["kind"] for r in history][:3] == ["model", "head", "floor"]
@@ -111,10 +113,10 @@ def test_the_run_folder_holds_what_the_design_says(job: Job) -> None:
     assert metrics["data"]["rows"]["validation"] == {"negative": 9, "positive": 9}
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in history if r["kind"] == "evaluation"] == [1, 2]
-    card = json.loads((folder / "adapter" / "raylora.json").read_text())
-    assert card["labels"] == ["negative", "positive"]
-    assert card["metrics"]["validation"]["loss"] == result.validation.loss
-    assert card["config"]["run_name"] == "first"
+    manifest = json.loads((folder / "adapter" / "raylora.json").read_text())
+    assert manifest["labels"] == ["negative", "positive"]
+    assert manifest["metrics"]["validation"]["loss"] == result.validation.loss
+    assert manifest["config"]["run_name"] == "first"
     assert {p.name for p in (folder / "adapter").iterdir()} >= {
         "adapter_config.json",
         "adapter_model.safetensors",
@@ -132,7 +134,7 @@ def test_the_run_folder_holds_what_the_design_says(job: Job) -> None:
 @pytest.mark.slow
 def test_a_run_stopped_by_its_driver_goes_on_where_it_was(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver dies after the second epoch's line; the same command ends as if nothing had happened."""
-    import raylora.cluster.train as module
+    import raylora.cluster.train.job as module
 
     whole = run(job, "whole", train__num_train_epochs=3, lora__lora_dropout=0.1)
     original = module._conclude  # pyright: ignore[reportPrivateUsage]

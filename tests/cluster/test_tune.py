@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from tiny import largest_difference, tiny_job
 
 import raylora
-from raylora import jobfile
-from raylora.cluster.data.files import list_sources
-from raylora.cluster.runs import list_runs, show_run
-from raylora.cluster.train import train
+from raylora.cluster.data.sources import list_sources
+from raylora.cluster.storage.listing import list_runs, show_run
+from raylora.cluster.train.job import train
 from raylora.cluster.tune.sweep import tune
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.errors import ConfigError, TrainingError
 from raylora.records import TuneResult
 
@@ -28,9 +28,9 @@ Bases = Callable[[str], Path]
 def sweep_job(base: Path, rows: str, runs: Path, name: str, space: dict[str, Any], **changes: Any) -> Job:
     """Two epochs on few rows, one worker."""
     settings = {"tune.space": space, "tune.scheduler": "none", "tune.num_samples": 1, "tune.metric": "loss"}
-    places = {"run_name": name, "storage_path": str(runs), "data.train": rows, "data.test": rows}
+    slots = {"run_name": name, "storage_path": str(runs), "data.train": rows, "data.test": rows}
     common = {"train.num_train_epochs": 2, "train.max_grad_norm": 0.0, "ray.resources_per_worker": {"CPU": 4}}
-    job = tiny_job(base).replace({**places, **common, **settings})
+    job = tiny_job(base).replace({**slots, **common, **settings})
     return job.replace({key.replace("__", "."): value for key, value in changes.items()})
 
 
@@ -79,14 +79,15 @@ def test_every_trial_is_accounted_for_best_first(done: Done) -> None:
 
 def test_the_sweeps_winner_stands_beside_its_floor(done: Done) -> None:
     metrics = json.loads((done.folder / "metrics.json").read_text())
-    card = json.loads((done.folder / "adapter" / "raylora.json").read_text())
-    assert metrics["floor"] == card["floor"] == done.result.floor
+    manifest = json.loads((done.folder / "adapter" / "raylora.json").read_text())
+    assert metrics["floor"] == manifest["floor"] == done.result.floor
     for split, scores in (("validation", done.result.validation), ("test", done.result.test)):
         found = metrics["floor"][split]
         highest = found[found["difference"]["against"]]["accuracy"]
         assert found["difference"]["value"] == pytest.approx(scores.accuracy - highest)
     for words, baseline in (("TF-IDF", "tfidf"), ("linear probe", "probe")):
-        shown = f"-    {metrics['floor']['validation'][baseline]['accuracy']:.4f}    {words}, without an adapter"
+        score = metrics["floor"]["validation"][baseline]["accuracy"]
+        shown = f"-    {'-':<10}{words}: accuracy {score:.4f}, without an adapter"  # the sweep is by loss
         assert shown in done.lines
 
 
@@ -129,7 +130,7 @@ def test_the_winner_is_the_best_by_validation_and_alone_is_tested(done: Done) ->
 def test_the_adapter_is_an_ordinary_one(done: Done) -> None:
     adapter = raylora.load(done.result.adapter_uri)
     assert adapter.labels == ("negative", "positive")
-    assert adapter.card.metrics["validation"]["loss"] == done.result.validation.loss
+    assert adapter.manifest.metrics["validation"]["loss"] == done.result.validation.loss
     assert adapter.predict(["A kettle."])[0].label in adapter.labels
 
 

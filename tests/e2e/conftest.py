@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from serving import Server, serving
-from tiny import save_adapter
+from tiny import make_adapter
 
 
 @pytest.fixture(scope="session")
@@ -13,9 +13,9 @@ def adapters(bases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
     """A folder of adapters: `demo` of two labels, `topics` of four and another rank, `three` of other targets."""
     folder = tmp_path_factory.mktemp("adapters")
     base = bases("bert")
-    save_adapter(base, folder / "demo", ("negative", "positive"), seed=1)
-    save_adapter(base, folder / "topics", ("sports", "business", "science", "world"), seed=2, lora__r=8)
-    save_adapter(base, folder / "three", ("a", "b", "c"), seed=3, lora__target_modules=["key", "dense"])
+    make_adapter(base, folder / "demo", ("negative", "positive"), seed=1)
+    make_adapter(base, folder / "topics", ("sports", "business", "science", "world"), seed=2, lora__r=8)
+    make_adapter(base, folder / "three", ("a", "b", "c"), seed=3, lora__target_modules=["key", "dense"])
     return folder
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import commands
 
-from raylora.cluster.connect import free_port
+from raylora.cluster.session import free_port
 
 START_S = 120.0
 

@@ -11,10 +11,10 @@ from commands import run
 from tiny import demo_splits
 
 import raylora
-from raylora import jobfile
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.demo import NEW_SENTENCES
-from raylora.model.find import resolve
+from raylora.model.base.find import resolve
 
 pytestmark = pytest.mark.e2e
 

@@ -18,10 +18,10 @@ import pytest
 import yaml
 from commands import ON_CLUSTERS, ROOT, command, end_processes_of, run
 from safetensors.torch import load_file
-from tiny import largest_difference, save_adapter
+from tiny import largest_difference, make_adapter
 
 import raylora
-from raylora.cluster.connect import free_port
+from raylora.cluster.session import free_port
 
 pytestmark = pytest.mark.e2e
 
@@ -201,7 +201,7 @@ def test_a_stopped_sweep_goes_on_when_it_is_submitted_again(
 @ON_CLUSTERS
 def test_every_job_can_be_submitted(head: dict[str, str], bases: Bases, reviews_file: Write, tmp_path: Path) -> None:
     """Train and tune above; here those that need an adapter."""
-    folder = save_adapter(bases("bert"), tmp_path / "adapter", ("negative", "positive"))
+    folder = make_adapter(bases("bert"), tmp_path / "adapter", ("negative", "positive"))
     expected = raylora.load(folder).predict(["Fine"])[0]
     predicted = submit(head, "python", "jobs/predict.py", "--adapter", str(folder), "--json", "Fine")
     assert predicted.returncode == 0, predicted.stdout + predicted.stderr

@@ -16,9 +16,9 @@ import pytest
 import yaml
 from commands import ON_CLUSTERS, ROOT, end_processes_of, run
 from safetensors.torch import load_file
-from tiny import largest_difference, save_adapter
+from tiny import largest_difference, make_adapter
 
-from raylora.cluster.connect import free_port
+from raylora.cluster.session import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow, ON_CLUSTERS]
 
@@ -176,7 +176,7 @@ def test_tune_runs_its_trials_on_every_node(cluster: Running, bases: Bases, refe
 
 def test_serve_puts_replicas_on_every_node(cluster: Running, bases: Bases, tmp_path: Path) -> None:
     """By `serve deploy` of the printed config; one proxy, since the nodes share this machine's ports."""
-    folder = save_adapter(bases("bert"), tmp_path / "adapter", ("negative", "positive"))
+    folder = make_adapter(bases("bert"), tmp_path / "adapter", ("negative", "positive"))
     port = free_port()
     words = [f"serve.adapters.demo={folder}", f"serve.port={port}", f"storage_path={tmp_path}"]
     replicas = f"serve.autoscaling_config={{min_replicas: {cluster.nodes}, max_replicas: {cluster.nodes}}}"
@@ -251,7 +251,7 @@ def test_what_cannot_be_placed_ends_at_once_with_what_is_missing(
 def test_replicas_that_cannot_be_placed_end_at_once_with_what_is_missing(
     started: Running, bases: Bases, tmp_path: Path
 ) -> None:
-    folder = save_adapter(bases("bert"), tmp_path / "adapter", ("negative", "positive"))
+    folder = make_adapter(bases("bert"), tmp_path / "adapter", ("negative", "positive"))
     words = [f"serve.adapters.demo={folder}", f"storage_path={tmp_path}", f"ray.address={started.address}"]
     for option, message in (
         ("serve.ray_actor_options={num_cpus: 2}", "finds 0 places: each must be on one node"),

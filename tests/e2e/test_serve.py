@@ -17,7 +17,7 @@ import pytest
 import yaml
 from commands import ROOT, run
 from serving import Reply, Server, serving
-from tiny import save_adapter, save_base
+from tiny import make_adapter, save_base
 
 import raylora
 from raylora.cluster.serve.keys import make
@@ -315,7 +315,7 @@ def test_what_cannot_be_put_is_refused_and_changes_nothing(
     save_base("bert", tmp_path / "other", hidden_size=16)
     foreign = adapters / "foreign"
     try:
-        save_adapter(tmp_path / "other", foreign, ("a", "b"))
+        make_adapter(tmp_path / "other", foreign, ("a", "b"))
         refused = put("x", path=str(foreign))
         assert (refused.status, "One endpoint serves one base model" in refused.text) == (422, True)
         spoilt = server.predict("Fine", "/adapters/foreign/predict")

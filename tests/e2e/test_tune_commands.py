@@ -72,9 +72,9 @@ def test_trials_of_two_workers_report_every_epoch_and_the_winner_is_refitted(
     assert len((tmp_path / "two" / "history.jsonl").read_text().splitlines()) == 4
     metrics = json.loads((tmp_path / "two" / "metrics.json").read_text())
     assert metrics["validation"]["loss"] == pytest.approx(float(rows[0]["score"]), abs=1e-4)
-    card = raylora.load(tmp_path / "two" / "adapter").card
-    assert set(card.metrics) == {"test"}, "a refitted adapter has seen the validation rows"
-    assert card.metrics["test"]["rows"] == 94
+    manifest = raylora.load(tmp_path / "two" / "adapter").manifest
+    assert set(manifest.metrics) == {"test"}, "a refitted adapter has seen the validation rows"
+    assert manifest.metrics["test"]["rows"] == 94
     forget_reports(tmp_path / "two")
     again = run(*words, timeout_s=400)
     assert again.returncode == 0, again.stdout + again.stderr

@@ -15,10 +15,12 @@ from tiny import LAYOUTS, demo_splits, save_base, tiny_job
 import raylora
 from raylora.errors import ConfigError, ModelError
 from raylora.metrics import softmax
-from raylora.model.adapter import lora_config, read_card, target_modules
-from raylora.model.base import empty_base, read_config
-from raylora.model.find import resolve
-from raylora.model.fit import build, check_fits, fit
+from raylora.model.base.find import resolve
+from raylora.model.base.load import empty_base, read_config
+from raylora.model.fit.build import build, check_fits
+from raylora.model.fit.fit import fit
+from raylora.model.lora.attach import lora_config, target_modules
+from raylora.model.lora.manifest import read_manifest
 
 Bases = Callable[[str], Path]
 
@@ -114,12 +116,12 @@ def test_three_labels_survive_saving(bases: Bases, tmp_path: Path) -> None:
     prediction = raylora.load(tmp_path / "adapter").predict(["Fine."])[0]
     assert set(prediction.scores) == {"no", "ünsure", "yes"}
     assert sum(prediction.scores.values()) == pytest.approx(1)
-    assert read_card(tmp_path / "adapter").labels == ("no", "ünsure", "yes")
+    assert read_manifest(tmp_path / "adapter").labels == ("no", "ünsure", "yes")
 
 
 def test_predictions_equal_the_trainers_own_logits(bases: Bases, tmp_path: Path) -> None:
+    from raylora.model.fit.trainer import PlanTrainer
     from raylora.model.tokens import Collator
-    from raylora.model.trainer import PlanTrainer
 
     kept: list[PlanTrainer] = []
     original = PlanTrainer.logits
@@ -173,7 +175,7 @@ def test_top_layer_adapters_leave_lower_layers_alone(bases: Bases) -> None:
 
 def test_the_tutorials_distilbert_has_its_739586_trainable_parameters(tmp_path: Path) -> None:
     """DistilBERT-base as published (66 M, 30,522 tokens), random; the tutorial's own config file."""
-    from raylora import jobfile
+    from raylora.config import file as jobfile
 
     root = Path(__file__).parents[2]
     save_base("distilbert", tmp_path / "db", vocab_size=30522, dim=768, n_layers=6, n_heads=12, hidden_dim=3072)
@@ -213,8 +215,8 @@ def test_a_broken_or_foreign_adapter_is_refused(bases: Bases, tmp_path: Path) ->
     with pytest.raises(ModelError, match=r"broken|does not load"):
         raylora.load(folder)
     (folder / "adapter_model.safetensors").write_bytes(weights)
-    card = json.loads((folder / "raylora.json").read_text())
-    (folder / "raylora.json").write_text(json.dumps(card | {"base_digest": "0" * 64}))
+    manifest = json.loads((folder / "raylora.json").read_text())
+    (folder / "raylora.json").write_text(json.dumps(manifest | {"base_digest": "0" * 64}))
     with pytest.raises(ModelError, match="was trained on"):
         raylora.load(folder)
 

@@ -16,15 +16,17 @@ from transformers import set_seed
 
 from raylora.config import Job
 from raylora.errors import ModelError
-from raylora.model import adapter
-from raylora.model.adapter import Card
 from raylora.model.bank import Bank
-from raylora.model.base import load_base, load_tokenizer, read_config
-from raylora.model.find import resolve
-from raylora.model.fit import Splits, build, fit
-from raylora.model.keeper import Record
-from raylora.model.packing import NotPackable, pack_key, packable, places
-from raylora.model.start import begin_from, local_start
+from raylora.model.base.find import resolve
+from raylora.model.base.load import load_base, load_tokenizer, read_config
+from raylora.model.fit.build import build
+from raylora.model.fit.callback import Event
+from raylora.model.fit.fit import fit
+from raylora.model.fit.splits import Splits
+from raylora.model.fit.start import begin_from, local_start
+from raylora.model.lora.manifest import Manifest
+from raylora.model.lora.save import load_adapter, save_adapter, set_trainable_state, trainable_state
+from raylora.model.packing import NotPackable, pack_key, packable, slots
 from raylora.model.tokens import Collator
 
 
@@ -48,16 +50,16 @@ ROWS = 125  # 100 to train on: 13 steps of 8 rows, 4 epochs make 52
 class Run:
     """A trial's reports, its weights after the last epoch, and those of its best."""
 
-    metrics: list[Record]
+    metrics: list[Event]
     last: Weights
     best: Weights
 
 
 def alone(job: Job, splits: Splits, **options: Any) -> Run:
-    metrics: list[Record] = []
+    metrics: list[Event] = []
     run = Run(metrics, {}, {})
 
-    def report(record: Record, folder: Path | None) -> None:
+    def report(record: Event, folder: Path | None) -> None:
         assert folder
         metrics.append(record)
         run.last, run.best = load_file(folder / "adapter_model.safetensors"), load_file(folder / "best.safetensors")
@@ -85,11 +87,11 @@ def weights(bank: Bank, name: str, folder: Path) -> tuple[Weights, Weights]:
 def follow(bank: Bank, folder: Path, runs: dict[str, Run], epochs: int = 99) -> dict[str, Run]:
     """Train until every trial has finished (or so many epochs); those that have are dropped, as a tuner does."""
     for _ in range(epochs):
-        for name, outcome in bank.run_epoch().items():
+        for name, result in bank.run_epoch().items():
             run = runs.setdefault(name, Run([], {}, {}))
-            run.metrics.append(outcome.metrics)
+            run.metrics.append(result.metrics)
             run.last, run.best = weights(bank, name, folder / name)
-            if outcome.finished:
+            if result.finished:
                 bank.drop(name)
         if not bank.names:
             break
@@ -190,7 +192,7 @@ def test_trials_above_a_frozen_prefix_share_it(bases: Bases, tmp_path: Path, kin
     jobs = {"a": job, "b": job.replace({"lora.target_modules": targets, "lora.lora_dropout": 0.1})}
     splits = demo_splits(job, bases(kind), ROWS)
     bank = bank_of(jobs, splits)
-    assert bank.train.table.prefix is not None
+    assert bank.train.table.frozen_states is not None
     runs = follow(bank, tmp_path, {})
     for name, job in jobs.items():
         agree(runs[name], alone(job, splits))
@@ -225,7 +227,7 @@ def start_of(job: Job, splits: Splits) -> Weights:
     set_seed(job.seed)
     model = build(job, resolve(job.model), splits.labels, splits.tokenizer.pad_id)
     begin_from(model, job, local_start(job, splits, model))
-    return adapter.trainable_state(model)
+    return trainable_state(model)
 
 
 def test_first_weights_and_a_given_base_are_those_of_a_trial_alone(bases: Bases) -> None:
@@ -264,7 +266,7 @@ def test_a_resumed_trial_takes_its_new_hyperparameters(bases: Bases, tmp_path: P
     splits = demo_splits(job, bases("bert"), ROWS)
     bank = bank_of({"a": job}, splits)
     follow(bank, tmp_path, {}, epochs=1)
-    records: list[Record] = []
+    records: list[Event] = []
     mutated = job.replace({"train.learning_rate": 1e-3, "train.weight_decay": 0.3, "train.logging_steps": 1})
     bank.admit("b", mutated, resume_from=tmp_path / "a")
     mine, its = bank.trials[1].state(), bank.trials[0].state()
@@ -294,9 +296,9 @@ def test_a_diverged_trial_leaves_the_others_bits_alone(bases: Bases, tmp_path: P
     splits = demo_splits(job, base, ROWS)
     calm = packed({"a": job, "b": job.replace({"lora.r": 8}), "c": job}, splits, tmp_path)
     bank = bank_of({"a": job, "b": wild.replace({"lora.r": 8}), "c": job}, splits)
-    outcomes = bank.run_epoch()
-    assert str(outcomes["b"].error).endswith("Lower `train.learning_rate` (now 1e+30).")
-    assert outcomes["b"].finished and not outcomes["a"].error
+    results = bank.run_epoch()
+    assert str(results["b"].error).endswith("Lower `train.learning_rate` (now 1e+30).")
+    assert results["b"].finished and not results["a"].error
     bank.drop("b")
     runs = follow(bank, tmp_path, {})
     for name in ("a", "c"):
@@ -331,11 +333,11 @@ def test_a_packed_trials_best_weights_make_an_ordinary_adapter(bases: Bases, tmp
     runs = follow(bank, tmp_path, {}, epochs=1)
     resolved = resolve(jobs["8"].model)
     model = build(jobs["8"], resolved, splits.labels, splits.tokenizer.pad_id).eval()
-    adapter.set_trainable_state(model, runs["8"].best)
-    card = Card(splits.labels, resolved.id, None, "", 64)
-    adapter.save(model, load_tokenizer(str(base)), resolved, card, tmp_path / "adapter")
+    set_trainable_state(model, runs["8"].best)
+    manifest = Manifest(splits.labels, resolved.id, None, "", 64)
+    save_adapter(model, load_tokenizer(str(base)), resolved, manifest, tmp_path / "adapter")
     config = read_config(resolved, splits.labels, dropout=True)
-    again = adapter.load_weights(load_base(resolved, config, 0).model, tmp_path / "adapter")
+    again = load_adapter(load_base(resolved, config, 0).model, tmp_path / "adapter")
     batch = Collator(splits.validation, splits.tokenizer)(np.arange(len(splits.validation)))
     with torch.inference_mode():
         logits = again(**batch)
@@ -346,11 +348,11 @@ def test_each_trials_losses_are_logged_as_alone(bases: Bases) -> None:
     jobs = {n: quick_job(bases("bert"), lora__r=4, train__logging_steps=n, train__num_train_epochs=2) for n in (1, 5)}
     splits = demo_splits(jobs[1], bases("bert"), ROWS)
     bank = bank_of({str(n): job for n, job in jobs.items()}, splits)
-    records: dict[str, list[Record]] = {"1": [], "5": []}
+    records: dict[str, list[Event]] = {"1": [], "5": []}
     for _ in range(2):
         bank.run_epoch(lambda name, record: records[name].append(record))
     for n, job in jobs.items():
-        own: list[Record] = []
+        own: list[Event] = []
         fit(job, resolve(job.model), splits, log=own.append)
         for mine, its in zip(records[str(n)], [r for r in own if r["kind"] not in ("model", "head")], strict=True):
             close = {k: v if isinstance(v, str) else pytest.approx(v, rel=1e-4) for k, v in its.items()}
@@ -391,7 +393,7 @@ def test_packing_is_decided_without_torch() -> None:
         "import sys, raylora.model.packing as p; from raylora.config import Job; p.pack_key(Job()); p.packable(Job());"
     )
     code += (
-        "import numpy; p.places(Job(), numpy.ones(3), False); sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
+        "import numpy; p.slots(Job(), numpy.ones(3), False); sys.exit('torch' in sys.modules or 'ray' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
@@ -435,7 +437,7 @@ def test_a_trial_that_cannot_be_packed_says_why(changes: dict[str, Any], reason:
 def test_a_packs_size_is_capped_by_tokens_per_step() -> None:
     """8 rows of 25: 200 tokens; 4096 / 200 = 20, at most 8. 8 rows of 128: 4 packs of 1024. 64 of 128: alone."""
     eight, many = (Job().replace({"train.per_device_train_batch_size": rows}) for rows in (8, 64))
-    assert places(eight, np.full(100, 25), use_gpu=False) == 8
-    assert places(eight, np.full(100, 128), use_gpu=False) == 4
-    assert places(many, np.full(100, 128), use_gpu=False) == 1
-    assert places(eight, np.full(100, 25), use_gpu=True) == 32
+    assert slots(eight, np.full(100, 25), use_gpu=False) == 8
+    assert slots(eight, np.full(100, 128), use_gpu=False) == 4
+    assert slots(many, np.full(100, 128), use_gpu=False) == 1
+    assert slots(eight, np.full(100, 25), use_gpu=True) == 32

@@ -8,8 +8,8 @@ import pytest
 
 from raylora.config import ModelSection
 from raylora.errors import ModelError
-from raylora.model import find
-from raylora.model.find import CARRIED, CarriedModel, here, pin, resolve, weights_digest
+from raylora.model.base import find
+from raylora.model.base.find import CARRIED, CarriedModel, pin_revision, resolve, resolve_on_node, weights_digest
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -55,13 +55,13 @@ def test_another_machine_finds_the_same_base_at_its_own_path_or_refuses(
 ) -> None:
     shutil.copytree(bases("bert"), tmp_path / "driver" / "base")
     monkeypatch.chdir(tmp_path / "driver")
-    pinned = pin(resolve(ModelSection(base_model="base")))
-    assert here(pinned) == pinned
+    pinned = pin_revision(resolve(ModelSection(base_model="base")))
+    assert resolve_on_node(pinned) == pinned
     shutil.move(tmp_path / "driver" / "base", tmp_path / "node" / "base")  # a hub cache of the node's own, say
     monkeypatch.chdir(tmp_path / "node")
-    assert here(pinned).path == str(tmp_path / "node" / "base")
+    assert resolve_on_node(pinned).path == str(tmp_path / "node" / "base")
     shutil.rmtree(tmp_path / "node" / "base")
     shutil.copytree(bases("roberta"), tmp_path / "node" / "base")
     find.file_sha256.cache_clear()  # another machine is another process
     with pytest.raises(ModelError, match="has other weights than where the job started"):
-        here(pinned)
+        resolve_on_node(pinned)

@@ -17,5 +17,12 @@ def test_a_change_of_a_large_table_costs_what_it_is_not_what_the_table_is(tmp_pa
 def test_all_parts_are_said(tmp_path: Path) -> None:
     lines: list[str] = []
     bench(50, 2, lines.append)
-    assert [line.split()[0] for line in lines if line[0] != " "] == ["cpu", "table", "root", "meters", "board", "board"]
+    assert [line.split()[0] for line in lines if line[0] != " "] == [
+        "cpu",
+        "table",
+        "root",
+        "meters",
+        "broker",
+        "broker",
+    ]
     assert measure_root(5, tmp_path) >= 0

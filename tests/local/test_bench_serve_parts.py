@@ -16,7 +16,7 @@ from safetensors.numpy import load_file, save_file
 from raylora.bench.adapters import file_bytes, make_adapters
 from raylora.bench.inprocess import Limit, better
 from raylora.bench.load import Answer, Load, Plan, drive, percentile, requests_of, summarize, well_formed
-from raylora.bench.serve import PARTS, Ground, contenders
+from raylora.bench.serve import PARTS, Setup, contenders
 from raylora.bench.served import free_port, running
 from raylora.bench.standing import Measured, Shape, compare, middle, report, table
 from raylora.config import Job
@@ -181,8 +181,8 @@ def test_made_adapters_differ_in_their_weights_and_share_the_rest(adapter: Path,
     original = load_file(adapter / "adapter_model.safetensors")
     assert all(w["lora_A"].dtype == np.float32 and w.keys() == original.keys() for w in weights)
     assert all(np.abs(w["lora_A"] - original["lora_A"]).max() < 1.5 for w in weights)
-    cards = [(tmp_path / "many" / name / "raylora.json").read_bytes() for name in names]
-    assert set(cards) == {(adapter / "raylora.json").read_bytes()}
+    manifests = [(tmp_path / "many" / name / "raylora.json").read_bytes() for name in names]
+    assert set(manifests) == {(adapter / "raylora.json").read_bytes()}
     assert file_bytes(tmp_path / "many", names) == (adapter / "adapter_model.safetensors").stat().st_size
 
 
@@ -259,10 +259,10 @@ def test_the_report_names_what_failed() -> None:
 
 def test_every_contender_is_there_for_its_part_alone(tmp_path: Path) -> None:
     many = {f"a{n:04d}": str(tmp_path / f"a{n:04d}") for n in range(3)}
-    ground = Ground(Job(), tmp_path, "float32", "adapter", "texts.json", many, many)
-    assert list(contenders(ground, ["floor"])) == ["floor"]
-    assert list(contenders(ground, ["mixed"])) == ["merged", "few", "many"]
-    assert not contenders(ground, ["memory"])
-    assert len(contenders(ground, PARTS)) == 11
-    batch = contenders(ground, ["batch"])["batch 16 0.05"].command(1234)
+    setup = Setup(Job(), tmp_path, "float32", "adapter", "texts.json", many, many)
+    assert list(contenders(setup, ["floor"])) == ["floor"]
+    assert list(contenders(setup, ["mixed"])) == ["merged", "few", "many"]
+    assert not contenders(setup, ["memory"])
+    assert len(contenders(setup, PARTS)) == 11
+    batch = contenders(setup, ["batch"])["batch 16 0.05"].command(1234)
     assert json.loads(batch[-1])["batch_wait_timeout_s"] == 0.05 and json.loads(batch[-1])["port"] == 1234

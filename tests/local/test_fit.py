@@ -15,26 +15,27 @@ from tiny import demo_splits, largest_difference, tiny_job
 from raylora.config import Job
 from raylora.errors import TrainingError
 from raylora.metrics import score
-from raylora.model.adapter import trainable_state
-from raylora.model.base import read_config
-from raylora.model.find import resolve
-from raylora.model.fit import Fitted, Splits, fit
-from raylora.model.keeper import Record
+from raylora.model.base.find import resolve
+from raylora.model.base.load import read_config
+from raylora.model.fit.callback import Event
+from raylora.model.fit.fit import FitResult, fit
+from raylora.model.fit.splits import Splits
+from raylora.model.fit.trainer import PlanTrainer
+from raylora.model.lora.save import trainable_state
 from raylora.model.tokens import Collator, TokenTable
-from raylora.model.trainer import PlanTrainer
 
 Bases = Callable[[str], Path]
 
 
-def run(job: Job, splits: Splits, **options: Any) -> Fitted:
+def run(job: Job, splits: Splits, **options: Any) -> FitResult:
     return fit(job, resolve(job.model), splits, **options)
 
 
-def weights(fitted: Fitted) -> dict[str, torch.Tensor]:
+def weights(fitted: FitResult) -> dict[str, torch.Tensor]:
     return trainable_state(fitted.model)
 
 
-def furthest(a: Fitted, b: Fitted) -> float:
+def furthest(a: FitResult, b: FitResult) -> float:
     return largest_difference(weights(a), weights(b))
 
 
@@ -43,7 +44,7 @@ def one_label(table: TokenTable, label: int) -> TokenTable:
 
 
 def test_accumulation_reaches_the_same_adapter_as_one_large_batch(bases: Bases) -> None:
-    records: list[Record] = []
+    records: list[Event] = []
     job = tiny_job(bases("bert"), train__logging_steps=1, train__per_device_train_batch_size=16)
     splits = demo_splits(job, bases("bert"), 94)  # 76 to train on: the last step has 12 of 16 rows
     whole = run(job, splits, log=records.append)
@@ -61,7 +62,7 @@ def test_accumulation_reaches_the_same_adapter_as_one_large_batch(bases: Bases) 
 
 def test_the_reported_training_loss_is_the_mean_over_rows(bases: Bases) -> None:
     """Learning rate next to nothing: the loss of the one step is that of the untouched model."""
-    records: list[Record] = []
+    records: list[Event] = []
     job = tiny_job(bases("bert"), train__learning_rate=1e-12, train__per_device_train_batch_size=8)
     job = job.replace({"train.gradient_accumulation_steps": 4, "train.logging_steps": 1})
     splits = demo_splits(job, bases("bert"), 36)
@@ -83,17 +84,17 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(bases: Bases, tmp_path: Path)
     job = tiny_job(bases("bert"), train__num_train_epochs=3, lora__lora_dropout=0.1)
     splits = demo_splits(job, bases("bert"), 60)
 
-    def stop_after_two(metrics: Record, folder: Path | None) -> None:
+    def stop_after_two(metrics: Event, folder: Path | None) -> None:
         assert folder
         shutil.copytree(folder, tmp_path / f"epoch{metrics['epoch']:g}")
         if metrics["epoch"] == 2:
             raise KeyboardInterrupt
 
-    whole_reports: list[Record] = []
+    whole_reports: list[Event] = []
     whole = run(job, splits, report=lambda metrics, folder: whole_reports.append(metrics))
     with pytest.raises(KeyboardInterrupt):
         run(job, splits, report=stop_after_two)
-    reports: list[Record] = []
+    reports: list[Event] = []
     resumed = run(job, splits, resume_from=tmp_path / "epoch2", report=lambda m, f: reports.append(m))
     assert reports == whole_reports[2:]
     assert resumed.epoch == whole.epoch
@@ -106,9 +107,9 @@ def test_the_best_epoch_is_kept_across_a_resume(bases: Bases, tmp_path: Path) ->
     job = tiny_job(bases("bert"), train__num_train_epochs=3, train__metric_for_best_model="loss")
     splits = demo_splits(job, bases("bert"), 60)
     splits = replace(splits, train=one_label(splits.train, 1), validation=one_label(splits.validation, 0))
-    reports: list[Record] = []
+    reports: list[Event] = []
 
-    def keep(metrics: Record, folder: Path | None) -> None:
+    def keep(metrics: Event, folder: Path | None) -> None:
         assert folder
         reports.append(metrics)
         shutil.copytree(folder, tmp_path / f"epoch{metrics['epoch']:g}")
@@ -125,7 +126,7 @@ def test_the_best_epoch_is_kept_across_a_resume(bases: Bases, tmp_path: Path) ->
 def test_early_stopping_ends_a_run_that_no_longer_improves(bases: Bases) -> None:
     job = tiny_job(bases("bert"), train__num_train_epochs=9, train__early_stopping_patience=1)
     job = job.replace({"train.learning_rate": 1e-12})
-    reports: list[Record] = []
+    reports: list[Event] = []
     fitted = run(job, demo_splits(job, bases("bert"), 40), report=lambda metrics, folder: reports.append(metrics))
     assert len(reports) == 2
     assert fitted.epoch == 1

@@ -11,15 +11,15 @@ import pyarrow.parquet
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import demo_splits, save_adapter, tiny_job
+from tiny import demo_splits, make_adapter, tiny_job
 
 import raylora
 from raylora.config import DataSection, ModelSection
+from raylora.config.file import parse_yaml
 from raylora.errors import ConfigError, DataError, ModelError
-from raylora.jobfile import parse_yaml
-from raylora.model.base import load_base, load_tokenizer, read_config
-from raylora.model.find import resolve
-from raylora.model.fit import fit
+from raylora.model.base.find import resolve
+from raylora.model.base.load import load_base, load_tokenizer, read_config
+from raylora.model.fit.fit import fit
 
 Bases = Callable[[str], Path]
 LABELS = ("a", "b")
@@ -77,7 +77,7 @@ def test_pickles_beside_a_bases_safetensors_are_not_read(bases: Bases, tmp_path:
 
 
 def test_an_adapter_of_pickles_alone_is_refused(bases: Bases, tmp_path: Path, mark: Path) -> None:
-    folder = save_adapter(bases("bert"), tmp_path / "adapter", LABELS)
+    folder = make_adapter(bases("bert"), tmp_path / "adapter", LABELS)
     (folder / "adapter_model.safetensors").unlink()
     torch.save(Trap(mark), folder / "adapter_model.bin")
     with pytest.raises(ModelError, match=r"adapter_model\.safetensors missing"):
@@ -86,7 +86,7 @@ def test_an_adapter_of_pickles_alone_is_refused(bases: Bases, tmp_path: Path, ma
 
 
 def test_an_adapter_of_another_kind_is_refused(bases: Bases, tmp_path: Path) -> None:
-    folder = save_adapter(bases("bert"), tmp_path / "adapter", LABELS)
+    folder = make_adapter(bases("bert"), tmp_path / "adapter", LABELS)
     edit_json(folder / "adapter_config.json", peft_type="XLORA", adapters={"0": "somebody/else"})
     with pytest.raises(ModelError, match="of PEFT's kind XLORA; raylora loads LORA"):
         raylora.load(folder)
@@ -151,7 +151,7 @@ def test_a_tokenizers_code_never_runs(
 
 
 def test_an_adapters_card_cannot_switch_trust_on(bases: Bases, tmp_path: Path, mark: Path) -> None:
-    folder = save_adapter(bases("bert"), tmp_path / "adapter", LABELS)
+    folder = make_adapter(bases("bert"), tmp_path / "adapter", LABELS)
     evil = copy(bases("bert"), tmp_path / "evil")
     with_code(evil, mark, "AutoConfig")
     edit_json(folder / "raylora.json", base_model=str(evil), config={"model": {"trust_remote_code": True}})
@@ -165,8 +165,8 @@ def test_a_parquet_column_of_pickled_objects_is_refused(nested: bool, tmp_path: 
     """Ray Data registers such a type with Arrow, so that reading a value would unpickle it."""
     import ray.data  # noqa: F401 - as in the tasks that read files
 
-    from raylora.cluster.data.files import read_rows
     from raylora.cluster.data.rows import Source
+    from raylora.cluster.data.sources import read_rows
 
     object_type = {"ARROW:extension:name": "ray.data.arrow_pickled_object", "ARROW:extension:metadata": ""}
     field = pa.field("text", pa.large_binary(), metadata=object_type)

@@ -12,8 +12,8 @@ from tiny import demo_splits, tiny_job
 import raylora
 from raylora.config import ModelSection
 from raylora.errors import ConfigError
-from raylora.model.find import resolve
-from raylora.model.fit import fit
+from raylora.model.base.find import resolve
+from raylora.model.fit.fit import fit
 from raylora.model.serving.base import ServedBase
 from raylora.model.tokens import Collator, encode, table_of
 

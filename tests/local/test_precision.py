@@ -12,12 +12,13 @@ from tiny import LAYOUTS, demo_splits, tiny_job
 from transformers import set_seed
 
 from raylora.config import Job, TrainSection
-from raylora.model import precision
-from raylora.model.adapter import trainable_state
-from raylora.model.base import as_tensor, base_weights, load_base, read_config
-from raylora.model.find import resolve
-from raylora.model.fit import build, fit
-from raylora.model.precision import EAGER_WIDTH, cpu_flags, eager_when_short, resolve_bf16
+from raylora.model.base import precision
+from raylora.model.base.find import resolve
+from raylora.model.base.load import as_tensor, base_weights, load_base, read_config
+from raylora.model.base.precision import EAGER_WIDTH, cpu_flags, eager_when_short, resolve_bf16
+from raylora.model.fit.build import build
+from raylora.model.fit.fit import fit
+from raylora.model.lora.save import trainable_state
 
 Bases = Callable[[str], Path]
 
@@ -143,6 +144,6 @@ def test_records_and_card_say_the_precision_of_their_scores(bases: Bases, tmp_pa
     )
     assert [r["dtype"] for r in records if r["kind"] == "evaluation"] == ["bfloat16"]
     assert reports[0]["dtype"] == "bfloat16"
-    card = json.loads((tmp_path / "adapter" / "raylora.json").read_text())
-    assert card["metrics"]["validation"]["dtype"] == "bfloat16"
-    assert card["config"]["train"]["bf16"] is True
+    manifest = json.loads((tmp_path / "adapter" / "raylora.json").read_text())
+    assert manifest["metrics"]["validation"]["dtype"] == "bfloat16"
+    assert manifest["config"]["train"]["bf16"] is True

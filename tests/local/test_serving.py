@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from tiny import LAYOUTS, save_adapter, save_base
+from tiny import LAYOUTS, make_adapter, save_base
 
 import raylora
 from raylora.config import ModelSection
@@ -50,12 +50,12 @@ def rows_of(adapters: Sequence[ServedAdapter], texts: Sequence[Text]) -> dict[st
 
 
 def mixed(base: ServedBase, adapters: Sequence[ServedAdapter], texts: Sequence[Text]) -> list[np.ndarray]:
-    """Logits of row i by adapter i, in as few batches as the lanes allow."""
-    lanes: dict[object, list[int]] = {}
+    """Logits of row i by adapter i, in as few batches as the batch_keys allow."""
+    batch_keys: dict[object, list[int]] = {}
     for i, adapter in enumerate(adapters):
-        lanes.setdefault(base.lane(adapter), []).append(i)
+        batch_keys.setdefault(base.batch_key(adapter), []).append(i)
     found: dict[int, np.ndarray] = {}
-    for own in lanes.values():
+    for own in batch_keys.values():
         chosen = [adapters[i] for i in own]
         found |= dict(zip(own, base.logits(rows_of(chosen, [texts[i] for i in own]), chosen), strict=True))
     return [found[i] for i in range(len(adapters))]
@@ -64,11 +64,11 @@ def mixed(base: ServedBase, adapters: Sequence[ServedAdapter], texts: Sequence[T
 def make_adapters(kind: str, base: Path, folder: Path) -> list[Path]:
     """Three label counts, ranks and scales, two of one layout, one of other targets."""
     return [
-        save_adapter(base, folder / "plain", LABELS[0], seed=1),
-        save_adapter(base, folder / "same", LABELS[1], seed=2),
-        save_adapter(base, folder / "high", LABELS[2], seed=3, lora__r=8, lora__use_rslora=True),
-        save_adapter(base, folder / "other", LABELS[1], seed=4, lora__target_modules=OTHER_TARGETS[kind]),
-        save_adapter(base, folder / "top", LABELS[0], seed=5, lora__layers_to_transform=[1]),
+        make_adapter(base, folder / "plain", LABELS[0], seed=1),
+        make_adapter(base, folder / "same", LABELS[1], seed=2),
+        make_adapter(base, folder / "high", LABELS[2], seed=3, lora__r=8, lora__use_rslora=True),
+        make_adapter(base, folder / "other", LABELS[1], seed=4, lora__target_modules=OTHER_TARGETS[kind]),
+        make_adapter(base, folder / "top", LABELS[0], seed=5, lora__layers_to_transform=[1]),
     ]
 
 
@@ -105,8 +105,8 @@ def test_pairs_of_texts_mix_too(bases: Bases, tmp_path: Path) -> None:
 def test_an_adapter_that_shares_no_base_is_served_by_a_model_of_its_own(
     changes: dict[str, object], bases: Bases, tmp_path: Path
 ) -> None:
-    own = save_adapter(bases("bert"), tmp_path / "own", LABELS[1], seed=6, **changes)
-    plain = save_adapter(bases("bert"), tmp_path / "plain", LABELS[0], seed=7)
+    own = make_adapter(bases("bert"), tmp_path / "own", LABELS[1], seed=6, **changes)
+    plain = make_adapter(bases("bert"), tmp_path / "plain", LABELS[0], seed=7)
     base = open_base(bases("bert"))
     adapters = [base.load(own, merged=not changes), base.load(plain)]
     assert adapters[0].whole is not None
@@ -133,14 +133,14 @@ def test_int8_is_refused_beside_bfloat16(bases: Bases) -> None:
 
 
 def test_an_adapter_takes_its_own_bytes_and_no_more(bases: Bases, tmp_path: Path) -> None:
-    folder = save_adapter(bases("bert"), tmp_path / "a", LABELS[0])
+    folder = make_adapter(bases("bert"), tmp_path / "a", LABELS[0])
     weights = sum(t.numel() * 4 for t in load_file(folder / "adapter_model.safetensors").values())
     assert open_base(bases("bert")).load(folder).size_bytes == weights
 
 
 def test_adapters_with_one_tokenizer_share_it(bases: Bases, tmp_path: Path) -> None:
     base = open_base(bases("bert"))
-    first, second = (base.load(save_adapter(bases("bert"), tmp_path / str(i), LABELS[0], seed=i)) for i in range(2))
+    first, second = (base.load(make_adapter(bases("bert"), tmp_path / str(i), LABELS[0], seed=i)) for i in range(2))
     assert first.spec is second.spec
     assert first.layout is second.layout
 
@@ -171,8 +171,8 @@ def break_head(folder: Path) -> None:
 
 
 def break_digest(folder: Path) -> None:
-    card = json.loads((folder / "raylora.json").read_text())
-    (folder / "raylora.json").write_text(json.dumps({**card, "base_digest": "0" * 64}))
+    manifest = json.loads((folder / "raylora.json").read_text())
+    (folder / "raylora.json").write_text(json.dumps({**manifest, "base_digest": "0" * 64}))
 
 
 @pytest.mark.parametrize(
@@ -188,7 +188,7 @@ def break_digest(folder: Path) -> None:
 def test_a_broken_adapter_is_refused_with_its_reason(
     spoil: Callable[[Path], None], message: str, bases: Bases, tmp_path: Path
 ) -> None:
-    folder = save_adapter(bases("bert"), tmp_path / "a", LABELS[0])
+    folder = make_adapter(bases("bert"), tmp_path / "a", LABELS[0])
     before = folder_digest(folder)
     spoil(folder)
     assert folder_digest(folder) != before
@@ -227,8 +227,8 @@ def test_concurrent_requests_of_many_adapters_get_their_own_answers(
 
 
 def test_a_broken_adapter_fails_only_its_own_requests(engine: Engine, bases: Bases, tmp_path: Path) -> None:
-    good = engine.base.load(save_adapter(bases("bert"), tmp_path / "good", LABELS[0], seed=1))
-    bad = engine.base.load(save_adapter(bases("bert"), tmp_path / "bad", LABELS[0], seed=2))
+    good = engine.base.load(make_adapter(bases("bert"), tmp_path / "good", LABELS[0], seed=1))
+    bad = engine.base.load(make_adapter(bases("bert"), tmp_path / "bad", LABELS[0], seed=2))
     object.__setattr__(bad, "heads", {path: torch.nn.Linear(7, 2) for path in bad.heads})
 
     async def both() -> list[object]:
@@ -241,7 +241,7 @@ def test_a_broken_adapter_fails_only_its_own_requests(engine: Engine, bases: Bas
 
 
 def test_more_than_may_wait_is_refused_and_leaves_nothing(engine: Engine, bases: Bases, tmp_path: Path) -> None:
-    adapter = engine.base.load(save_adapter(bases("bert"), tmp_path / "a", LABELS[0]))
+    adapter = engine.base.load(make_adapter(bases("bert"), tmp_path / "a", LABELS[0]))
     encoded = encode(TEXTS, adapter.spec)
 
     async def flood() -> list[object]:
@@ -255,7 +255,7 @@ def test_more_than_may_wait_is_refused_and_leaves_nothing(engine: Engine, bases:
 
 
 def test_a_caller_that_leaves_takes_its_waiting_rows_along(engine: Engine, bases: Bases, tmp_path: Path) -> None:
-    adapter = engine.base.load(save_adapter(bases("bert"), tmp_path / "a", LABELS[0]))
+    adapter = engine.base.load(make_adapter(bases("bert"), tmp_path / "a", LABELS[0]))
     batches: list[Batch] = []
     engine.observe = batches.append
 

@@ -14,14 +14,16 @@ from transformers import AutoModelForSequenceClassification, set_seed
 
 from raylora.config import Job
 from raylora.errors import ModelError
-from raylora.model import adapter
 from raylora.model.bank import Bank
+from raylora.model.base.find import resolve
 from raylora.model.batches import sorted_batches
-from raylora.model.find import resolve
-from raylora.model.fit import Splits, Worker, build, fit, use_prefix
-from raylora.model.head import Features, features, join, last_linear
-from raylora.model.keeper import Record
-from raylora.model.start import HEAD_SCALE, NO_LAYER, begin_from, local_start, make_start
+from raylora.model.fit.build import build
+from raylora.model.fit.callback import Event
+from raylora.model.fit.fit import fit, use_frozen_states
+from raylora.model.fit.head import Features, features, join, last_linear
+from raylora.model.fit.splits import Splits, Worker
+from raylora.model.fit.start import HEAD_SCALE, NO_LAYER, begin_from, local_start, make_start
+from raylora.model.lora.save import trainable_state
 from raylora.model.tokens import Collator
 from raylora.probe import fit_probe
 
@@ -81,8 +83,8 @@ def test_features_start_from_the_frozen_prefix_where_there_is_one(bases: Bases, 
     job = tiny_job(bases("bert"), lora__target_modules=["query", "value"], lora__layers_to_transform=[1])
     splits = demo_splits(job, bases("bert"), 40)
     model = new_model(job, splits)
-    above = use_prefix(job, model, splits, Worker(), tmp_path)
-    assert above.train.prefix is not None
+    above = use_frozen_states(job, model, splits, Worker(), tmp_path)
+    assert above.train.frozen_states is not None
     found, whole = features_of(model, above, "train"), features_of(new_model(job, splits), splits, "train")
     assert np.allclose(found.head, whole.head, atol=1e-5)
     assert np.allclose(found.mean, whole.mean, atol=1e-5)
@@ -97,7 +99,7 @@ def test_every_trial_of_a_bank_starts_where_it_would_alone(bases: Bases) -> None
         bank.admit(name, job)
         model = new_model(job, splits)
         begin_from(model, job, local_start(job, splits, model))
-        assert largest_difference(bank.trials[-1].state(), adapter.trainable_state(model)) < 1e-6
+        assert largest_difference(bank.trials[-1].state(), trainable_state(model)) < 1e-6
     heads = [head_of(trial.state()) for trial in bank.trials]
     assert torch.equal(heads[0], heads[1])
     assert not torch.equal(heads[0], heads[2])
@@ -112,7 +114,7 @@ def test_a_bank_with_its_base_in_bf16_starts_as_a_fit_does(kind: str, bases: Bas
     bank.admit("a", job)
     model = new_model(job, splits)
     begin_from(model, job, local_start(job, splits, model))
-    assert largest_difference(bank.trials[0].state(), adapter.trainable_state(model)) < 1e-6
+    assert largest_difference(bank.trials[0].state(), trainable_state(model)) < 1e-6
 
 
 def test_a_start_that_was_made_beforehand_is_taken_as_it_is(bases: Bases) -> None:
@@ -150,7 +152,7 @@ def test_other_workers_than_the_first_only_help_with_the_forwards(bases: Bases) 
 def test_a_fit_says_its_floor_before_training_and_how_it_stands_to_it(bases: Bases) -> None:
     job = tiny_job(bases("bert"), train__floor=True)
     splits = demo_splits(job, bases("bert"), 120)
-    log: list[Record] = []
+    log: list[Event] = []
     fitted = fit(job, resolve(job.model), replace(splits, test=splits.validation), log=log.append)
     kinds = [record["kind"] for record in log]
     assert kinds.index("floor") < kinds.index("evaluation")
@@ -169,7 +171,7 @@ def test_a_base_of_foreign_code_starts_at_random_and_says_so_above_its_floor(
 ) -> None:
     job = tiny_job(bases("bert"), train__floor=True)
     monkeypatch.setattr("transformers.BertForSequenceClassification.__module__", "somebody.elses")
-    log: list[Record] = []
+    log: list[Event] = []
     fitted = fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), log=log.append)
     assert fitted.floor is not None, "it needs no head"
     (head,) = (record for record in log if record["kind"] == "head")
@@ -194,7 +196,7 @@ def test_a_head_that_the_base_brings_is_trained_on_and_stays_out_of_all_linear(
             assert torch.equal(parameter, before[name.replace(".modules_to_save.default", "")]), name
     inside = f"{plain.base_model_prefix}."
     assert all(n.startswith(inside) for n, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer))
-    log: list[Record] = []
+    log: list[Event] = []
     assert fit(job, resolve(job.model), splits, log=log.append).floor is not None
     assert [record["init"] for record in log if record["kind"] == "head"] == ["base"]
 
@@ -210,7 +212,7 @@ def test_a_head_of_the_bases_own_for_other_labels_is_refused_in_words(bases: Bas
 
 def test_no_floor_is_made_where_none_is_wanted(bases: Bases) -> None:
     job = tiny_job(bases("bert"), train__head_init="random")
-    log: list[Record] = []
+    log: list[Event] = []
     fitted = fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), log=log.append)
     assert fitted.floor is None
     assert not {"head", "floor"} & {record["kind"] for record in log}
@@ -220,13 +222,13 @@ def test_an_interrupted_fit_keeps_its_floor(bases: Bases, tmp_path: Path) -> Non
     job = tiny_job(bases("bert"), train__floor=True, train__num_train_epochs=2)
     splits = demo_splits(job, bases("bert"), 60)
 
-    def keep(metrics: Record, folder: Path | None) -> None:
+    def keep(metrics: Event, folder: Path | None) -> None:
         if metrics["epoch"] == 1:
             shutil.copytree(folder, tmp_path / "first")
 
     whole = fit(job, resolve(job.model), splits, report=keep)
-    log: list[Record] = []
+    log: list[Event] = []
     again = fit(job, resolve(job.model), splits, resume_from=tmp_path / "first", log=log.append)
     assert again.floor == whole.floor
     assert "head" not in [record["kind"] for record in log], "the head is among the checkpoint's weights"
-    assert largest_difference(adapter.trainable_state(again.model), adapter.trainable_state(whole.model)) == 0
+    assert largest_difference(trainable_state(again.model), trainable_state(whole.model)) == 0

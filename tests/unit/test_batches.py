@@ -57,7 +57,7 @@ def test_no_worker_takes_more_rows_at_once_than_it_can(rows: int, step: int, mic
 
 def test_weights_are_one_where_rows_divide_evenly() -> None:
     for rank in (0, 1):
-        plan = BatchPlan(np.full(32, 9), seed=0, step_rows=8, micro_rows=2, rank=rank, world_size=2)
+        plan = BatchPlan(np.full(32, 9), seed=0, global_batch_size=8, micro_batch_size=2, rank=rank, world_size=2)
         assert (plan.steps, plan.accumulation_steps) == (4, 2)
         assert [batch.weight for batch in plan.epoch(0)] == [1.0] * 8
 

@@ -10,7 +10,7 @@ import yaml
 from jsonschema import ValidationError
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-from raylora import jobfile
+from raylora.config import file as jobfile
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = [ROOT / "cluster.yaml", *sorted((ROOT / "jobs" / "clusters").glob("*.yaml"))]

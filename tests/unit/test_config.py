@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from raylora import errors
 from raylora.config import Job, LoraSection, keys, parse
+from raylora.config.renamed import RenamedKeyWarning
 from raylora.errors import ConfigError
 
 PACKAGE = Path(errors.__file__).parent
@@ -186,3 +187,13 @@ def test_every_error_survives_pickling_whole(error: type[Exception]) -> None:
 def test_a_job_survives_pickling() -> None:
     job = Job().replace({"lora.r": 3, "data.labels": ["no", "yes"]})
     assert pickle.loads(pickle.dumps(job)) == job
+
+
+def test_a_renamed_key_works_with_a_warning() -> None:
+    with pytest.warns(RenamedKeyWarning, match=r"`train.prefix_cache_bytes` is `train.frozen_states_cache_bytes` now"):
+        assert Job().replace({"train.prefix_cache_bytes": 7}).train.frozen_states_cache_bytes == 7
+    with pytest.warns(RenamedKeyWarning):
+        assert parse({"train": {"prefix_cache_bytes": 7}}).train.frozen_states_cache_bytes == 7
+    both = {"prefix_cache_bytes": 7, "frozen_states_cache_bytes": 8}
+    with pytest.raises(ConfigError, match=r"train\.prefix_cache_bytes: unknown key"):
+        parse({"train": both})

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from raylora.cluster.gauges import METRICS
+from raylora.cluster.events.metrics import METRICS
 from raylora.cluster.serve.meters import Meters
 
 FILE = Path(__file__).resolve().parents[2] / "jobs" / "grafana" / "raylora.json"

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raylora.cluster.data.files import decide_format, list_sources, read_rows
 from raylora.cluster.data.rows import Row, Source
+from raylora.cluster.data.sources import decide_format, list_sources, read_rows
 from raylora.config import DataSection
 from raylora.errors import DataError
 
@@ -36,7 +36,7 @@ def read_path(path: str | Path, **data: Any) -> list[Row]:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Rows of a file of this name and content."""
+    """SplitRows of a file of this name and content."""
 
     def rows(name: str, content: str | bytes, **data: Any) -> list[Row]:
         path = tmp_path / name
@@ -320,7 +320,7 @@ def test_the_configured_format_beats_the_ending(read: Read) -> None:
 
 def test_no_train_file_is_the_bundled_demo() -> None:
     (source,) = list_sources(DataSection())
-    assert (source.name, source.side, source.format) == ("reviews.jsonl", "train", "jsonl")
+    assert (source.name, source.split, source.format) == ("reviews.jsonl", "train", "jsonl")
     assert {row.label for row in read_rows(source, DataSection())} == {"negative", "positive"}
 
 
@@ -350,10 +350,10 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> Non
 
 
 def test_every_split_keeps_its_side(tmp_path: Path) -> None:
-    paths = {side: str(tmp_path / f"{side}.csv") for side in ("train", "validation", "test")}
+    paths = {split: str(tmp_path / f"{split}.csv") for split in ("train", "validation", "test")}
     for path in paths.values():
         Path(path).write_text("text,label\na,x\n", encoding="utf-8")
-    found = [(source.side, source.path) for source in list_sources(DataSection(**paths))]
+    found = [(source.split, source.path) for source in list_sources(DataSection(**paths))]
     assert found == list(paths.items())
 
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raylora import jobfile
 from raylora.cluster.data.guess import guess_label, guess_text, read_columns, write_config
+from raylora.config import file as jobfile
 from raylora.errors import ConfigError, DataError
 
 ROWS = [{"id": i, "Review": f"a rather long text number {i}", "Sentiment": ("bad", "good")[i % 2]} for i in range(8)]

@@ -13,8 +13,8 @@ import yaml
 from kuberay import faults
 from ray.serve.schema import ServeDeploySchema
 
-from raylora import jobfile
 from raylora.cluster.serve.endpoint import serve_config
+from raylora.config import file as jobfile
 from raylora.config import parse
 
 ROOT = Path(__file__).resolve().parents[2]

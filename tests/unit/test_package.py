@@ -60,7 +60,7 @@ def test_no_secret_and_no_ballast_leaves_and_the_jobs_do(gitignore: bool, projec
     assert {
         "jobs/train.py",
         "jobs/sst2.yaml",
-        "raylora/cli.py",
+        "raylora/cli/main.py",
         "raylora/demo/reviews.jsonl",
         "pyproject.toml",
     } <= names

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 
-from raylora import jobfile
-from raylora.cli import main
-from raylora.cluster import runs
-from raylora.cluster.runlines import ago, commands, words
-from raylora.cluster.runs import list_runs, show_run
+from raylora.cli.main import main
+from raylora.cli.runs import ago, commands, words
 from raylora.cluster.serve.table import Table
-from raylora.cluster.storage import FINISHED, RunFolder
+from raylora.cluster.storage import listing as runs
+from raylora.cluster.storage.listing import list_runs, show_run
+from raylora.cluster.storage.run_folder import FINISHED, RunFolder
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.metrics import Scores
 
 SCORES = Scores(accuracy=0.75, f1=0.7, loss=0.5, rows=18).as_dict()

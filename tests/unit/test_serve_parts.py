@@ -6,24 +6,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from raylora.cluster.address import inside, parent
-from raylora.cluster.connect import Cluster
 from raylora.cluster.serve import keys, table
+from raylora.cluster.serve.adapter_folders import adapter_inside, check_inside, find
 from raylora.cluster.serve.endpoint import host_warning
-from raylora.cluster.serve.folders import adapter_inside, check_inside, find
-from raylora.cluster.serve.guard import role_of
 from raylora.cluster.serve.meters import TOLD_APART, Meters, together
+from raylora.cluster.serve.middleware import role_of
 from raylora.cluster.serve.scaling import replicas_for
 from raylora.cluster.serve.service import check_inputs
 from raylora.cluster.serve.table import Table
+from raylora.cluster.session import Cluster
+from raylora.cluster.storage.address import inside, parent
 from raylora.errors import ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
 from raylora.model.serving.cost import Cost, fit_cost, least_seconds
 from raylora.model.serving.queue import Waiting, cheapest, choose
-from raylora.model.tasks import best_first, scores
+from raylora.tasks import best_first, scores
 
 
-def waiting(*tokens: int, lanes: str = "") -> list[Waiting]:
-    return [Waiting(n, lane) for n, lane in zip(tokens, lanes or "a" * len(tokens), strict=True)]
+def waiting(*tokens: int, batch_keys: str = "") -> list[Waiting]:
+    return [Waiting(n, batch_key) for n, batch_key in zip(tokens, batch_keys or "a" * len(tokens), strict=True)]
 
 
 def test_all_that_waits_runs_together_where_that_is_cheapest() -> None:
@@ -61,7 +61,7 @@ def test_a_row_longer_than_the_budget_runs_alone() -> None:
 
 
 def test_lanes_are_not_mixed() -> None:
-    assert sorted(choose(waiting(4, 4, 4, 4, lanes="abab"), 100, costs=[Cost(10, 1)])) == [0, 2]
+    assert sorted(choose(waiting(4, 4, 4, 4, batch_keys="abab"), 100, costs=[Cost(10, 1)])) == [0, 2]
 
 
 def test_every_row_runs_in_the_end() -> None:

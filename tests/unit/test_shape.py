@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from raylora import config, jobfile
+from raylora import config
+from raylora.config import file as jobfile
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("ray", "torch", "transformers", "peft")
@@ -40,11 +41,11 @@ def test_words_load_no_heavy_library(module: str) -> None:
 
 
 def test_reading_files_loads_no_heavy_library() -> None:
-    assert loaded_by("raylora.cluster.data.files") == set()
+    assert loaded_by("raylora.cluster.data.sources") == set()
 
 
 def test_telling_runs_loads_no_heavy_library() -> None:
-    assert loaded_by("raylora.cluster.runlines") == set()
+    assert loaded_by("raylora.cli.runs") == set()
 
 
 def test_tokens_load_no_torch() -> None:
@@ -62,7 +63,7 @@ def test_the_rings_import_one_way_only() -> None:
 
 def test_only_connect_and_the_command_line_read_the_environment() -> None:
     files = {p.relative_to(ROOT).as_posix() for p in (ROOT / "raylora").rglob("*.py") if _reads_environment(p)}
-    assert files == {"raylora/cluster/connect.py", "raylora/cli.py"}
+    assert files == {"raylora/cluster/session.py", "raylora/cli/main.py"}
 
 
 def _reads_environment(path: Path) -> bool:
@@ -90,14 +91,14 @@ def test_a_dry_run_prints_the_config_and_loads_no_heavy_library() -> None:
     result = run("-X", "importtime", "jobs/train.py", "lora.r=16", "--dry-run")
     assert result.returncode == 0
     assert "  r: 16\n" in result.stdout
-    assert "raylora.jobfile" in result.stderr
+    assert "raylora.config.file" in result.stderr
     assert not re.search(rf"\| +({'|'.join(HEAVY)})$", result.stderr, re.MULTILINE)
 
 
-def test_the_readme_shows_the_config_as_it_is() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = readme.split("<!-- config -->\n")[1].split("\n<!-- /config -->")[0]
-    assert shown == jobfile.table(), "paste the output of `raylora schema --markdown`"
+def test_the_docs_show_the_config_as_it_is() -> None:
+    page = (ROOT / "docs" / "config.md").read_text(encoding="utf-8")
+    shown = page.split("<!-- config -->\n")[1].split("\n<!-- /config -->")[0]
+    assert shown == jobfile.table(), "paste the output of `raylora schema --markdown` into docs/config.md"
 
 
 def test_every_key_says_what_it_means() -> None:
@@ -108,3 +109,22 @@ def test_every_key_says_what_it_means() -> None:
 def test_the_readme_gives_each_command_as_one_line(name: str) -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert len(re.findall(rf"<!-- {name} -->\n```sh\n(.+)\n```\n", readme)) == 1
+
+
+def test_the_readme_is_a_front_door() -> None:
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", ["README.md", *(f"docs/{p.name}" for p in sorted((ROOT / "docs").glob("*.md")))])
+def test_links_between_the_pages_lead_somewhere(page: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+        path, _, heading = target.partition("#")
+        file = (ROOT / page).parent / path if path else ROOT / page
+        assert file.is_file(), f"{page}: {target}"
+        assert not heading or heading in _anchors(file), f"{page}: {target}"
+
+
+def _anchors(page: Path) -> list[str]:
+    """What GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]

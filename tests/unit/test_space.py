@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from raylora.config import Job
+from raylora.config.space import Domain, draw_samples, from_plain, parse_space, to_plain, trial_job
 from raylora.errors import ConfigError
-from raylora.space import Domain, draw_samples, from_plain, parse_space, to_plain, trial_job
 
 
 def job(space: dict[str, Any], **tune: Any) -> Job:

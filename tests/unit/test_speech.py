@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from raylora.cli import main
-from raylora.speech import Voice
+from raylora.cli.console import Voice
+from raylora.cli.main import main
 
 
 def said(capsys: pytest.CaptureFixture[str], line: str) -> dict[str, Any]:

@@ -7,39 +7,39 @@ from raylora.cluster.data.split import Division, divide, sample, text_hash
 from raylora.errors import DataError
 
 
-def sides(hashes: list[int], ids: list[int], fraction: float = 0.2, labels: int = 2) -> Division:
+def splits(hashes: list[int], ids: list[int], fraction: float = 0.2, labels: int = 2) -> Division:
     names = ["a", "b", "c"][:labels]
     return divide(np.array(hashes, dtype=np.uint64), np.array(ids), names, fraction)
 
 
 def test_each_label_gives_its_share_the_lowest_hashes_first() -> None:
     hashes = [*range(100, 110), *range(50, 55)]  # ten rows of a, five of b
-    parts = sides(hashes, [0] * 10 + [1] * 5)
+    parts = splits(hashes, [0] * 10 + [1] * 5)
     assert [hashes[i] for i in parts.validation] == [50, 100, 101]  # 2 of 10, 1 of 5
     assert [hashes[i] for i in parts.train] == [51, 52, 53, 54, *range(102, 110)]
 
 
 @pytest.mark.parametrize(("rows", "fraction", "expected"), [(10, 0.25, 3), (10, 0.24, 2), (4, 0.1, 1), (7, 0.5, 4)])
 def test_a_share_is_rounded_to_the_nearest_row_and_is_at_least_one(rows: int, fraction: float, expected: int) -> None:
-    parts = sides(list(range(2 * rows)), [0] * rows + [1] * rows, fraction)
+    parts = splits(list(range(2 * rows)), [0] * rows + [1] * rows, fraction)
     assert len(parts.validation) == 2 * expected
 
 
 def test_validation_never_takes_every_text_of_a_label() -> None:
-    parts = sides([1, 2, 3, 4], [0, 0, 1, 1], fraction=0.9)
+    parts = splits([1, 2, 3, 4], [0, 0, 1, 1], fraction=0.9)
     assert sorted(parts.validation) == [0, 2]
 
 
 def test_equal_texts_never_straddle_and_count_as_rows() -> None:
     hashes = [1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 20, 21, 22, 23, 24]
-    parts = sides(hashes, [0] * 10 + [1] * 5)
+    parts = splits(hashes, [0] * 10 + [1] * 5)
     # a's first text alone is 3 of 10 rows, more than a fifth, but one text it must be
     assert sorted(parts.validation) == [0, 1, 2, 10]
 
 
 def test_equal_texts_with_conflicting_labels_stay_on_one_side() -> None:
     hashes = [5, 5, 1, 2, 3, 6, 7, 8, 9]
-    parts = sides(hashes, [1, 0, 0, 0, 0, 1, 1, 1, 1], fraction=0.4)
+    parts = splits(hashes, [1, 0, 0, 0, 0, 1, 1, 1, 1], fraction=0.4)
     of_validation, of_train = {hashes[i] for i in parts.validation}, {hashes[i] for i in parts.train}
     assert not of_validation & of_train
     # 5 belongs to a, the lower label: rows 1, 2, 3, 5, 5; two of them validate. b: 6, 7, 8, 9, two of them
@@ -49,7 +49,7 @@ def test_equal_texts_with_conflicting_labels_stay_on_one_side() -> None:
 def test_every_row_is_on_exactly_one_side() -> None:
     random = np.random.default_rng(0)
     hashes, ids = random.integers(0, 300, 1000), random.integers(0, 3, 1000)
-    parts = sides(hashes.tolist(), ids.tolist(), labels=3)
+    parts = splits(hashes.tolist(), ids.tolist(), labels=3)
     assert sorted([*parts.train, *parts.validation]) == list(range(1000))
     assert not set(hashes[parts.train]) & set(hashes[parts.validation])
 
@@ -59,8 +59,8 @@ def test_the_split_does_not_depend_on_row_order() -> None:
     hashes, ids = random.integers(0, 500, 400).astype(np.uint64), random.integers(0, 2, 400)
     shuffled = random.permutation(400)
     straight, mixed = divide(hashes, ids, ["a", "b"], 0.3), divide(hashes[shuffled], ids[shuffled], ["a", "b"], 0.3)
-    for side in ("train", "validation"):
-        one, other = getattr(straight, side), shuffled[getattr(mixed, side)]
+    for split in ("train", "validation"):
+        one, other = getattr(straight, split), shuffled[getattr(mixed, split)]
         assert np.array_equal(hashes[one], hashes[other])
         assert np.array_equal(ids[one], ids[other])
 
@@ -70,7 +70,7 @@ def test_the_split_depends_on_the_seed_alone() -> None:
 
     def validation(seed: int) -> set[int]:
         hashes = [text_hash(text, None, seed) for text in texts]
-        return set(sides(hashes, [0, 1] * 50).validation.tolist())
+        return set(splits(hashes, [0, 1] * 50).validation.tolist())
 
     assert validation(1) == validation(1)
     assert validation(1) != validation(2)
@@ -97,11 +97,11 @@ def test_a_hash_never_changes_so_that_old_runs_split_alike() -> None:
 
 def test_a_label_of_one_text_cannot_be_split() -> None:
     with pytest.raises(DataError, match=r"label 'b' has 1 row; a split needs two different texts of each label"):
-        sides([1, 2, 3, 4], [0, 0, 0, 1])
+        splits([1, 2, 3, 4], [0, 0, 0, 1])
     with pytest.raises(DataError, match=r"label 'b' has 3 rows that all hold the same text"):
-        sides([1, 2, 3, 7, 7, 7], [0, 0, 0, 1, 1, 1])
+        splits([1, 2, 3, 7, 7, 7], [0, 0, 0, 1, 1, 1])
     with pytest.raises(DataError, match=r"label 'c' has 0 rows"):
-        sides([1, 2, 3, 4], [0, 0, 1, 1], labels=3)
+        splits([1, 2, 3, 4], [0, 0, 1, 1], labels=3)
 
 
 def test_a_sample_keeps_the_labels_shares() -> None:

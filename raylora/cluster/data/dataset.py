@@ -1,4 +1,4 @@
-"""The dataset of a run: token blocks in the object store, its labels, and which rows each side holds."""
+"""The dataset of a run: token blocks in the object store, its labels, and which rows each split holds."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ import pyarrow as pa
 import ray
 from ray import ObjectRef
 
-from raylora.cluster.data.rows import Side, Source
+from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.split import canonical_order, divide, sample
 from raylora.config import DataSection
 from raylora.errors import DataError
-from raylora.model.fit import Splits
-from raylora.model.start import Start
+from raylora.model.fit.splits import Splits
+from raylora.model.fit.start import Start
 from raylora.model.tokens import TokenizerSpec, TokenTable
 
 SHOWN_FAULTS = 5
 
 
 @dataclass(frozen=True)
-class Rows:
+class SplitRows:
     """Some rows of all blocks laid end to end, with what the driver knows of them."""
 
     rows: np.ndarray
@@ -31,29 +31,31 @@ class Rows:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Token blocks in the object store, and which of their rows each side holds.
+    """Token blocks in the object store, and which of their rows each split holds.
 
     Every worker reads any row it needs: the blocks are shared memory on its node, so that the batches of a run can be
-    the same for any number of workers. `prefix` holds, per block, the states that enter layer `prefix_depth`; `start`
-    is that of all trials of a sweep.
+    the same for any number of workers. `frozen_states` holds, per block, the states that enter layer `frozen_depth`;
+    `start` is that of all trials of a sweep.
     """
 
     blocks: list[ObjectRef]
-    sides: dict[Side, Rows]
+    splits: dict[Split, SplitRows]
     labels: tuple[str, ...]
     tokenizer: TokenizerSpec
     facts: dict[str, Any]
     bad_rows: list[dict[str, str]]
     warnings: list[str]
-    prefix: list[ObjectRef] | None = None
-    prefix_depth: int = 0
+    frozen_states: list[ObjectRef] | None = None
+    frozen_depth: int = 0
     start: Start | None = None
 
     def load(self) -> Splits:
         """The splits as token tables over the blocks, without copying them; called in each worker."""
         chunks = ray.get(self.blocks)
-        prefix = ray.get(self.prefix) if self.prefix else None
-        tables = {side: TokenTable(chunks, r.rows, r.label_ids, r.lengths, prefix) for side, r in self.sides.items()}
+        frozen_states = ray.get(self.frozen_states) if self.frozen_states else None
+        tables = {
+            split: TokenTable(chunks, r.rows, r.label_ids, r.lengths, frozen_states) for split, r in self.splits.items()
+        }
         train, validation, test = tables["train"], tables["validation"], tables.get("test")
         return Splits(train, validation, test, self.labels, self.tokenizer, self.facts, self.start)
 
@@ -66,7 +68,7 @@ def assemble(
     blocks: list[ObjectRef],
     outline: pa.Table,
 ) -> Dataset:
-    """Decide labels and sides from the outline of all rows."""
+    """Decide labels and splits from the outline of all rows."""
     bad = outline.filter(outline["fault"].is_valid()).sort_by([("source", "ascending"), ("place", "ascending")])
     bad_rows = [{"place": sources[r["source"]].place(r["place"]), "reason": r["fault"]} for r in bad.to_pylist()]
     if bad_rows and data.on_bad_row == "error":
@@ -75,24 +77,24 @@ def assemble(
     good = outline["fault"].is_null().to_numpy(zero_copy_only=False)
     names = _Names.of(outline["label"])
     hashes = outline["hash"].to_numpy()
-    side_of_source = np.array([("train", "validation", "test").index(s.side) for s in sources])
-    side_of_row = side_of_source[outline["source"].to_numpy()]
-    members: dict[Side, np.ndarray] = {
-        side: np.flatnonzero(good & (side_of_row == i)) for i, side in enumerate(("train", "validation", "test"))
+    split_of_source = np.array([("train", "validation", "test").index(s.split) for s in sources])
+    split_of_row = split_of_source[outline["source"].to_numpy()]
+    members: dict[Split, np.ndarray] = {
+        split: np.flatnonzero(good & (split_of_row == i)) for i, split in enumerate(("train", "validation", "test"))
     }
 
     labels = _labels(data, names, members["train"])
     ids = _label_ids(names, labels, members, sources, outline)
-    sides = _sides(data, seed, members, hashes, ids, labels)
+    splits = _splits(data, seed, members, hashes, ids, labels)
     lengths = outline["length"].to_numpy()
     return Dataset(
         blocks=blocks,
-        sides={side: Rows(rows, ids[rows], lengths[rows]) for side, rows in sides.items()},
+        splits={split: SplitRows(rows, ids[rows], lengths[rows]) for split, rows in splits.items()},
         labels=labels,
         tokenizer=tokenizer,
-        facts=_facts(data, sources, sides, hashes, ids, labels),
+        facts=_facts(data, sources, splits, hashes, ids, labels),
         bad_rows=bad_rows,
-        warnings=_warnings(sides, hashes, ids, labels, lengths, data.max_length),
+        warnings=_warnings(splits, hashes, ids, labels, lengths, data.max_length),
     )
 
 
@@ -151,7 +153,7 @@ def _labels(data: DataSection, names: _Names, train: np.ndarray) -> tuple[str, .
 def _label_ids(
     names: _Names,
     labels: tuple[str, ...],
-    members: dict[Side, np.ndarray],
+    members: dict[Split, np.ndarray],
     sources: list[Source],
     outline: pa.Table,
 ) -> np.ndarray:
@@ -162,69 +164,69 @@ def _label_ids(
     """
     index = {label: i for i, label in enumerate(labels)}
     ids = np.array([index.get(name, -1) for name in names.known], dtype=np.int64)[names.codes]
-    for side, rows in members.items():
+    for split, rows in members.items():
         unseen = rows[ids[rows] < 0]
         if len(unseen):
             at = int(unseen[0])
             place = sources[outline["source"][at].as_py()].place(outline["place"][at].as_py())
             wrong = ", ".join(f"'{name}'" for name in sorted(names.among(unseen))[:5])
             raise DataError(
-                f"{side} holds labels that train never saw: {wrong} ({len(unseen)} rows, the first at {place}). "
+                f"{split} holds labels that train never saw: {wrong} ({len(unseen)} rows, the first at {place}). "
                 f"Labels of train: {', '.join(labels[:20])}. Mend the rows, or name all labels in `data.labels`."
             )
     return ids
 
 
-def _sides(
+def _splits(
     data: DataSection,
     seed: int,
-    members: dict[Side, np.ndarray],
+    members: dict[Split, np.ndarray],
     hashes: np.ndarray,
     ids: np.ndarray,
     labels: tuple[str, ...],
-) -> dict[Side, np.ndarray]:
-    """Row indices per side, in the order of the rows' hashes: the same for any block order."""
+) -> dict[Split, np.ndarray]:
+    """Row indices per split, in the order of the rows' hashes: the same for any block order."""
 
     def ordered(rows: np.ndarray) -> np.ndarray:
         return rows[canonical_order(hashes[rows], ids[rows])]
 
-    sides: dict[Side, np.ndarray] = {}
+    splits: dict[Split, np.ndarray] = {}
     rows = members["train"]
     if data.max_samples:
         rows = sample(ordered(rows), ids, data.max_samples)
     if data.validation is None:
         parts = divide(hashes[rows], ids[rows], list(labels), data.validation_fraction)
-        sides["train"], sides["validation"] = rows[parts.train], rows[parts.validation]
+        splits["train"], splits["validation"] = rows[parts.train], rows[parts.validation]
     else:
-        sides["train"], sides["validation"] = ordered(rows), ordered(members["validation"])
+        splits["train"], splits["validation"] = ordered(rows), ordered(members["validation"])
     if data.test is not None:
-        sides["test"] = ordered(members["test"])
-    for side, found in sides.items():
+        splits["test"] = ordered(members["test"])
+    for split, found in splits.items():
         if not len(found):
-            raise DataError(f"no usable row is left in `data.{side}`.")
-    return sides
+            raise DataError(f"no usable row is left in `data.{split}`.")
+    return splits
 
 
 def _facts(
     data: DataSection,
     sources: list[Source],
-    sides: dict[Side, np.ndarray],
+    splits: dict[Split, np.ndarray],
     hashes: np.ndarray,
     ids: np.ndarray,
     labels: tuple[str, ...],
 ) -> dict[str, Any]:
     fingerprint = hashlib.sha256()
-    for rows in sides.values():
+    for rows in splits.values():
         fingerprint.update(hashes[rows].tobytes() + ids[rows].tobytes())
     counts = {
-        side: dict(zip(labels, np.bincount(ids[rows], minlength=len(labels)).tolist(), strict=True))
-        for side, rows in sides.items()
+        split: dict(zip(labels, np.bincount(ids[rows], minlength=len(labels)).tolist(), strict=True))
+        for split, rows in splits.items()
     }
     return {"files": [s.name for s in sources], "rows": counts, "fingerprint": fingerprint.hexdigest()}
 
 
 def _warnings(
-    sides: dict[Side, np.ndarray],
+    splits: dict[Split, np.ndarray],
     hashes: np.ndarray,
     ids: np.ndarray,
     labels: tuple[str, ...],
@@ -232,12 +234,12 @@ def _warnings(
     max_length: int,
 ) -> list[str]:
     found: list[str] = []
-    train = sides["train"]
-    for side, rows in sides.items():
-        leaked = int(np.isin(hashes[rows], hashes[train]).sum()) if side != "train" else 0
+    train = splits["train"]
+    for split, rows in splits.items():
+        leaked = int(np.isin(hashes[rows], hashes[train]).sum()) if split != "train" else 0
         if leaked:
-            found.append(f"{leaked} of {len(rows)} {side} texts are in train too: the {side} scores will flatter.")
-    # a side is in the order of hash and label: what is equal stands together
+            found.append(f"{leaked} of {len(rows)} {split} texts are in train too: the {split} scores will flatter.")
+    # a split is in the order of hash and label: what is equal stands together
     same_text = np.diff(hashes[train]) == 0
     conflicts = int((same_text & (np.diff(ids[train]) != 0)).sum())
     if conflicts:

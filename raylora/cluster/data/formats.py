@@ -151,11 +151,11 @@ def _check_plain(path: str, column: str, kind: pa.DataType) -> None:
 
 
 def hub_rows(source: Source, data: DataSection) -> Iterator[Row]:
-    """`hf://org/name` or `hf://org/name/split`, through `datasets` (the split defaults to the side)."""
+    """`hf://org/name` or `hf://org/name/split`, through `datasets` (the split defaults to the split)."""
     import datasets
 
     name = source.path.removeprefix("hf://").removeprefix("datasets/")
-    name, split = (name.rpartition("/")[0], name.rpartition("/")[2]) if name.count("/") > 1 else (name, source.side)
+    name, split = (name.rpartition("/")[0], name.rpartition("/")[2]) if name.count("/") > 1 else (name, source.split)
     try:
         table: Any = datasets.load_dataset(name, split=split)
     except Exception as error:  # noqa: BLE001 - the hub client raises many types, all meaning "not to be had"

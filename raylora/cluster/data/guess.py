@@ -9,10 +9,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from raylora import jobfile
-from raylora.cluster.data.files import decide_format, open_text
 from raylora.cluster.data.formats import csv_reader, read_header
+from raylora.cluster.data.sources import decide_format, open_text
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.errors import ConfigError, DataError
 
 LOOKED_AT = 1000

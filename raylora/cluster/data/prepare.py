@@ -12,8 +12,8 @@ import ray.data
 from ray import ObjectRef
 
 from raylora.cluster.data.dataset import Dataset, assemble
-from raylora.cluster.data.files import read_rows
 from raylora.cluster.data.rows import Row, Source
+from raylora.cluster.data.sources import read_rows
 from raylora.cluster.data.split import text_hash
 from raylora.config import DataSection, Job
 from raylora.errors import DataError
@@ -60,7 +60,7 @@ def _user_error(error: BaseException | None) -> DataError | None:
 
 
 def _read(batch: dict[str, np.ndarray], sources: list[Source], data: DataSection, seed: int) -> Iterator[pa.Table]:
-    """Rows of one file, a table per 4,096 of them."""
+    """SplitRows of one file, a table per 4,096 of them."""
     index = int(batch["index"][0])
     rows = read_rows(sources[index], data)
     while batch_rows := list(islice(rows, ROWS_PER_BATCH)):

@@ -1,4 +1,4 @@
-"""Rows as files hold them, each checked by itself.
+"""SplitRows as files hold them, each checked by itself.
 
 A fault is a value, not an exception: the driver decides what a bad row means, and sees them all at once.
 """
@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from raylora.config import DataSection
 
-Side = Literal["train", "validation", "test"]
+Split = Literal["train", "validation", "test"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Source:
     """One file of a split. `path` is absolute or a URI; `format` is decided."""
 
     path: str
-    side: Side
+    split: Split
     format: str
 
     @property

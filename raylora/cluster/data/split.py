@@ -1,4 +1,4 @@
-"""Which side a row is on, by what it says: the same for any file, block or worker order."""
+"""Which split a row is on, by what it says: the same for any file, block or worker order."""
 
 import hashlib
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from raylora.errors import DataError
 
 @dataclass(frozen=True)
 class Division:
-    """Row indices of two sides, each in the order of the rows' hashes."""
+    """Row indices of two splits, each in the order of the rows' hashes."""
 
     train: np.ndarray
     validation: np.ndarray

@@ -10,13 +10,14 @@ import yaml
 from ray import serve
 from ray.serve import Application
 
-from raylora.cluster.connect import Cluster, connect, environ
-from raylora.cluster.room import Need, check_room
-from raylora.cluster.serve import folders, keys
-from raylora.cluster.serve.folders import absolute
+from raylora.cluster.placement import Need, check_room
+from raylora.cluster.serve import adapter_folders as folders
+from raylora.cluster.serve import keys
+from raylora.cluster.serve.adapter_folders import absolute
 from raylora.cluster.serve.quantized import tell_change
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.replica import Endpoint
+from raylora.cluster.session import Cluster, connect, environ
 from raylora.config import Job, ServeSection, parse
 from raylora.config.serve import LOOPBACK
 from raylora.errors import ClusterError, ConfigError
@@ -24,7 +25,7 @@ from raylora.model.serving.adapter import read_files
 from raylora.records import Say
 
 TARGET_TOKENS = 4096.0
-QUIET = {"log_level": "WARNING", "enable_access_log": False}  # the guard logs each request, with its adapter
+QUIET = {"log_level": "WARNING", "enable_access_log": False}  # the middleware logs each request, with its adapter
 OWN_LIMIT = 100_000  # requests at a replica: raylora refuses earlier, by tokens
 
 

@@ -16,9 +16,9 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import raylora
 from raylora.cluster.serve import kserve
-from raylora.cluster.serve.guard import Guard, refuse, trail
 from raylora.cluster.serve.keys import HashedKey
 from raylora.cluster.serve.meters import together
+from raylora.cluster.serve.middleware import Middleware, refuse, request_context
 from raylora.cluster.serve.schemas import (
     AdapterInfo,
     AdapterList,
@@ -32,8 +32,8 @@ from raylora.cluster.serve.schemas import (
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.status import WORDS, body
 from raylora.errors import ConfigError, RayLoraError
-from raylora.model.tasks import best_first
 from raylora.model.tokens import Text
+from raylora.tasks import best_first
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def build_app(service: Service, known: Sequence[HashedKey], open_admin: bool) ->
     app.add_exception_handler(StarletteHTTPException, _http_error)
     app.add_exception_handler(Exception, _failed)
     app.add_middleware(
-        Guard,
+        Middleware,
         known=known,
         open_admin=open_admin,
         max_body_bytes=service.settings.max_body_bytes,
@@ -90,7 +90,7 @@ def _predict_routes(service: Service) -> APIRouter:
 
     async def answer(asked: PredictBody, name: str | None) -> list[list[Score]]:
         wished = asked.parameters
-        own = trail.get()
+        own = request_context.get()
         own.adapter = name = name or (wished.adapter if wished else None) or ""
         texts = _texts(asked.inputs)
         own.inputs = len(texts)
@@ -130,13 +130,13 @@ def _texts(inputs: str | list[str] | list[list[str]]) -> list[Text]:
 
 def _adapter_routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/adapters", tags=["adapters"])
-    library = service.library
+    store = service.store
 
     def describe(name: str) -> AdapterInfo:
-        known, entry = library.known(name), library.table.entries.get(name)
+        known, entry = store.known(name), store.table.entries.get(name)
         labels = list(known.labels) if known else None
         if entry is None:
-            place = library.rooted.get(name)
+            place = store.rooted.get(name)
             version = known.digest[:12] if known else None
             return AdapterInfo(
                 name=name, version=version, path=place.path if place else None, labels=labels, loaded=known is not None
@@ -155,21 +155,21 @@ def _adapter_routes(service: Service) -> APIRouter:
     @router.get("")
     async def list_adapters(prefix: str = "", limit: Annotated[int, Query(ge=1, le=100_000)] = 1000) -> AdapterList:
         """What is served, by name."""
-        names = [name for name in await library.names() if name.startswith(prefix)][:limit]
-        return AdapterList(default=library.table.default, adapters=[describe(name) for name in names])
+        names = [name for name in await store.names() if name.startswith(prefix)][:limit]
+        return AdapterList(default=store.table.default, adapters=[describe(name) for name in names])
 
     @router.put("/{name}")
     async def put(name: str, asked: PutBody) -> PutAnswer:
         """Load an adapter, or replace one: no request is dropped; after the answer all replicas serve the new one."""
         service.check_name(name)
-        trail.get().adapter = name
+        request_context.get().adapter = name
         return PutAnswer(name=name, version=str(await service.put(name, asked.path, asked.traffic)))
 
     @router.delete("/{name}")
     async def drop(name: str) -> dict[str, str]:
         """Serve an adapter no more."""
-        trail.get().adapter = name
-        if name not in library.table.entries and await library.is_rooted(name):
+        request_context.get().adapter = name
+        if name not in store.table.entries and await store.is_rooted(name):
             raise ConfigError(f"adapter '{name}' is served from `serve.adapter_root`: remove its folder there.")
         await service.changes.drop(name)
         return {"name": name}
@@ -177,14 +177,14 @@ def _adapter_routes(service: Service) -> APIRouter:
     @router.post("/{name}/default")
     async def promote(name: str) -> dict[str, str]:
         """Let this adapter answer requests that name none."""
-        trail.get().adapter = name
+        request_context.get().adapter = name
         await service.promote(name)
         return {"default": name}
 
     @router.post("/{name}/rollback")
     async def rollback(name: str) -> PutAnswer:
         """End the canary; where there is none, go back to the previous version."""
-        trail.get().adapter = name
+        request_context.get().adapter = name
         return PutAnswer(name=name, version=str((await service.changes.rollback(name)).current.number))
 
     return router
@@ -208,7 +208,7 @@ def _state_routes(service: Service) -> APIRouter:
     @router.get("/info")
     async def info() -> dict[str, Any]:
         """What is served, and within which limits."""
-        base, limits = service.library.base, service.settings
+        base, limits = service.store.base, service.settings
         names = ("max_inputs", "max_characters", "max_body_bytes", "max_batch_tokens", "max_queued_tokens")
         return {
             "base_model": base.folder.id,
@@ -217,9 +217,9 @@ def _state_routes(service: Service) -> APIRouter:
             "int8": base.int8,
             "device": str(base.device),
             "replica": service.replica,
-            "default": service.library.table.default,
-            "adapters_loaded": len(service.library.shelf.held),
-            "adapter_bytes": service.library.shelf.size_bytes,
+            "default": service.store.table.default,
+            "adapters_loaded": len(service.store.cache.held),
+            "adapter_bytes": service.store.cache.size_bytes,
             "ongoing_tokens": service.engine.load.tokens,
             "limits": {name: getattr(limits, name) for name in (*names, "max_queued_requests")},
             "versions": {name: installed(name) for name in ("ray", "torch", "transformers", "peft")}
@@ -265,5 +265,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    logger.error("request %s failed", trail.get().id, exc_info=error)
-    return JSONResponse(body(WORDS[500], f"a fault of the server's; request id {trail.get().id} is in its log."), 500)
+    logger.error("request %s failed", request_context.get().id, exc_info=error)
+    return JSONResponse(
+        body(WORDS[500], f"a fault of the server's; request id {request_context.get().id} is in its log."), 500
+    )

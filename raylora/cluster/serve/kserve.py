@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import APIRouter
 
 import raylora
-from raylora.cluster.serve.guard import trail
+from raylora.cluster.serve.middleware import request_context
 from raylora.cluster.serve.schemas import InferAnswer, InferBody, OutputTensor, Tensor
 from raylora.cluster.serve.service import Service
 from raylora.errors import DataError
@@ -34,7 +34,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/models/{name}")
     async def model(name: str) -> dict[str, Any]:
-        found = await service.library.find(name, 1.0)
+        found = await service.store.find(name, 1.0)
         labels = len(found.adapter.labels)
         return {
             "name": name,
@@ -50,13 +50,13 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/models/{name}/ready")
     async def model_ready(name: str) -> dict[str, Any]:
-        await service.library.find(name, 1.0)
+        await service.store.find(name, 1.0)
         return {"name": name, "ready": True}
 
     @router.post("/models/{name}/infer", response_model_exclude_none=True)
     async def infer(name: str, asked: InferBody) -> InferAnswer:
         """`text` BYTES [n], or [n, 2] for pairs, to `label`, `score` and all `scores` in label order."""
-        own = trail.get()
+        own = request_context.get()
         own.adapter = name
         texts = _texts(asked.inputs[0])
         own.inputs = len(texts)

@@ -5,15 +5,16 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from raylora.cluster.address import inside
-from raylora.cluster.data.files import list_sources
 from raylora.cluster.data.prepare import prepare
-from raylora.cluster.serve import folders
+from raylora.cluster.data.sources import list_sources
+from raylora.cluster.serve import adapter_folders as folders
+from raylora.cluster.storage.address import inside
 from raylora.config import Job, ModelSection, parse
 from raylora.errors import RayLoraError
-from raylora.model.adapter import base_of, read_card
-from raylora.model.base import load_tokenizer
+from raylora.model.base.load import load_tokenizer
 from raylora.model.batches import sorted_batches
+from raylora.model.lora.manifest import base_of, read_manifest
+from raylora.model.predict import in_order, run_batches
 from raylora.model.serving.base import ServedBase
 from raylora.model.tokens import Collator, TokenTable, tokenizer_spec
 from raylora.records import Say
@@ -40,13 +41,13 @@ def tell_change(job: Job, say: Say) -> None:
 
 
 def _change(folder: Path, trusted: bool) -> str:
-    card = read_card(folder)
-    own = parse(card.config)
-    spec = tokenizer_spec(load_tokenizer(str(folder)), card.max_length)
+    manifest = read_manifest(folder)
+    own = parse(manifest.config)
+    spec = tokenizer_spec(load_tokenizer(str(folder)), manifest.max_length)
     splits = prepare(own, list_sources(own.data), spec).load()
     table = splits.validation
     rows = np.arange(min(ROWS, len(table.rows)))  # their order is that of their texts' hashes
-    model = base_of(card, trusted)
+    model = base_of(manifest, trusted)
     exact, coarse = (_labels(model, folder, table, rows, int8) for int8 in (False, True))
     right = table.label_ids[rows]
     return (
@@ -59,9 +60,9 @@ def _labels(model: ModelSection, folder: Path, table: TokenTable, rows: np.ndarr
     """[N] label id of each row."""
     base = ServedBase(model, torch.float32, torch.device("cpu"), int8)
     adapter = base.load(folder)
-    collator = Collator(table, adapter.spec)
-    found = np.empty(len(rows), dtype=np.int64)
-    for indices in sorted_batches(table.lengths[rows], BATCH):
-        logits = base.logits(collator(rows[indices]), [adapter] * len(indices))
-        found[indices] = np.stack(logits).argmax(axis=1)
-    return found
+    collator = Collator(table.take(rows), adapter.spec)
+
+    def forward(batch: dict[str, torch.Tensor]) -> np.ndarray:
+        return np.stack(base.logits(batch, [adapter] * len(batch["input_ids"]))).argmax(axis=1)
+
+    return in_order(list(run_batches(collator, sorted_batches(collator.table.lengths, BATCH), forward)))

@@ -9,11 +9,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from raylora.cluster.serve import folders
+from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.serve import table as tables
-from raylora.cluster.serve.folders import absolute
+from raylora.cluster.serve.adapter_folders import absolute
 from raylora.cluster.serve.table import CHANGES, FILE, Change, Entry, Table
-from raylora.cluster.storage import RunFolder
+from raylora.cluster.storage.run_folder import RunFolder
 from raylora.config import parse
 from raylora.errors import RayLoraError
 from raylora.model.serving.adapter import read_files

@@ -12,22 +12,22 @@ from ray import serve
 from ray.exceptions import RayTaskError
 from ray.serve.handle import DeploymentHandle
 
-from raylora.cluster.address import inside
-from raylora.cluster.serve import folders
+from raylora.cluster.serve import adapter_folders as folders
+from raylora.cluster.serve.adapter_store import AdapterStore
 from raylora.cluster.serve.http import build_app
 from raylora.cluster.serve.keys import HashedKey
-from raylora.cluster.serve.library import Library
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.scaling import TOKENS
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.table import Change, Entry, Table
+from raylora.cluster.storage.address import inside
 from raylora.config import Job, ModelSection, parse
 from raylora.config.serve import LOOPBACK
 from raylora.errors import NotReadyError, RayLoraError
-from raylora.model.adapter import base_of, read_card
+from raylora.model.lora.manifest import base_of, read_manifest
 from raylora.model.serving.base import ServedBase, resolve_dtype
 from raylora.model.serving.engine import Engine, Limits
-from raylora.model.threads import in_passing
+from raylora.model.threads import run_in_thread
 
 logger = logging.getLogger(__name__)
 
@@ -84,16 +84,16 @@ class Endpoint:
         device = torch.device("cuda" if use_gpu else "cpu")
         dtype = resolve_dtype(settings.dtype, use_gpu, settings.int8)
         model = _base_model(self.job)
-        base = in_passing(lambda: ServedBase(model, dtype, device, settings.int8)).result()
+        base = run_in_thread(lambda: ServedBase(model, dtype, device, settings.int8)).result()
         meters = Meters()
         limits = Limits(settings.max_batch_tokens, settings.max_queued_tokens, settings.max_queued_requests)
         self.engine = Engine(base, limits, threads, meters.observe)
-        library = Library(
+        store = AdapterStore(
             base, settings.cache_bytes, settings.adapter_root, _own_folder(self.job), settings.merge == "auto"
         )
         self.registry = RegistryClient(registry)
         replica = serve.get_replica_context().replica_id.unique_id
-        self.service = Service(self.job, replica, library, self.engine, self.registry, meters)
+        self.service = Service(self.job, replica, store, self.engine, self.registry, meters)
         self.tasks: list[asyncio.Task[None]] = []
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
@@ -108,13 +108,15 @@ class Endpoint:
 
     async def _follow(self) -> None:
         """Keep the table as the registry has it; a lost registry comes back, and until then the last table holds."""
-        service, library, revision = self.service, self.service.library, -1
+        service, store, revision = self.service, self.service.store, -1
         while True:
             try:
-                news = await self.registry.sync(service.replica, revision, service.meter_text())
-                table = news if isinstance(news, Table) else library.table.after(news) if news else library.table
-                if table.revision != library.table.revision or not service.ready:
-                    await library.follow(table)
+                changes = await self.registry.sync(service.replica, revision, service.meter_text())
+                table = store.table
+                if changes:
+                    table = changes if isinstance(changes, Table) else store.table.after(changes)
+                if table.revision != store.table.revision or not service.ready:
+                    await store.follow(table)
                 revision, service.ready = table.revision, True
             except NotReadyError as error:
                 logger.warning("%s", error)
@@ -124,7 +126,7 @@ class Endpoint:
         while self.job.serve.adapter_root:
             await asyncio.sleep(self.job.serve.watch_s)
             try:
-                await self.service.library.watch()
+                await self.service.store.watch()
             except (OSError, RayLoraError):
                 logger.exception("`serve.adapter_root` cannot be looked at")
 
@@ -147,11 +149,11 @@ def _base_model(job: Job) -> ModelSection:
     for path in paths:
         try:
             with folders.local(folders.find(path)) as folder:
-                card = read_card(folder)
+                manifest = read_manifest(folder)
         except RayLoraError:
             continue
         trusted = job.model.trust_remote_code
-        return base_of(card, trusted)
+        return base_of(manifest, trusted)
     return job.model
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from raylora.model.tasks import Function
+from raylora.tasks import Function
 
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
 

@@ -10,16 +10,16 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from raylora.cluster.address import parent
-from raylora.cluster.serve.library import Found, Library
+from raylora.cluster.serve.adapter_store import AdapterStore, Found
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.table import Entry
+from raylora.cluster.storage.address import parent
 from raylora.config import Job
 from raylora.config.serve import NAME
 from raylora.errors import ConfigError, DataError, NotReadyError, TooLargeError
 from raylora.model.serving.engine import Engine
-from raylora.model.tasks import Function, scores
 from raylora.model.tokens import Text, TokenizerSpec, encode
+from raylora.tasks import Function, scores
 
 INLINE_CHARACTERS = 4000  # about a millisecond of tokenizing; more goes to a thread
 
@@ -43,9 +43,9 @@ class Answer:
 
 
 class Service:
-    def __init__(self, job: Job, replica: str, library: Library, engine: Engine, changes: Changes, meters: Meters):
+    def __init__(self, job: Job, replica: str, store: AdapterStore, engine: Engine, changes: Changes, meters: Meters):
         self.settings, self.replica = job.serve, replica
-        self.library, self.engine, self.changes, self.meters = library, engine, changes, meters
+        self.store, self.engine, self.changes, self.meters = store, engine, changes, meters
         self.roots = _roots(job)
         self.ready = False
 
@@ -56,11 +56,11 @@ class Service:
         OverloadError: too much waits.
         """
         check_inputs(inputs, self.settings.max_inputs, self.settings.max_characters)
-        found = await self.library.find(name, random.random())
+        found = await self.store.find(name, random.random())
         encoded = await _encode(inputs, found.adapter.spec)
         logits = await self.engine.logits(found.adapter, encoded)
         self.meters.count_inputs(found.name, len(inputs))
-        return Answer(found, scores(logits, found.adapter.card.problem_type, function))
+        return Answer(found, scores(logits, found.adapter.manifest.problem_type, function))
 
     def check_ready(self) -> None:
         """Raises:
@@ -80,8 +80,8 @@ class Service:
 
     def meter_text(self) -> str:
         self.meters.ongoing_tokens.set(self.engine.load.tokens)
-        self.meters.loaded.set(len(self.library.shelf.held))
-        self.meters.adapter_bytes.set(self.library.shelf.size_bytes)
+        self.meters.loaded.set(len(self.store.cache.held))
+        self.meters.adapter_bytes.set(self.store.cache.size_bytes)
         return self.meters.text()
 
     async def put(self, name: str, path: str, traffic: float) -> int:
@@ -91,14 +91,14 @@ class Service:
             ConfigError: the path is outside the roots.
             ModelError: no adapter there that fits the base.
         """
-        if name not in self.library.table.entries and traffic < 1:
+        if name not in self.store.table.entries and traffic < 1:
             raise ConfigError(f"`traffic` below 1 needs an adapter '{name}' to share it with; put it whole first.")
-        version = await self.library.digest_of(path, self.roots)
+        version = await self.store.digest_of(path, self.roots)
         entry = await self.changes.put(name, version.path, version.digest, traffic)
         return (entry.canary or entry.current).number if traffic < 1 else entry.current.number
 
     async def promote(self, name: str) -> None:
-        await self.library.find(name, 1.0)  # it must be there and load; it may be the root's
+        await self.store.find(name, 1.0)  # it must be there and load; it may be the root's
         await self.changes.promote(name)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from raylora.config.explain import close_to
 from raylora.errors import ConfigError, UnknownAdapterError
-from raylora.faults import close_to
 
 FILE = "adapters.json"
 CHANGES = "adapters.changes.jsonl"  # since FILE was written; a table of 100,000 is 30 MB, a change 300 bytes

@@ -7,25 +7,25 @@ from typing import Any
 import ray
 from ray.tune import Checkpoint
 
-from raylora.cluster.connect import Cluster
-from raylora.cluster.room import WorkerPlan, plan_workers, remote_options
-from raylora.cluster.storage import FINISHED, RunFolder
-from raylora.cluster.tune.ground import Ground
+from raylora.cluster.placement import WorkerPlan, plan_workers, remote_options
+from raylora.cluster.session import Cluster
+from raylora.cluster.storage.run_folder import FINISHED, RunFolder
 from raylora.cluster.tune.search import mode_of
+from raylora.cluster.tune.shared_base import SharedBase
 from raylora.config import Job, TuneSection
+from raylora.config.file import dump
+from raylora.config.space import trial_job
 from raylora.errors import TrainingError
 from raylora.floor import WORDS, metric_of
-from raylora.jobfile import dump
 from raylora.leaderboard import Trial, pareto, rank, table, to_csv
-from raylora.model.find import here
-from raylora.model.finish import Finished, finish
-from raylora.model.fit import Worker
+from raylora.model.base.find import resolve_on_node
+from raylora.model.fit.finish import Finished, finish
+from raylora.model.fit.splits import Worker
 from raylora.records import Say, TuneResult
-from raylora.space import trial_job
 
 
 def conclude(
-    job: Job, trials: list[Trial], cluster: Cluster, grounds: dict[str, Ground], folder: RunFolder, say: Say
+    job: Job, trials: list[Trial], cluster: Cluster, shared_bases: dict[str, SharedBase], folder: RunFolder, say: Say
 ) -> TuneResult:
     """Write trials.csv, best_config.yaml, the winner's adapter and, last, metrics.json.
 
@@ -38,7 +38,7 @@ def conclude(
     folder.write_text("trials.csv", to_csv(ranked, front))
     for line in table(ranked, trial_job(job, {}).train.metric_for_best_model):
         say(line)
-    floor = grounds[trial_job(job, ranked[0].sample).model.base_model].floor
+    floor = shared_bases[trial_job(job, ranked[0].sample).model.base_model].floor
     if floor:
         column = trial_job(job, {}).train.metric_for_best_model
         metric = metric_of(column)
@@ -54,8 +54,8 @@ def conclude(
         raise TrainingError(f"all {len(ranked)} trials failed:\n{reasons}")
     best = trial_job(job, winner.sample)
     folder.write_text("best_config.yaml", dump(best.model_copy(update={"run_name": None, "tune": TuneSection()})))
-    done = _finish(folder.absolute(best), winner, cluster, grounds[best.model.base_model])
-    metrics = _metrics(job, trials, winner, front, done, grounds[best.model.base_model])
+    done = _finish(folder.absolute(best), winner, cluster, shared_bases[best.model.base_model])
+    metrics = _metrics(job, trials, winner, front, done, shared_bases[best.model.base_model])
     folder.write_json(FINISHED, metrics)
     return TuneResult(
         folder_uri=folder.uri,
@@ -69,34 +69,36 @@ def conclude(
     )
 
 
-def _finish(best: Job, winner: Trial, cluster: Cluster, ground: Ground) -> Finished:
+def _finish(best: Job, winner: Trial, cluster: Cluster, shared: SharedBase) -> Finished:
     """The winner's adapter, scored on the test split, which no trial has seen; on a worker's resources."""
     plan = plan_workers(best.ray.model_copy(update={"num_workers": 1}), cluster)
     task: Any = ray.remote(_finish_there).options(**remote_options(plan))
-    return ray.get(task.remote(best, ground, winner, plan))
+    return ray.get(task.remote(best, shared, winner, plan))
 
 
-def _finish_there(best: Job, ground: Ground, winner: Trial, plan: WorkerPlan) -> Finished:
+def _finish_there(best: Job, shared: SharedBase, winner: Trial, plan: WorkerPlan) -> Finished:
     folder = RunFolder(best)
     worker = Worker(threads=None if plan.use_gpu else plan.threads, use_gpu=plan.use_gpu)
     assert winner.checkpoint_path and winner.best_epoch, "a trial with a score has reported a checkpoint"
     checkpoint = Checkpoint(winner.checkpoint_path, filesystem=folder.filesystem)
     with checkpoint.as_directory() as files, tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
         adapter = Path(scratch) / "adapter"
-        splits = ground.dataset.load()
-        done = finish(best, here(ground.base), splits, ground.floor, Path(files), winner.best_epoch, worker, adapter)
+        splits = shared.dataset.load()
+        done = finish(
+            best, resolve_on_node(shared.base), splits, shared.floor, Path(files), winner.best_epoch, worker, adapter
+        )
         folder.upload(adapter, "adapter")
     return done
 
 
 def _metrics(
-    job: Job, trials: list[Trial], winner: Trial, front: list[Trial], done: Finished, ground: Ground
+    job: Job, trials: list[Trial], winner: Trial, front: list[Trial], done: Finished, shared: SharedBase
 ) -> dict[str, Any]:
     return {
         "run_name": job.run_name,
-        "base_model": ground.base.id,
-        "labels": list(ground.dataset.labels),
-        "data": ground.dataset.facts,
+        "base_model": shared.base.id,
+        "labels": list(shared.dataset.labels),
+        "data": shared.dataset.facts,
         "trials": {status: sum(t.status == status for t in trials) for status in ("finished", "stopped", "failed")},
         "winner": {"trial": winner.name, "sample": winner.sample, "best_epoch": winner.best_epoch},
         "pareto": [trial.name for trial in front],

@@ -8,18 +8,18 @@ from typing import Any
 import ray.tune
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
 
-from raylora.cluster.connect import Cluster
-from raylora.cluster.room import WorkerPlan, plan_workers
-from raylora.cluster.storage import RunFolder
-from raylora.cluster.train import Task, run_workers
-from raylora.cluster.tune.crew import leave_room
-from raylora.cluster.tune.ground import Ground
-from raylora.cluster.tune.progress import FILE, Progress, read_progress
-from raylora.cluster.tune.told import Item
+from raylora.cluster.placement import WorkerPlan, plan_workers
+from raylora.cluster.session import Cluster
+from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.train.workers import Task, run_workers
+from raylora.cluster.tune.events import Event
+from raylora.cluster.tune.pool import leave_for_trainables
+from raylora.cluster.tune.shared_base import SharedBase
+from raylora.cluster.tune.trial_progress import FILE, TrialProgress, read_progress
 from raylora.config import Job
+from raylora.config.space import from_plain, trial_job
 from raylora.errors import TrainingError
 from raylora.leaderboard import describe
-from raylora.space import from_plain, trial_job
 
 
 def is_nested(job: Job) -> bool:
@@ -46,10 +46,10 @@ def plan_nested(job: Job, cluster: Cluster, total: int) -> NestedPlan:
     """
     plan = plan_workers(job.ray, cluster)
     needs = plan.resources_per_worker
-    held = cluster.places(needs) // plan.most if any(needs.values()) else 1
+    held = cluster.slots(needs) // plan.most if any(needs.values()) else 1
     wished = job.tune.max_concurrent_trials
     concurrent = min(max(held, 1), total, total if wished == "auto" else wished)
-    return NestedPlan(leave_room(plan), concurrent)
+    return NestedPlan(leave_for_trainables(plan), concurrent)
 
 
 class ScoreCallback(TuneReportCallback):
@@ -59,7 +59,7 @@ class ScoreCallback(TuneReportCallback):
         tell: takes each report with the best so far.
     """
 
-    def __init__(self, job: Job, progress: Progress, tell: Callable[[Item], None]) -> None:
+    def __init__(self, job: Job, progress: TrialProgress, tell: Callable[[Event], None]) -> None:
         super().__init__()
         self.job, self.progress, self.tell, self.start = job, progress, tell, time.perf_counter()
 
@@ -78,10 +78,10 @@ class NestedTrial:
     """What each trial knows of its sweep; called with a sample in the trial's own process."""
 
     job: Job
-    grounds: dict[str, Ground]
+    shared_bases: dict[str, SharedBase]
     plan: WorkerPlan
     storage_path: str
-    tell: Callable[[Item], None]
+    tell: Callable[[Event], None]
 
     def __call__(self, sample: dict[str, Any]) -> None:
         """Run one trial, from its last checkpoint where there is one.
@@ -91,26 +91,26 @@ class NestedTrial:
         """
         trial = str(ray.tune.get_context().get_trial_id())
         job = trial_job(self.job, from_plain(sample)).replace({"storage_path": self.storage_path, "run_name": trial})
-        ground = self.grounds[job.model.base_model]
-        begun = _progress(job, ground)
+        shared = self.shared_bases[job.model.base_model]
+        begun = _progress(job, shared)
         tell, item = self.tell, {"trial": trial, "words": describe(from_plain(sample)), "failure": None}
         for report in begun.reports:
             tell({**item, **report, "again": True})
-        task = Task(job, ground.base, ground.rows(job), self.plan, None, _no_log)
+        task = Task(job, shared.base, shared.rows(job), self.plan, None, _no_log)
         try:
             run_workers(task, [ScoreCallback(job, begun, lambda report: tell({**item, **report}))])
         except TrainingError as error:
             tell({**item, "failure": str(error)})
             raise
-        ended = _progress(job, ground)
+        ended = _progress(job, shared)
         if ended.epochs == begun.epochs:  # its last epoch was before a kill, and Ray Tune's state may not know of it
             ray.tune.report(ended.last)
 
 
-def _progress(job: Job, ground: Ground) -> Progress:
+def _progress(job: Job, shared: SharedBase) -> TrialProgress:
     """Of the trial's interrupted run, where there is one."""
     folder = RunFolder(job)
-    return read_progress({FILE: folder.read_text(FILE).encode()}) if folder.has(FILE) else ground.begin(job)
+    return read_progress({FILE: folder.read_text(FILE).encode()}) if folder.has(FILE) else shared.begin(job)
 
 
 def _no_log(record: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from raylora.config import Job
-from raylora.model.packing import packable, places
+from raylora.model.packing import packable, slots
 
 
 def alone_because(job: Job) -> str | None:
@@ -11,7 +11,7 @@ def alone_because(job: Job) -> str | None:
     return "tune.pack: off" if job.tune.pack == "off" else packable(job)
 
 
-def pack_places(job: Job, width: float, use_gpu: bool) -> int:
+def pack_slots(job: Job, width: float, use_gpu: bool) -> int:
     """Trials of this kind that one worker trains at once.
 
     Args:
@@ -19,4 +19,4 @@ def pack_places(job: Job, width: float, use_gpu: bool) -> int:
     """
     if alone_because(job):
         return 1
-    return job.tune.pack if isinstance(job.tune.pack, int) else places(job, np.array([width]), use_gpu)
+    return job.tune.pack if isinstance(job.tune.pack, int) else slots(job, np.array([width]), use_gpu)

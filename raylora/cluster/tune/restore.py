@@ -11,9 +11,9 @@ from typing import Any
 from pyarrow.fs import FileSelector, FileType
 from ray.tune import Checkpoint, Tuner
 
-from raylora.cluster.storage import RunFolder
-from raylora.cluster.tune.files import Files, read_files
-from raylora.cluster.tune.progress import is_whole
+from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.tune.checkpoints import Files, read_files
+from raylora.cluster.tune.trial_progress import is_whole
 from raylora.errors import TrainingError
 
 TRIALS = "trials"  # Ray Tune's own folder inside the run folder

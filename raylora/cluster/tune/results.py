@@ -5,9 +5,9 @@ from typing import Any
 from ray.tune import Result, ResultGrid
 
 from raylora.config import Job
+from raylora.config.space import from_plain, trial_job
 from raylora.leaderboard import Status, Trial
 from raylora.metrics import Scores
-from raylora.space import from_plain, trial_job
 
 
 def read_trials(job: Job, grid: ResultGrid) -> list[Trial]:

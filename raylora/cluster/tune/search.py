@@ -15,8 +15,8 @@ from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlg
 from ray.tune.search.optuna import OptunaSearch
 
 from raylora.config import Job
+from raylora.config.space import Domain, draw_samples, to_plain
 from raylora.leaderboard import Mode
-from raylora.space import Domain, draw_samples, to_plain
 
 SCORE = "score"  # of a report: the best so far of the sweep's metric, which is what the trial keeps
 EPOCHS = "training_iteration"  # Ray Tune's count of reports: one an epoch

@@ -1,4 +1,4 @@
-"""A tune job: one dataset, workers that own the hardware, Ray Tune over light proxies, the best trial's adapter."""
+"""A tune job: one dataset, workers that own the hardware, Ray Tune over light trainables, the best trial's adapter."""
 
 import logging
 from typing import Any
@@ -8,30 +8,30 @@ import ray
 import ray.tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
-from raylora.cluster.connect import Cluster, connect
 from raylora.cluster.data.rows import Source
-from raylora.cluster.progress import head_line
-from raylora.cluster.reach import check_reach
-from raylora.cluster.room import need_of, plan_workers, tell_wait
-from raylora.cluster.storage import RunFolder
-from raylora.cluster.train import check_folder, decide_bf16, tell
+from raylora.cluster.events.stream import head_line
+from raylora.cluster.placement import need_of, plan_workers, tell_wait
+from raylora.cluster.preflight import preflight
+from raylora.cluster.session import Cluster, connect
+from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.train.job import check_folder, decide_bf16, tell
 from raylora.cluster.tune import search
 from raylora.cluster.tune.conclude import conclude
-from raylora.cluster.tune.crew import Crew, plan_crew
-from raylora.cluster.tune.ground import Ground, make_ground
+from raylora.cluster.tune.events import collect_trials
 from raylora.cluster.tune.nested import NestedTrial, is_nested, plan_nested
-from raylora.cluster.tune.proxy import Proxy
+from raylora.cluster.tune.pool import WorkerPool, plan_pool
 from raylora.cluster.tune.restore import TRIALS, can_go_on, restore
 from raylora.cluster.tune.results import read_trials
-from raylora.cluster.tune.told import tell_trials
+from raylora.cluster.tune.shared_base import SharedBase, make_shared_base
+from raylora.cluster.tune.trainable import SweepTrainable
 from raylora.config import Job
+from raylora.config.file import dump
+from raylora.config.space import Domain, draw_samples, parse_space, trial_job
 from raylora.errors import ConfigError
-from raylora.jobfile import dump
 from raylora.leaderboard import Trial
-from raylora.model.find import BaseFolder, pin, resolve
-from raylora.model.fit import check_fits
+from raylora.model.base.find import BaseFolder, pin_revision, resolve
+from raylora.model.fit.build import check_fits
 from raylora.records import Say, TuneResult
-from raylora.space import Domain, draw_samples, parse_space, trial_job
 
 
 def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
@@ -59,22 +59,22 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         say(f"ray        {cluster}")
         one = plan_workers(job.ray.model_copy(update={"num_workers": 1}), cluster)
         tell_wait(need_of(one), cluster, say)  # the dataset is made on the cluster, too
-        check_reach(folder, sources, cluster)
+        preflight(folder, sources, cluster)
         if len(cluster.nodes) > 1:
-            bases = {name: pin(base) for name, base in bases.items()}
+            bases = {name: pin_revision(base) for name, base in bases.items()}
         job = decide_bf16(job, one, list(bases.values()))
         examples = _examples(job, space)
-        grounds = {name: make_ground(job, base, sources, one, examples) for name, base in bases.items()}
+        shared_bases = {name: make_shared_base(job, base, sources, one, examples) for name, base in bases.items()}
         folder.write_text("config.yaml", dump(job))
-        tell(next(iter(grounds.values())).dataset, folder, say)
-        for name, ground in grounds.items():
-            start = ground.dataset.start
+        tell(next(iter(shared_bases.values())).dataset, folder, say)
+        for name, shared in shared_bases.items():
+            start = shared.dataset.start
             if start and (start.reason or start.brings_head):
                 line = head_line("base" if start.brings_head else "random", start.reason, 0)
-                say(line + (f"  ({name})" if len(grounds) > 1 else ""))
+                say(line + (f"  ({name})" if len(shared_bases) > 1 else ""))
         tell_wait(need_of(one), cluster, say)
-        trials = _search(job, space, cluster, grounds, folder, say)
-        return conclude(job, trials, cluster, grounds, folder, say)
+        trials = _search(job, space, cluster, shared_bases, folder, say)
+        return conclude(job, trials, cluster, shared_bases, folder, say)
 
 
 def _bases(job: Job, space: dict[str, Domain]) -> dict[str, BaseFolder]:
@@ -105,7 +105,12 @@ def _examples(job: Job, space: dict[str, Domain]) -> list[Job]:
 
 
 def _search(
-    job: Job, space: dict[str, Domain], cluster: Cluster, grounds: dict[str, Ground], folder: RunFolder, say: Say
+    job: Job,
+    space: dict[str, Domain],
+    cluster: Cluster,
+    shared_bases: dict[str, SharedBase],
+    folder: RunFolder,
+    say: Say,
 ) -> list[Trial]:
     """Run Ray Tune until every trial has ended."""
     total = search.num_samples(job, space)
@@ -114,23 +119,25 @@ def _search(
     if is_nested(job):
         nested = plan_nested(job, cluster, total)
         say(f"trials     {total}, {nested.concurrent} at once: {nested}")
-        with tell_trials(job, folder, say) as tell:
-            run = NestedTrial(job, grounds, nested.workers, folder.inside("train"), tell)
+        with collect_trials(job, folder, say) as tell:
+            run = NestedTrial(job, shared_bases, nested.workers, folder.inside("train"), tell)
             return read_trials(job, _tuner(job, space, run, nested.concurrent, folder).fit())
-    lengths = next(iter(grounds.values())).dataset.sides["train"].lengths
+    lengths = next(iter(shared_bases.values())).dataset.splits["train"].lengths
     width = float(np.percentile(lengths, 90))
-    plan = plan_crew(job, cluster, total, width)
+    plan = plan_pool(job, cluster, total, width)
     say(f"trials     {total}, {plan.concurrent} at once: {plan}")
-    with Crew(job, plan, total, grounds, folder, say) as board:
-        proxy = Proxy(job, board, width, plan.workers.use_gpu)
-        return read_trials(job, _tuner(job, space, proxy, plan.concurrent, folder).fit())
+    with WorkerPool(job, plan, total, shared_bases, folder, say) as broker:
+        trainable = SweepTrainable(job, broker, width, plan.workers.use_gpu)
+        return read_trials(job, _tuner(job, space, trainable, plan.concurrent, folder).fit())
 
 
-def _tuner(job: Job, space: dict[str, Domain], run: Proxy | NestedTrial, concurrent: int, folder: RunFolder) -> Tuner:
+def _tuner(
+    job: Job, space: dict[str, Domain], run: SweepTrainable | NestedTrial, concurrent: int, folder: RunFolder
+) -> Tuner:
     def trial(config: dict[str, Any]) -> None:
         run(config)
 
-    # next to nothing: the workers hold the CPUs, and a proxy that wanted one of its own would wait for ever
+    # next to nothing: the workers hold the CPUs, and a trainable that wanted one of its own would wait for ever
     trainable = ray.tune.with_resources(trial, {"CPU": 0.001})
     if can_go_on(folder):
         return restore(folder, trainable)

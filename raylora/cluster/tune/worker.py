@@ -1,4 +1,4 @@
-"""A worker of a sweep: takes trials from the board and trains them, packed over one base or one alone."""
+"""A worker of a sweep: takes trials from the broker and trains them, packed over one base or one alone."""
 
 import logging
 import tempfile
@@ -12,37 +12,38 @@ from typing import Any
 import ray
 import torch
 
-from raylora.cluster.room import WorkerPlan
-from raylora.cluster.tune.board import Offer, Report
-from raylora.cluster.tune.files import Files, as_folder, read_files
-from raylora.cluster.tune.ground import Ground
-from raylora.cluster.tune.progress import Progress, read_progress
+from raylora.cluster.placement import WorkerPlan
+from raylora.cluster.tune.broker import Report, TrialRequest
+from raylora.cluster.tune.checkpoints import Files, as_folder, read_files
+from raylora.cluster.tune.shared_base import SharedBase
+from raylora.cluster.tune.trial_progress import TrialProgress, read_progress
 from raylora.config import Job
 from raylora.errors import RayLoraError, TrainingError
-from raylora.model.bank import Bank, Outcome
-from raylora.model.find import here
-from raylora.model.fit import Worker, fit
+from raylora.model.bank import Bank, EpochResult
+from raylora.model.base.find import resolve_on_node
+from raylora.model.fit.fit import fit
+from raylora.model.fit.splits import Worker
 from raylora.model.packing import NotPackable
 
 logger = logging.getLogger(__name__)
 
-DECISION_S = 120.0  # a proxy answers in a fraction of a second; one that is silent for so long is dead
-FIRST_FILL_S = 20.0  # proxies start one after another on few cores, 2 s each
+DECISION_S = 120.0  # a trainable answers in a fraction of a second; one that is silent for so long is dead
+FIRST_FILL_S = 20.0  # trainables start one after another on few cores, 2 s each
 REFILL_SHARE = 0.1  # of an epoch: what the trials that run may wait for the ones that come
 NO_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True)
 class SweepTask:
-    """All that a worker needs, as it travels through Ray. `grounds` by `model.base_model`."""
+    """All that a worker needs, as it travels through Ray. `shared_bases` by `model.base_model`."""
 
-    grounds: dict[str, Ground]
+    shared_bases: dict[str, SharedBase]
     plan: WorkerPlan
-    board: Any
+    broker: Any
 
-    def ground(self, job: Job) -> Ground:
-        ground = self.grounds[job.model.base_model]
-        return replace(ground, base=here(ground.base))
+    def shared(self, job: Job) -> SharedBase:
+        shared = self.shared_bases[job.model.base_model]
+        return replace(shared, base=resolve_on_node(shared.base))
 
 
 class Left(BaseException):
@@ -60,103 +61,105 @@ class TrialWorker:
             torch.set_num_threads(self.worker.threads)
 
     def run(self) -> None:
-        while (offers := self._board("take", self.name, None, self.most, FIRST_FILL_S)) is not None:
-            if offers and offers[0].key is None:
-                self._run_alone(offers[0])
-            elif offers:
-                self._run_pack(offers)
+        while (requests := self._broker("take", self.name, None, self.most, FIRST_FILL_S)) is not None:
+            if requests and requests[0].key is None:
+                self._run_alone(requests[0])
+            elif requests:
+                self._run_pack(requests)
 
-    def _board(self, method: str, *arguments: Any) -> Any:
-        return ray.get(getattr(self.task.board, method).remote(*arguments))
+    def _broker(self, method: str, *arguments: Any) -> Any:
+        return ray.get(getattr(self.task.broker, method).remote(*arguments))
 
-    def _fail(self, ticket: str, reason: object) -> None:
-        self._board("post", {ticket: Report(failure=str(reason))})
+    def _fail(self, attempt_id: str, reason: object) -> None:
+        self._broker("post", {attempt_id: Report(failure=str(reason))})
 
     # -- a pack
 
-    def _run_pack(self, offers: list[Offer]) -> None:
-        job = Job.model_validate(offers[0].tree)
-        ground = self.task.ground(job)
-        bank = Bank(job, ground.base, ground.rows(job).load(), self.worker, weights=ground.state())
-        key, room = offers[0].key, min(offers[0].places, self.most)
-        progress: dict[str, Progress] = {}
+    def _run_pack(self, requests: list[TrialRequest]) -> None:
+        job = Job.model_validate(requests[0].tree)
+        shared = self.task.shared(job)
+        bank = Bank(job, shared.base, shared.rows(job).load(), self.worker, weights=shared.state())
+        key, room = requests[0].key, min(requests[0].slots, self.most)
+        progress: dict[str, TrialProgress] = {}
         while True:
-            for offer in offers:
-                self._admit(bank, offer, progress)
+            for request in requests:
+                self._admit(bank, request, progress)
             if not bank.names:
                 return
             start = time.perf_counter()
             try:
-                outcomes = bank.run_epoch()
+                results = bank.run_epoch()
             except torch.OutOfMemoryError:
                 self._shrink(list(bank.names))
                 return
             epoch_s = time.perf_counter() - start
-            self._settle(bank, outcomes, progress, epoch_s)
+            self._settle(bank, results, progress, epoch_s)
             free = room - len(bank.names)
-            offers = self._board("take", self.name, key, free, REFILL_SHARE * epoch_s) if free else []
+            requests = self._broker("take", self.name, key, free, REFILL_SHARE * epoch_s) if free else []
 
-    def _admit(self, bank: Bank, offer: Offer, progress: dict[str, Progress]) -> None:
-        job = Job.model_validate(offer.tree)
+    def _admit(self, bank: Bank, request: TrialRequest, progress: dict[str, TrialProgress]) -> None:
+        job = Job.model_validate(request.tree)
         try:
-            progress[offer.ticket] = begun = self._begin(job, offer.checkpoint)
+            progress[request.attempt_id] = begun = self._begin(job, request.checkpoint)
             if begun.epochs >= job.train.num_train_epochs:  # paused or handed on by a scheduler after its last epoch
-                self._board("post", {offer.ticket: Report(finished=True)})
+                self._broker("post", {request.attempt_id: Report(finished=True)})
                 return
-            with as_folder(offer.checkpoint) if offer.checkpoint else nullcontext() as folder:
-                bank.admit(offer.ticket, job, resume_from=folder)
+            with as_folder(request.checkpoint) if request.checkpoint else nullcontext() as folder:
+                bank.admit(request.attempt_id, job, resume_from=folder)
         except NotPackable as error:
-            logger.info("trial %s runs alone: %s", offer.trial, error)
-            self._board("put_back", offer.ticket, offer)
+            logger.info("trial %s runs alone: %s", request.trial, error)
+            self._broker("put_back", request.attempt_id, request)
         except (RayLoraError, TrainingError) as error:
-            self._fail(offer.ticket, error)
+            self._fail(request.attempt_id, error)
 
-    def _settle(self, bank: Bank, outcomes: dict[str, Outcome], progress: dict[str, Progress], epoch_s: float) -> None:
+    def _settle(
+        self, bank: Bank, results: dict[str, EpochResult], progress: dict[str, TrialProgress], epoch_s: float
+    ) -> None:
         """Report an epoch of every trial, and keep those that go on."""
         reports: dict[str, Report] = {}
-        for ticket, outcome in outcomes.items():
-            if outcome.error:
-                reports[ticket] = Report(failure=str(outcome.error))
+        for attempt_id, result in results.items():
+            if result.error:
+                reports[attempt_id] = Report(failure=str(result.error))
                 continue
-            metrics = progress[ticket].add(outcome.metrics, epoch_s / len(outcomes), len(outcomes))
+            metrics = progress[attempt_id].add(result.metrics, epoch_s / len(results), len(results))
             with tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
-                bank.save(ticket, Path(scratch))
-                files = progress[ticket].seal(read_files(scratch))
-            reports[ticket] = Report(metrics, files, finished=outcome.finished)
-        self._board("post", reports)
-        running = [ticket for ticket, report in reports.items() if not (report.finished or report.failure)]
-        going = self._board("decisions", running, DECISION_S)
-        for ticket in reports:
-            if ticket not in going:
-                bank.drop(ticket)
+                bank.save(attempt_id, Path(scratch))
+                files = progress[attempt_id].seal(read_files(scratch))
+            reports[attempt_id] = Report(metrics, files, finished=result.finished)
+        self._broker("post", reports)
+        running = [attempt_id for attempt_id, report in reports.items() if not (report.finished or report.failure)]
+        going = self._broker("decisions", running, DECISION_S)
+        for attempt_id in reports:
+            if attempt_id not in going:
+                bank.drop(attempt_id)
 
-    def _shrink(self, tickets: list[str]) -> None:
+    def _shrink(self, attempt_ids: list[str]) -> None:
         """Out of memory: half as many at once from now on; these are tried again from their checkpoints."""
-        if len(tickets) == 1:
-            self._fail(tickets[0], "out of memory, with no other trial in the pack")
+        if len(attempt_ids) == 1:
+            self._fail(attempt_ids[0], "out of memory, with no other trial in the pack")
             return
-        self.most = len(tickets) // 2
+        self.most = len(attempt_ids) // 2
         torch.cuda.empty_cache()
-        self._board("lost", self.name)
+        self._broker("lost", self.name)
 
     # -- alone
 
-    def _run_alone(self, offer: Offer) -> None:
-        job = Job.model_validate(offer.tree)
-        ground = self.task.ground(job)
+    def _run_alone(self, request: TrialRequest) -> None:
+        job = Job.model_validate(request.tree)
+        shared = self.task.shared(job)
         try:
-            report = self._reporter(offer.ticket, self._begin(job, offer.checkpoint))
-            with as_folder(offer.checkpoint) if offer.checkpoint else nullcontext() as folder:
-                fit(job, ground.base, ground.rows(job).load(), worker=self.worker, report=report, resume_from=folder)
-            self._board("post", {offer.ticket: Report(finished=True)})
+            report = self._reporter(request.attempt_id, self._begin(job, request.checkpoint))
+            with as_folder(request.checkpoint) if request.checkpoint else nullcontext() as folder:
+                fit(job, shared.base, shared.rows(job).load(), worker=self.worker, report=report, resume_from=folder)
+            self._broker("post", {request.attempt_id: Report(finished=True)})
         except Left:
             return
         except torch.OutOfMemoryError:
-            self._fail(offer.ticket, "out of memory")
+            self._fail(request.attempt_id, "out of memory")
         except (RayLoraError, TrainingError) as error:
-            self._fail(offer.ticket, error)
+            self._fail(request.attempt_id, error)
 
-    def _reporter(self, ticket: str, progress: Progress) -> Callable[[dict[str, Any], Path | None], None]:
+    def _reporter(self, attempt_id: str, progress: TrialProgress) -> Callable[[dict[str, Any], Path | None], None]:
         """What `fit` reports to; ends the fit where the trial is stopped."""
         start = time.perf_counter()
 
@@ -164,12 +167,12 @@ class TrialWorker:
             nonlocal start
             assert folder is not None, "the only process is rank 0"
             added = progress.add(metrics, time.perf_counter() - start, packed=1)
-            self._board("post", {ticket: Report(added, progress.seal(read_files(folder)))})
-            if not self._board("decisions", [ticket], DECISION_S):
+            self._broker("post", {attempt_id: Report(added, progress.seal(read_files(folder)))})
+            if not self._broker("decisions", [attempt_id], DECISION_S):
                 raise Left
             start = time.perf_counter()
 
         return report
 
-    def _begin(self, job: Job, checkpoint: Files | None) -> Progress:
-        return read_progress(checkpoint) if checkpoint else self.task.ground(job).begin(job)
+    def _begin(self, job: Job, checkpoint: Files | None) -> TrialProgress:
+        return read_progress(checkpoint) if checkpoint else self.task.shared(job).begin(job)

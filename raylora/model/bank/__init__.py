@@ -1,6 +1,6 @@
 """Many trials over one frozen base."""
 
 from raylora.model.bank.bank import Bank
-from raylora.model.bank.trial import Outcome
+from raylora.model.bank.trial import EpochResult
 
-__all__ = ["Bank", "Outcome"]
+__all__ = ["Bank", "EpochResult"]

@@ -16,18 +16,22 @@ from transformers import set_seed
 
 from raylora.config import Job
 from raylora.metrics import Scores, score
-from raylora.model import adapter, packing
-from raylora.model.bank.layers import Draw
+from raylora.model import packing
+from raylora.model.bank.layers import DropoutStream
 from raylora.model.bank.packed import PackedBase
-from raylora.model.bank.trial import Outcome, Trial
-from raylora.model.base import load_base, read_config
+from raylora.model.bank.trial import EpochResult, PackedTrial
+from raylora.model.base.find import BaseFolder
+from raylora.model.base.load import load_base, read_config
+from raylora.model.base.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
 from raylora.model.batches import MicroBatch, sorted_batches
-from raylora.model.find import BaseFolder
-from raylora.model.fit import Splits, Worker, batch_plan, build, training_arguments, use_prefix
-from raylora.model.keeper import Record
-from raylora.model.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
-from raylora.model.prefix import constant_layers, install
-from raylora.model.start import Start, begin_from, local_start
+from raylora.model.fit.build import build
+from raylora.model.fit.callback import Event
+from raylora.model.fit.fit import batch_plan, training_arguments, use_frozen_states
+from raylora.model.fit.splits import Splits, Worker
+from raylora.model.fit.start import Start, begin_from, local_start
+from raylora.model.frozen_states import constant_layers, install
+from raylora.model.lora.attach import attach_adapter, lora_config
+from raylora.model.predict import in_order, run_batches
 from raylora.model.tokens import Collator
 
 if TYPE_CHECKING:
@@ -66,7 +70,7 @@ class Bank:
         self.job = job.replace({"train.bf16": resolve_bf16(job.train, worker.use_gpu)})
         self.start, self.make_start = splits.start, partial(_own_start, self.job, base, splits, worker, weights)
         self.scratch = tempfile.TemporaryDirectory(prefix="raylora-")
-        splits, depth = _with_prefix(self.job, base, splits, worker, weights, Path(self.scratch.name))
+        splits, depth = _with_frozen_states(self.job, base, splits, worker, weights, Path(self.scratch.name))
         self.plan = batch_plan(job, splits.train, worker)
         self.train, self.validation = (Collator(t, splits.tokenizer) for t in (splits.train, splits.validation))
 
@@ -81,7 +85,7 @@ class Bank:
         if depth:
             install(model, depth)
         self.base = PackedBase(model, splits.tokenizer)
-        self.trials: list[Trial] = []
+        self.trials: list[PackedTrial] = []
 
     @property
     def names(self) -> list[str]:
@@ -101,10 +105,10 @@ class Bank:
         assert name not in self.names, f"trial {name} is already in the bank"
         assert packing.pack_key(job) == self.key, "a pack holds trials of one pack_key"
         args = training_arguments(job, self.plan, self.worker, scratch="")
-        trial = Trial(name, job, self._new_adapter(job), args, self.plan.steps, self.device)
+        trial = PackedTrial(name, job, self._new_adapter(job), args, self.plan.steps, self.device)
         if resume_from:
             trial.load(resume_from)
-        new = self.base.make_room(trial)
+        new = self.base.inject_adapters(trial)
         self._seat([*self.trials, trial])
         if new:
             self._try_out(name)
@@ -116,7 +120,7 @@ class Bank:
         """Write a checkpoint that `admit` can go on from."""
         next(trial for trial in self.trials if trial.name == name).save(folder)
 
-    def run_epoch(self, log: Callable[[str, Record], None] = lambda name, record: None) -> dict[str, Outcome]:
+    def run_epoch(self, log: Callable[[str, Event], None] = lambda name, record: None) -> dict[str, EpochResult]:
         """Train every trial one epoch and score it on the validation split.
 
         Args:
@@ -124,23 +128,23 @@ class Bank:
         """
         assert not any(trial.over for trial in self.trials), "trials that have ended are dropped"
         self._train(log)
-        place = {"dtype": dtype_name(self.job.train), "step_rows": self.plan.step_rows}
+        place = {"dtype": dtype_name(self.job.train), "global_batch_size": self.plan.global_batch_size}
         scores = zip(self.trials, self.scores(self.validation), strict=True)
-        outcomes = {trial.name: trial.end_epoch(its, place) for trial, its in scores}
-        for name, outcome in outcomes.items():
-            log(name, {"kind": "evaluation", **outcome.metrics})
-        return outcomes
+        results = {trial.name: trial.end_epoch(its, place) for trial, its in scores}
+        for name, result in results.items():
+            log(name, {"kind": "evaluation", **result.metrics})
+        return results
 
-    def _seat(self, trials: list[Trial]) -> None:
+    def _seat(self, trials: list[PackedTrial]) -> None:
         self.trials = trials
-        self.base.hold(trials)
+        self.base.set_adapters(trials)
 
     def _new_adapter(self, job: Job) -> "PeftModel":
         """As `fit.build` after `set_seed`; the base and its new head are drawn already."""
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self.drawn)
             base = _with_same_weights(self.loaded.model)
-            model = adapter.attach(base, adapter.lora_config(job.lora, base, self.loaded.new_modules))
+            model = attach_adapter(base, lora_config(job.lora, base, self.loaded.new_modules))
         if job.train.head_init == "probe":
             self.start = self.start or self.make_start()
             begin_from(model, job, self.start)
@@ -158,7 +162,7 @@ class Bank:
             self.drop(name)
             raise
 
-    def _train(self, log: Callable[[str, Record], None]) -> None:
+    def _train(self, log: Callable[[str, Event], None]) -> None:
         self.base.model.train()
         generators = self._generators()
         plans = {epoch: self.plan.epoch(epoch) for epoch in sorted({trial.epoch for trial in self.trials})}
@@ -173,7 +177,7 @@ class Bank:
                 stack.values.grad = None
 
     def _generators(self) -> list[torch.Generator]:
-        """Of every trial's dropout, seeded as by `Keeper.on_epoch_begin`; trials that draw the same share one."""
+        """Of every trial's dropout, seeded as by `BestCheckpointCallback`; trials that draw the same share one."""
         kinds = [
             (trial.epoch, trial.job.lora.lora_dropout, frozenset(trial.projections), self.base.pack.by_slot and name)
             for name, trial in zip(self.names, self.trials, strict=True)
@@ -190,7 +194,9 @@ class Bank:
         collated = {epoch: self.train(micro.indices) for epoch, micro in micros.items()}
         batch = self.base.side_by_side([collated[epoch] for epoch in epochs])
         widths = [collated[epoch]["attention_mask"].shape[1] for epoch in epochs]
-        draws = {generator: Draw(generator, width) for generator, width in zip(generators, widths, strict=True)}
+        draws = {
+            generator: DropoutStream(generator, width) for generator, width in zip(generators, widths, strict=True)
+        }
         logits = self.base.logits(batch, range(count), [draws[generator] for generator in generators])
         losses = functional.cross_entropy(logits, batch["labels"].to(self.device), reduction="none")
         shares = [micros[epoch].weight / self.plan.accumulation_steps for epoch in epochs]
@@ -201,25 +207,30 @@ class Bank:
 
     def scores(self, split: Collator) -> list[Scores]:
         """Of every trial, with its weights of now, on a whole split, over the same batches as `PlanTrainer.logits`."""
+        if not self.trials:
+            return []
         self.base.model.eval()
-        table, count = split.table, len(self.trials)
-        found = np.empty((count, len(table), self.base.model.config.num_labels or 0), dtype=np.float32)
-        with torch.inference_mode():
-            for indices in sorted_batches(table.lengths, self.job.train.per_device_eval_batch_size):
-                batch = split(indices)
-                at_once = max(1, EVAL_TOKENS // batch["attention_mask"].numel())
-                for start in range(0, count, at_once):
-                    slots = range(start, min(start + at_once, count))
-                    logits = self.base.logits(self.base.side_by_side([batch] * len(slots)), slots)
-                    found[start : slots.stop, indices] = logits.float().cpu().view(len(slots), len(indices), -1)
-        return [score(logits, table.label_ids) for logits in found]
+        batches = sorted_batches(split.table.lengths, self.job.train.per_device_eval_batch_size)
+        found = in_order(list(run_batches(split, batches, self._logits)))
+        return [score(found[:, i], split.table.label_ids) for i in range(len(self.trials))]
+
+    def _logits(self, batch: dict[str, Tensor]) -> np.ndarray:
+        """[B, trials, C] float32 of a batch by every trial."""
+        rows, count = len(batch["attention_mask"]), len(self.trials)
+        at_once = max(1, EVAL_TOKENS // batch["attention_mask"].numel())
+        parts: list[Tensor] = []
+        for start in range(0, count, at_once):
+            slots = range(start, min(start + at_once, count))
+            logits = self.base.logits(self.base.side_by_side([batch] * len(slots)), slots)
+            parts.append(logits.float().cpu().view(len(slots), rows, -1))
+        return torch.cat(parts).transpose(0, 1).numpy()
 
 
 def _own_start(
     job: Job, base: BaseFolder, splits: Splits, worker: Worker, weights: Mapping[str, Tensor] | None
 ) -> Start:
     """The head's start that `fit` would make."""
-    rows = replace(splits, train=replace(splits.train, prefix=None))
+    rows = replace(splits, train=replace(splits.train, frozen_states=None))
     with torch.random.fork_rng(devices=[]):
         set_seed(job.seed)
         model: Any = build(job, base, splits.labels, splits.tokenizer.pad_id, weights)
@@ -227,7 +238,7 @@ def _own_start(
     return local_start(wanted, rows, model.to("cuda" if worker.use_gpu else "cpu"))
 
 
-def _with_prefix(
+def _with_frozen_states(
     job: Job, base: BaseFolder, splits: Splits, worker: Worker, weights: Mapping[str, Tensor] | None, scratch: Path
 ) -> tuple[Splits, int]:
     """The train and validation tables with the states that enter the pack's lowest adapted layer, and its number.
@@ -238,8 +249,8 @@ def _with_prefix(
     if lowest:
         model = build(job, base, splits.labels, splits.tokenizer.pad_id, weights)
         if constant_layers(model) == lowest:
-            return use_prefix(job, model, splits, worker, scratch), lowest
-    train, validation = (replace(table, prefix=None) for table in (splits.train, splits.validation))
+            return use_frozen_states(job, model, splits, worker, scratch), lowest
+    train, validation = (replace(table, frozen_states=None) for table in (splits.train, splits.validation))
     return replace(splits, train=train, validation=validation), 0
 
 

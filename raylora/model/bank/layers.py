@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raylora.model.dropout import draw_mask
-from raylora.model.lowrank import LowRank
+from raylora.model.lora.dropout import draw_mask
+from raylora.model.lora.fused import FusedLora
 from raylora.model.packing import NotPackable
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
+class DropoutStream:
     """The dropout of a slot in one forward: a generator, and the slot's own width before padding to the pack's.
 
     Slots that would draw the same bits alone (same seed, epoch, rate and layers) share one object.
@@ -35,7 +35,7 @@ class Pack:
     rows: int | None = None
     width: int = 0
     pad_left: bool = False
-    draws: Sequence[Draw] | None = None
+    draws: Sequence[DropoutStream] | None = None
     by_slot: bool = False
 
 
@@ -108,7 +108,7 @@ class BankLinear(nn.Module):
         flat = (len(slots), -1, x.shape[-1])
         held = slice(slots.start, slots.stop)
         a, b = (stack.values if len(slots) == len(self.dropout) else stack.values[held] for stack in self.stacks)
-        result = LowRank.apply(
+        result = FusedLora.apply(
             x.reshape(flat),
             self.linear.weight,
             self.linear.bias,
@@ -133,7 +133,7 @@ class BankLinear(nn.Module):
         }
         return torch.stack([masks[draw] for draw in (self.pack.draws if len(masks) > 1 else masks)])
 
-    def _drawn(self, like: Tensor, draw: Draw, rate: float) -> Tensor:
+    def _drawn(self, like: Tensor, draw: DropoutStream, rate: float) -> Tensor:
         mask = torch.ones_like(like, dtype=self.scale.dtype)
         if rate:
             own = self._own_tokens(mask, draw.width)

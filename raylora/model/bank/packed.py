@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from raylora.model.bank.layers import BankHead, BankLinear, Draw, Pack, Stack, is_fed_positions, run_by_slot
-from raylora.model.bank.trial import Trial
+from raylora.model.bank.layers import BankHead, BankLinear, DropoutStream, Pack, Stack, is_fed_positions, run_by_slot
+from raylora.model.bank.trial import PackedTrial
 from raylora.model.packing import NotPackable
 from raylora.model.tokens import TokenizerSpec
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class PackedBase:
-    """The base, with room for adapters wherever some trial has one; `hold` says whose they are."""
+    """The base, with room for adapters wherever some trial has one; `set_adapters` says whose they are."""
 
     def __init__(self, model: "PreTrainedModel", spec: TokenizerSpec) -> None:
         self.model, self.spec = model, spec
@@ -24,7 +24,7 @@ class PackedBase:
         self.linears: dict[str, BankLinear] = {}
         self.heads: dict[str, BankHead] = {}
 
-    def make_room(self, trial: Trial) -> bool:
+    def inject_adapters(self, trial: PackedTrial) -> bool:
         """Replace the modules that this trial adapts by ones that hold many; False if they are replaced already.
 
         Raises:
@@ -50,7 +50,7 @@ class PackedBase:
         above, _, leaf = path.rpartition(".")
         return self.model.get_submodule(above), leaf
 
-    def hold(self, trials: Sequence[Trial]) -> None:
+    def set_adapters(self, trials: Sequence[PackedTrial]) -> None:
         """Lay these trials' weights side by side: slot i is trial i's."""
         for path, linear in self.linears.items():
             linear.stack([trial.projections.get(path) for trial in trials])
@@ -61,7 +61,7 @@ class PackedBase:
     def stacks(self) -> list[Stack]:
         return [stack for linear in self.linears.values() for stack in linear.stacks]
 
-    def logits(self, batch: dict[str, Tensor], slots: range, draws: Sequence[Draw] | None = None) -> Tensor:
+    def logits(self, batch: dict[str, Tensor], slots: range, draws: Sequence[DropoutStream] | None = None) -> Tensor:
         """[rows, C] of a batch that holds equally many rows for each slot, one slot after another.
 
         Args:

@@ -18,7 +18,7 @@ from raylora.config import Job
 from raylora.errors import ModelError, TrainingError
 from raylora.metrics import Scores
 from raylora.model.bank.layers import Projection
-from raylora.model.keeper import BEST, Best, Record
+from raylora.model.fit.callback import BEST, Best, Event
 from raylora.model.packing import NotPackable
 
 if TYPE_CHECKING:
@@ -28,19 +28,19 @@ WEIGHTS, OPTIMIZER, PROGRESS = "weights.safetensors", "optimizer.pt", "progress.
 
 
 @dataclass(frozen=True)
-class Outcome:
+class EpochResult:
     """What an epoch brought one trial.
 
     `metrics` as `fit` reports them; `finished`: its epochs are done, or it no longer gets better; `error`: it diverged.
     A trial that finished or failed takes no further epoch and must be dropped.
     """
 
-    metrics: Record
+    metrics: Event
     finished: bool
     error: TrainingError | None
 
 
-class Trial:
+class PackedTrial:
     """Weights under PEFT's names, optimizer, schedule, dropout draws, the best epoch, and how far it is.
 
     Args:
@@ -70,7 +70,7 @@ class Trial:
         self.best: Best | None = None
         self.over = False
 
-    def step(self, log: Callable[[str, Record], None]) -> None:
+    def step(self, log: Callable[[str, Event], None]) -> None:
         """One optimizer step on the gradients that the parameters hold."""
         norm = nn.utils.clip_grad_norm_(list(self.weights.values()), self.job.train.max_grad_norm or math.inf)
         rate = self.schedule.get_last_lr()[0]
@@ -85,8 +85,8 @@ class Trial:
             self.loss.zero_()
             self.logged_step = self.steps
 
-    def end_epoch(self, scores: Scores, place: Record) -> Outcome:
-        """Keep the weights if they are the best so far; decide whether to go on, as `Trainer` and `Keeper` do.
+    def end_epoch(self, scores: Scores, place: Event) -> EpochResult:
+        """Keep the weights if they are the best so far; decide whether to go on, as `BestCheckpointCallback` does.
 
         Args:
             place: what the metrics say beside the scores.
@@ -97,13 +97,13 @@ class Trial:
         metrics = {**evaluation, "epoch": epoch, "step": self.steps, **place}
         if not math.isfinite(scores.loss):
             self.over = True
-            return Outcome(metrics, True, _diverged(scores.loss, self.epoch, train.learning_rate))
+            return EpochResult(metrics, True, _diverged(scores.loss, self.epoch, train.learning_rate))
         if self.best is None or self._better(scores, self.best.scores):
             self.best = Best(self.state(), scores, epoch)
         patience = train.early_stopping_patience
         stale = patience is not None and round(epoch - self.best.epoch) >= patience
         self.over = stale or self.epoch >= train.num_train_epochs
-        return Outcome(metrics, self.over, None)
+        return EpochResult(metrics, self.over, None)
 
     def state(self) -> dict[str, Tensor]:
         """A copy on the CPU of the weights now, as `adapter.trainable_state` gives them."""

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raylora.errors import ModelError
-from raylora.model import adapter
-from raylora.model.adapter import CARD, Card
+from raylora.model.lora.manifest import MANIFEST, Manifest, read_manifest
 from raylora.model.serving.int8 import Int8Linear
 from raylora.model.tokens import TokenizerSpec
 
@@ -25,7 +24,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json
 
 
 @dataclass(frozen=True)
-class Place:
+class LoraSlice:
     """Where one projection's matrices lie in the flat tensor: a [r, inputs] from `start`, then b [outputs, r]."""
 
     path: str
@@ -46,10 +45,10 @@ class Place:
 
 
 @dataclass(frozen=True, eq=False)
-class Layout:
+class LoraLayout:
     """Where all matrices of an adapter lie; adapters of one layout share this object (`ServedBase.load`)."""
 
-    places: Mapping[str, Place]
+    places: Mapping[str, LoraSlice]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,9 +59,9 @@ class ServedAdapter:
     """
 
     digest: str
-    card: Card
+    manifest: Manifest
     spec: TokenizerSpec
-    layout: Layout
+    layout: LoraLayout
     flat: Tensor
     heads: Mapping[str, nn.Module]
     size_bytes: int
@@ -70,7 +69,7 @@ class ServedAdapter:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        return self.card.labels
+        return self.manifest.labels
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class Files:
     """An adapter's files, read once: what is checked is what is used."""
 
     folder: Path
-    card: Card
+    manifest: Manifest
     config: dict[str, Any]
     weights: bytes
     digest: str
@@ -88,19 +87,19 @@ def read_files(folder: Path) -> Files:
     """Raises:
     ModelError: the folder is not an adapter of raylora's, or a file in it is broken.
     """
-    card = adapter.read_card(folder)
+    manifest = read_manifest(folder)
     try:
         weights = (folder / WEIGHTS).read_bytes()
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"adapter {folder} cannot be read: {error}") from None
-    return Files(folder, card, config, weights, folder_digest(folder, weights))
+    return Files(folder, manifest, config, weights, folder_digest(folder, weights))
 
 
 def folder_digest(folder: Path, weights: bytes | None = None) -> str:
-    """sha256 of everything that decides an answer: weights, LoRA settings, card, tokenizer."""
+    """sha256 of everything that decides an answer: weights, LoRA settings, manifest, tokenizer."""
     total = hashlib.sha256(weights if weights is not None else (folder / WEIGHTS).read_bytes())
-    for name in (CONFIG, CARD, *TOKENIZER):
+    for name in (CONFIG, MANIFEST, *TOKENIZER):
         if (folder / name).is_file():
             total.update(hashlib.sha256((folder / name).read_bytes()).digest())
     return total.hexdigest()
@@ -117,7 +116,7 @@ def why_alone(config: Mapping[str, Any]) -> str | None:
 
 
 def read_shared(
-    files: Files, model: "PreTrainedModel", spec: TokenizerSpec, layouts: dict[tuple[Place, ...], Layout]
+    files: Files, model: "PreTrainedModel", spec: TokenizerSpec, layouts: dict[tuple[LoraSlice, ...], LoraLayout]
 ) -> ServedAdapter:
     """The adapter beside others on `model`, which is only looked at; its layout is put among `layouts`, or found there.
 
@@ -133,8 +132,8 @@ def read_shared(
     heads = _heads(files, rest, model)
     head_bytes = sum(p.numel() * p.element_size() for head in heads.values() for p in head.parameters())
     size = flat.numel() * flat.element_size() + head_bytes
-    layout = layouts.setdefault(places, Layout({place.path: place for place in places}))
-    return ServedAdapter(files.digest, files.card, spec, layout, flat, heads, size)
+    layout = layouts.setdefault(places, LoraLayout({place.path: place for place in places}))
+    return ServedAdapter(files.digest, files.manifest, spec, layout, flat, heads, size)
 
 
 def _state(files: Files) -> dict[str, Tensor]:
@@ -153,10 +152,10 @@ def _state(files: Files) -> dict[str, Tensor]:
 
 def _lay_out(
     files: Files, low_rank: Mapping[str, Tensor], model: "PreTrainedModel"
-) -> tuple[tuple[Place, ...], list[Tensor]]:
+) -> tuple[tuple[LoraSlice, ...], list[Tensor]]:
     """Places in the order of their paths, and the matrices that fill them."""
     modules = dict(model.named_modules())
-    places: list[Place] = []
+    places: list[LoraSlice] = []
     parts: list[Tensor] = []
     start = 0
     for path in sorted({name.partition(".lora_")[0] for name in low_rank}):
@@ -174,7 +173,7 @@ def _lay_out(
         r = len(a)
         alpha = float(files.config["lora_alpha"])
         scale = alpha / (r**0.5 if files.config.get("use_rslora") else r)
-        places.append(Place(path, r, a.shape[1], b.shape[0], start))
+        places.append(LoraSlice(path, r, a.shape[1], b.shape[0], start))
         parts += [a, b * scale]
         start += a.numel() + b.numel()
     if not places:

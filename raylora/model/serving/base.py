@@ -12,30 +12,30 @@ from torch import Tensor, nn
 
 from raylora.config import ModelSection
 from raylora.errors import ModelError
-from raylora.model import adapter
 from raylora.model.bank.layers import is_fed_positions
-from raylora.model.base import load_base, load_tokenizer, pooling_of, read_config
-from raylora.model.find import BaseFolder, resolve, weights_digest
+from raylora.model.base.find import BaseFolder, resolve, weights_digest
+from raylora.model.base.load import load_base, load_tokenizer, pooling_of, read_config
+from raylora.model.base.precision import bf16_pays
+from raylora.model.lora.save import load_adapter
 from raylora.model.packing import NotPackable
-from raylora.model.precision import bf16_pays
 from raylora.model.serving.adapter import (
     TOKENIZER,
     Files,
-    Layout,
-    Place,
+    LoraLayout,
+    LoraSlice,
     ServedAdapter,
     read_files,
     read_shared,
     why_alone,
 )
 from raylora.model.serving.int8 import held_bytes, to_int8
-from raylora.model.serving.layers import Rows, ServedHead, ServedLinear
+from raylora.model.serving.layers import BatchIndex, ServedHead, ServedLinear
 from raylora.model.tokens import TokenizerSpec, tokenizer_spec
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-NO_PLACES = Layout({})
+NO_PLACES = LoraLayout({})
 ANY_LABELS = ("0", "1")  # the base's own head is replaced by each adapter's
 
 
@@ -65,11 +65,11 @@ class ServedBase:
         self.model = self._load(self.folder, ANY_LABELS, dtype)
         if int8:
             to_int8(self.model)
-        self.rows = Rows()
+        self.rows = BatchIndex()
         self.replaced: dict[str, nn.Module] = {}
         self.mixes = self.model.config.model_type != "deberta-v2"  # its attention is fed a table that has no rows
         self.specs: dict[tuple[bytes, ...], TokenizerSpec] = {}
-        self.layouts: dict[tuple[Place, ...], Layout] = {}
+        self.layouts: dict[tuple[LoraSlice, ...], LoraLayout] = {}
 
     def _load(self, folder: BaseFolder, labels: tuple[str, ...], dtype: torch.dtype) -> "PreTrainedModel":
         pad_id: Any = load_tokenizer(folder.path).pad_token_id
@@ -84,36 +84,37 @@ class ServedBase:
             ModelError: it is broken, or was trained on another base.
         """
         files = read_files(folder)
-        if files.card.base_digest != self.digest:
+        if files.manifest.base_digest != self.digest:
             raise ModelError(
-                f"adapter {folder} was trained on {files.card.base_model} with weights {files.card.base_digest[:12]}…, "
-                f"this endpoint runs {self.folder.id} with {self.digest[:12]}…. One endpoint serves one base model."
+                f"adapter {folder} was trained on {files.manifest.base_model} with weights "
+                f"{files.manifest.base_digest[:12]}…, this endpoint "
+                f"runs {self.folder.id} with {self.digest[:12]}…. One endpoint serves one base model."
             )
         spec = self._spec(files)
-        if merged or why_alone(files.config) or files.card.pooling != pooling_of(self.folder):
+        if merged or why_alone(files.config) or files.manifest.pooling != pooling_of(self.folder):
             return self._whole(files, spec)
         return read_shared(files, self.model, spec, self.layouts)
 
     def _spec(self, files: Files) -> TokenizerSpec:
         """Adapters with the same tokenizer share one: 700 kB each otherwise."""
         paths = [files.folder / name for name in TOKENIZER]
-        key = (*(path.read_bytes() if path.is_file() else b"" for path in paths), b"%d" % files.card.max_length)
+        key = (*(path.read_bytes() if path.is_file() else b"" for path in paths), b"%d" % files.manifest.max_length)
         if key not in self.specs:
-            self.specs[key] = tokenizer_spec(load_tokenizer(str(files.folder)), files.card.max_length)
+            self.specs[key] = tokenizer_spec(load_tokenizer(str(files.folder)), files.manifest.max_length)
         return self.specs[key]
 
     def _whole(self, files: Files, spec: TokenizerSpec) -> ServedAdapter:
-        own = replace(self.folder, pooling=files.card.pooling)
-        tuned: Any = adapter.load_weights(self._load(own, files.card.labels, torch.float32), files.folder)
+        own = replace(self.folder, pooling=files.manifest.pooling)
+        tuned: Any = load_adapter(self._load(own, files.manifest.labels, torch.float32), files.folder)
         merged: Any = tuned.merge_and_unload(safe_merge=True)
         merged = merged.to(self.device, self.dtype).eval()
         if self.int8:
             to_int8(merged)
         size = held_bytes(merged)
-        return ServedAdapter(files.digest, files.card, spec, NO_PLACES, torch.empty(0), {}, size, whole=merged)
+        return ServedAdapter(files.digest, files.manifest, spec, NO_PLACES, torch.empty(0), {}, size, whole=merged)
 
-    def lane(self, served: ServedAdapter) -> object:
-        """Adapters of one lane can be in one batch."""
+    def batch_key(self, served: ServedAdapter) -> object:
+        """Adapters of one batch_key can be in one batch."""
         return None if served.whole is None and self.mixes else served
 
     @torch.inference_mode()
@@ -121,19 +122,19 @@ class ServedBase:
         """[C] float32 of each row, C being its adapter's number of labels.
 
         Args:
-            batch: of `Collator`, [N, T]; row i is of `adapters[i]`. All are of one lane.
+            batch: of `Collator`, [N, T]; row i is of `adapters[i]`. All are of one batch_key.
         """
         inputs = {name: values.to(self.device) for name, values in batch.items() if name != "labels"}
         if adapters[0].whole is not None:
             own: Any = adapters[0].whole
             return list(own(**inputs).logits.float().cpu().numpy())
-        self._make_room(adapters)
+        self._inject_adapters(adapters)
         places = {layout: i for i, layout in enumerate(dict.fromkeys(a.layout for a in adapters))}
         order = sorted(range(len(adapters)), key=lambda i: (places[adapters[i].layout], id(adapters[i])))
         ordered = [adapters[i] for i in order]
         if order != list(range(len(order))):
             inputs = {name: values[order] for name, values in inputs.items()}
-        self.rows.hold(ordered)
+        self.rows.set_adapters(ordered)
         model: Any = self.model
         try:
             found = model(**inputs).logits.float().cpu().numpy()
@@ -152,7 +153,7 @@ class ServedBase:
         model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0].sum().item()
         return time.perf_counter() - start
 
-    def _make_room(self, adapters: Sequence[ServedAdapter]) -> None:
+    def _inject_adapters(self, adapters: Sequence[ServedAdapter]) -> None:
         for served in {id(a): a for a in adapters}.values():
             for path in served.layout.places:
                 if path not in self.replaced:

@@ -135,7 +135,7 @@ class Engine:
     def _admit(self, request: _Request, tokens: int) -> None:
         spec = request.adapter.spec
         # pairs have a column more than single texts, and padding follows the tokenizer
-        lane = (self.base.lane(request.adapter), *request.encoded.column_names, spec.pad_id, spec.pad_left)
+        batch_key = (self.base.batch_key(request.adapter), *request.encoded.column_names, spec.pad_id, spec.pad_left)
         with self._wake:
             full = self.load.tokens + tokens > self.limits.max_queued_tokens and self.load.requests
             if full or self.load.requests >= self.limits.max_queued_requests:
@@ -144,7 +144,7 @@ class Engine:
                 )
             self.load.requests += 1
             self.load.tokens += tokens
-            self._rows.extend(_Row(int(n), lane, request, i) for i, n in enumerate(request.lengths))
+            self._rows.extend(_Row(int(n), batch_key, request, i) for i, n in enumerate(request.lengths))
             self._wake.notify()
 
     @property

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from raylora.model.packing import NotPackable
-from raylora.model.serving.adapter import Place, ServedAdapter
+from raylora.model.serving.adapter import LoraSlice, ServedAdapter
 
 
 @dataclass(frozen=True)
@@ -17,18 +17,18 @@ class Group:
 
     rows: slice
     flat: Tensor
-    places: Mapping[str, Place]
+    places: Mapping[str, LoraSlice]
 
 
 @dataclass
-class Rows:
+class BatchIndex:
     """Whose rows the forward under way holds, read by all layers; rows of one adapter are neighbours."""
 
     count: int = 0
     groups: Sequence[Group] = ()
     segments: Sequence[tuple[ServedAdapter, slice]] = ()
 
-    def hold(self, adapters: Sequence[ServedAdapter]) -> None:
+    def set_adapters(self, adapters: Sequence[ServedAdapter]) -> None:
         """Row i is of `adapters[i]`; equal ones must be neighbours, and equal layouts too."""
         self.count = len(adapters)
         self.segments = [(adapters[s.start], s) for s in _runs(adapters)]
@@ -54,7 +54,7 @@ def _runs(values: Sequence[object]) -> list[slice]:
 class ServedLinear(nn.Module):
     """A frozen linear layer; every row adds the low-rank update of its own adapter."""
 
-    def __init__(self, path: str, linear: nn.Linear, rows: Rows) -> None:
+    def __init__(self, path: str, linear: nn.Linear, rows: BatchIndex) -> None:
         super().__init__()
         self.path, self.linear, self.rows = path, linear, rows
 
@@ -67,7 +67,7 @@ class ServedLinear(nn.Module):
                 self._add(result, x, group, place)
         return result
 
-    def _add(self, result: Tensor, x: Tensor, group: Group, place: Place) -> None:
+    def _add(self, result: Tensor, x: Tensor, group: Group, place: LoraSlice) -> None:
         """The sum is Hu et al. 2021, eq. 3; one batched product for many adapters is Chen et al. 2023 (Punica)."""
         a, b = place.a(group.flat), place.b(group.flat)
         if len(self.rows.groups) > 1:
@@ -86,7 +86,7 @@ class ServedHead(nn.Module):
     Where numbers of outputs differ, rows are padded with zeros to the largest.
     """
 
-    def __init__(self, path: str, original: nn.Module, rows: Rows) -> None:
+    def __init__(self, path: str, original: nn.Module, rows: BatchIndex) -> None:
         super().__init__()
         self.path, self.original, self.rows = path, original, rows
 

@@ -12,22 +12,22 @@ LOOK_AHEAD = 256  # rows looked at for a batch; dividing so many takes about two
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """A row in the queue: its tokens, and the lane (`ServedBase.lane`) that its batch must be of."""
+    """A row in the queue: its tokens, and `ServedBase.batch_key` of its adapter: rows of one key share a batch."""
 
     tokens: int
-    lane: object
+    batch_key: object
 
 
 def choose(waiting: Sequence[Waiting], max_tokens: int, costs: Sequence[Cost]) -> list[int]:
     """Places in `waiting` (oldest first) of the rows to run together.
 
     The oldest row always runs, whatever its length, so that none waits for ever. Which rows come with it follows from
-    the cheapest division of its whole lane into batches of neighbours by length; a batch has rows x longest tokens, at
-    most `max_tokens` unless it is a single row.
+    the cheapest division of all rows of its key into batches of neighbours by length; a batch has rows x longest
+    tokens, at most `max_tokens` unless it is a single row.
     """
     oldest = waiting[0]
-    lane = [i for i, row in enumerate(waiting[:LOOK_AHEAD]) if row.lane == oldest.lane]
-    order = sorted(lane, key=lambda i: waiting[i].tokens)
+    same = [i for i, row in enumerate(waiting[:LOOK_AHEAD]) if row.batch_key == oldest.batch_key]
+    order = sorted(same, key=lambda i: waiting[i].tokens)
     starts = cheapest(np.array([waiting[i].tokens for i in order]), max_tokens, costs)
     at = order.index(0)
     start = max(s for s in starts if s <= at)

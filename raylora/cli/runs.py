@@ -1,0 +1,162 @@
+"""Runs for a terminal and for programs: the lines of `raylora runs`, and its JSON."""
+
+import json
+import shlex
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from raylora import config
+from raylora.cluster.storage.address import inside, is_remote, parent
+from raylora.cluster.storage.listing import Details, Summary, list_runs, show_run
+from raylora.config import Job
+from raylora.config.file import inline, value_of
+from raylora.config.space import trial_job
+
+MOST = 12  # trials, adapters
+SCORES = ("accuracy", "f1", "loss")
+
+
+def told_of(storage_path: str, name: str | None, as_json: bool) -> str:
+    """What the path holds, or one run of it; empty where there is none.
+
+    Raises:
+        ConfigError: see `list_runs` and `show_run`.
+    """
+    if name:
+        shown = show_run(storage_path, name)
+        return json.dumps(as_tree(shown), indent=2) if as_json else "\n".join(details(shown, time.time()))
+    found = list_runs(storage_path)
+    return json.dumps(list(map(as_record, found)), indent=2) if as_json else "\n".join(table(found, time.time()))
+
+
+def table(summaries: Sequence[Summary], now: float) -> list[str]:
+    """A line per run under a heading."""
+    if not summaries:
+        return []
+    width = max(4, *(len(summary.name) for summary in summaries))
+    lines = [f"{'name':<{width}}  {'kind':<8}  {'state':<10}  {'validation':<10}  {'test':<6}  {'written':<8}  reached"]
+    for each in summaries:
+        scores = f"{_accuracy(each.validation):<10}  {_accuracy(each.test):<6}"
+        state, age = each.state or "-", ago(now - each.written)
+        lines.append(f"{each.name:<{width}}  {each.kind:<8}  {state:<10}  {scores}  {age:<8}  {each.reached}".rstrip())
+    return lines
+
+
+def details(shown: Details, now: float) -> list[str]:
+    """One run, section by section."""
+    summary = shown.summary
+    lines = [
+        f"{summary.kind:<11}{summary.uri}",
+        f"{'state':<11}{', '.join(filter(None, (summary.state, summary.reached)))}; "
+        f"last written {ago(now - summary.written)} ago",
+    ]
+    for split, scores in (("validation", summary.validation), ("test", summary.test)):
+        if scores:
+            words = "  ".join(f"{name} {scores[name]:.4f}" for name in SCORES)
+            lines.append(f"{split:<11}{words}  ({scores['rows']:,} rows)")
+    lines += _block("config", _config(shown))
+    lines += _block("history", _trials(shown) if summary.kind == "sweep" else _epochs(shown))
+    lines += _block("adapters", [f"{name}  {path}" for name, path in list(shown.adapters.items())[:MOST]])
+    lines += _block(
+        "files", [f"{name}/" if size is None else f"{name}  {size:,}" for name, size in shown.files.items()]
+    )
+    return lines + [f"{what:<11}{command}" for what, command in commands(shown).items()]
+
+
+def as_record(summary: Summary) -> dict[str, Any]:
+    """A summary as JSON has it, with the time as ISO 8601."""
+    return {**asdict(summary), "written": datetime.fromtimestamp(summary.written, UTC).isoformat(timespec="seconds")}
+
+
+def as_tree(shown: Details) -> dict[str, Any]:
+    """Details as JSON has them: the whole config, and what goes on with it."""
+    return {
+        **as_record(shown.summary),
+        "config": shown.job and shown.job.model_dump(),
+        "history": shown.history,
+        "files": shown.files,
+        "adapters": shown.adapters,
+        "commands": commands(shown),
+    }
+
+
+def commands(shown: Details) -> dict[str, str]:
+    """What to do with it next, by `continue`, `serve` and `again`; each can be pasted into a shell."""
+    summary, job = shown.summary, shown.job
+    place = [f"run_name={summary.name}", f"storage_path={parent(summary.uri)}"]
+    if summary.kind == "endpoint":
+        adapters = [f"serve.adapters.{name}={path}" for name, path in list(shown.configured.items())[:MOST]]
+        return {"continue": _line("raylora", "serve", *place, *(adapters or ["serve.adapter_root=FOLDER"]))}
+    if summary.state == "finished":
+        served = inside(summary.uri, "adapter")
+        return {"serve": _line("raylora", "serve", f"serve.adapters.{summary.name}={served}")}
+    if job is None or summary.kind == "unknown":
+        return {}
+    command = "tune" if summary.kind == "sweep" else "train"
+    if is_remote(summary.uri):  # a command reads configs from here alone
+        return {"continue": _line("raylora", command, *place, *words(job))}
+    return {"continue": _line("raylora", command, inside(summary.uri, "config.yaml"), place[1])}
+
+
+def words(job: Job) -> list[str]:
+    """The job as `section.key=value`, its name and place and all that is as by default left out."""
+    return [f"{key}={value}" for key, value in _changed(job).items() if key not in ("run_name", "storage_path")]
+
+
+def _changed(job: Job) -> dict[str, str]:
+    default = Job()
+    known = config.keys()
+    values = {key: (value_of(job, key), value_of(default, key)) for key in known}
+    return {key: inline(value) for key, (value, usual) in values.items() if value != usual}
+
+
+def _config(shown: Details) -> list[str]:
+    if shown.job is None:
+        return [] if shown.summary.kind == "endpoint" else ["config.yaml is of another version of raylora"]
+    keys = {"model.base_model": shown.job.model.base_model} | _changed(shown.job)
+    return [f"{key}: {value}" for key, value in keys.items() if key not in ("run_name", "storage_path")]
+
+
+def _epochs(shown: Details) -> list[str]:
+    if not shown.history:
+        return []
+    lines = [f"{'epoch':<7}{'accuracy':<10}{'f1':<9}{'loss':<9}train loss"]
+    for each in shown.history:
+        scores = f"{each['eval_accuracy']:<10.4f}{each['eval_f1']:<9.4f}{each['eval_loss']:<9.4f}"
+        loss = "-" if each["loss"] is None else f"{each['loss']:.4f}"
+        lines.append(f"{each['epoch']:<7g}{scores}{loss}")
+    return lines
+
+
+def _trials(shown: Details) -> list[str]:
+    """Best first, where the config says what is best."""
+    if not shown.history:
+        return []
+    sign = 0 if shown.job is None else -1 if trial_job(shown.job, {}).train.greater_is_better else 1
+    ranked = sorted(shown.history, key=lambda each: sign * each["score"])
+    lines = [f"{'score':<9}{'epoch':<7}trial"]
+    lines += [f"{each['score']:<9.4f}{each['epoch']:<7g}{each['trial']}  ({each['words']})" for each in ranked[:MOST]]
+    return [*lines, f"and {len(ranked) - MOST} more, in history.jsonl"] if len(ranked) > MOST else lines
+
+
+def _block(title: str, lines: Sequence[str]) -> list[str]:
+    return [f"{title if not i else '':<11}{line}" for i, line in enumerate(lines)]
+
+
+def _accuracy(scores: dict[str, Any] | None) -> str:
+    return f"{scores['accuracy']:.4f}" if scores else "-"
+
+
+def _line(*parts: str) -> str:
+    return shlex.join(parts)
+
+
+def ago(seconds: float) -> str:
+    """How long, in the largest unit that fits."""
+    for unit, size in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit}"
+    return f"{max(0, int(seconds))} s"

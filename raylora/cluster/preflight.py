@@ -1,0 +1,59 @@
+"""What every node of a cluster must see under one path: the run folder and local data files."""
+
+import os
+import uuid
+from pathlib import Path
+
+import pyarrow.fs
+import ray
+
+from raylora.cluster.data.rows import Source
+from raylora.cluster.session import Cluster, alive_nodes, on_node
+from raylora.cluster.storage.address import is_remote
+from raylora.cluster.storage.run_folder import RunFolder
+from raylora.errors import ClusterError
+
+LOOKED_AT = 1000  # files of a job; a folder that is not there lacks them all
+
+
+def preflight(folder: RunFolder, sources: list[Source], cluster: Cluster) -> None:
+    """Look from every node that runs tasks, before anything is written here that belongs elsewhere.
+
+    Raises:
+        ClusterError: a node does not see a local path; names both.
+    """
+    if len(cluster.nodes) == 1:
+        return
+    files = [source.path for source in sources[:LOOKED_AT] if not is_remote(source.path)]
+    if not isinstance(folder.filesystem, pyarrow.fs.LocalFileSystem):
+        _check(files)
+        return
+    mark = f".reach-{uuid.uuid4().hex}"  # its name alone tells this folder from another of the same path
+    folder.write_text(mark, "")
+    try:
+        _check([f"{folder.path}/{mark}", *files])
+    finally:
+        folder.filesystem.delete_file(f"{folder.path}/{mark}")
+
+
+def _check(paths: list[str]) -> None:
+    nodes = [node for node in alive_nodes() if node["Resources"].get("CPU")]
+    found: list[str | None] = ray.get([_look.options(**on_node(node)).remote(paths) for node in nodes]) if paths else []
+    for node, missing in zip(nodes, found, strict=False):
+        if missing is None:
+            continue
+        at = f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"
+        if "/.reach-" in missing:
+            raise ClusterError(
+                f"`storage_path`: {os.path.dirname(os.path.dirname(missing))} is not the same folder on {at} as where "
+                "the job runs. Set `storage_path` to a folder that all nodes share (NFS, EFS), or to s3:// or gs://."
+            )
+        raise ClusterError(
+            f"{missing} is not there on {at}. Put `data` on storage that all nodes see: a shared folder, s3:// or gs://."
+        )
+
+
+@ray.remote(num_cpus=0)
+def _look(paths: list[str]) -> str | None:
+    """The first of the paths that this node does not have."""
+    return next((path for path in paths if not Path(path).exists()), None)

@@ -1,0 +1,118 @@
+"""Where adapters may lie: folders here or on object storage, and what may be loaded from them."""
+
+import os
+import tempfile
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.fs
+
+from raylora.cluster.storage.address import inside, is_remote, parts
+from raylora.errors import ConfigError, ModelError
+from raylora.model.lora.manifest import MANIFEST
+from raylora.model.serving.adapter import WEIGHTS
+
+
+def absolute(path: str) -> str:
+    """A local path with links followed; an address as it is.
+
+    Raises:
+        ConfigError: an address that steps up by `..`.
+    """
+    if not is_remote(path):
+        return os.path.realpath(Path(path).expanduser())
+    address, mark, options = parts(path)
+    if ".." in address.split("/"):
+        raise ConfigError(f"path {path} must not hold `..`.")
+    return address.rstrip("/") + mark + options
+
+
+def check_inside(path: str, roots: Sequence[str]) -> str:
+    """The absolute path.
+
+    Raises:
+        ConfigError: it is in none of the roots.
+    """
+    found = absolute(path)
+    for root in map(absolute, roots):
+        (address, _, options), (above, _, expected) = parts(found), parts(root)
+        if f"{address}/".startswith(f"{above.rstrip('/')}/") and options == expected:
+            return found
+    raise ConfigError(f"path {path} must be inside {' or '.join(roots)}.")
+
+
+@dataclass(frozen=True)
+class AdapterLocation:
+    """An adapter's folder as it is now; `state` changes when its weights do."""
+
+    path: str
+    state: str
+
+
+def adapter_in(path: str) -> AdapterLocation | None:
+    """The adapter in this folder, or in its `adapter` where it is a run's; None where there is none."""
+    for folder in (path, inside(path, "adapter")):
+        filesystem, within = _open(folder)
+        manifest, weights = filesystem.get_file_info([f"{within}/{MANIFEST}", f"{within}/{WEIGHTS}"])
+        if manifest.is_file and weights.is_file:
+            return AdapterLocation(folder, f"{weights.mtime_ns}-{weights.size}-{manifest.mtime_ns}")
+    return None
+
+
+def find(path: str) -> AdapterLocation:
+    """Raises:
+    ModelError: there is no adapter.
+    """
+    return there(path, adapter_in(path))
+
+
+def there(path: str, found: AdapterLocation | None) -> AdapterLocation:
+    """Raises:
+    ModelError: nothing was found.
+    """
+    if found is None:
+        raise ModelError(f"{path} holds no adapter saved by raylora: {MANIFEST} or {WEIGHTS} is missing.")
+    return found
+
+
+def adapter_inside(path: str, roots: Sequence[str]) -> AdapterLocation | None:
+    """`adapter_in` for a path that came from outside: folder, files and whatever links stand for them lie in a root.
+
+    Raises:
+        ConfigError: one of them does not.
+    """
+    place = adapter_in(check_inside(path, roots))
+    if place and not is_remote(place.path):
+        for file in (Path(place.path), *Path(place.path).iterdir()):
+            check_inside(str(file), roots)
+    return place
+
+
+@contextmanager
+def local(place: AdapterLocation) -> Generator[Path]:
+    """Its files, here, as long as the block runs."""
+    if not is_remote(place.path):
+        yield Path(place.path)
+        return
+    filesystem, within = _open(place.path)
+    with tempfile.TemporaryDirectory(prefix="raylora-adapter-") as copy:
+        pyarrow.fs.copy_files(within, copy, source_filesystem=filesystem)
+        yield Path(copy)
+
+
+def names(root: str) -> list[str]:
+    """Folders in a root, sorted."""
+    filesystem, within = _open(root)
+    found = filesystem.get_file_info(pyarrow.fs.FileSelector(within, allow_not_found=True))
+    return sorted(info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory)
+
+
+def _open(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
+    try:
+        filesystem, within = pyarrow.fs.FileSystem.from_uri(absolute(path))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise ConfigError(f"path {path} cannot be used: {error}") from None
+    return filesystem, within.rstrip("/")

@@ -1,0 +1,163 @@
+"""What every HTTP request passes before the routes: its id, its key, the limits, and a line in the log."""
+
+import asyncio
+import json
+import logging
+import re
+import time
+import uuid
+from collections.abc import Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+from fastapi import HTTPException
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from raylora.cluster.serve import keys
+from raylora.cluster.serve.keys import HashedKey, Role
+from raylora.cluster.serve.meters import Meters
+from raylora.cluster.serve.status import HEADERS, REFUSALS, body
+from raylora.errors import KeyMissingError, RayLoraError, TooLargeError
+
+access = logging.getLogger("raylora.access")
+
+BODY_S = 30.0  # a body that takes longer to arrive is not waited for
+OPEN = re.compile(r"/|/health|/ready|/docs(/.*)?|/openapi\.json|/v2/health/(live|ready)|/v2")
+ADMIN = re.compile(r"/adapters/[^/]+(/default|/rollback)?")
+ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+@dataclass
+class RequestContext:
+    """What is known of the request under way; the routes fill in the adapter."""
+
+    id: str
+    adapter: str = ""
+    version: str = ""
+    inputs: int = 0
+    status: int = 500
+    start: float = field(default_factory=time.perf_counter)
+
+
+request_context: ContextVar[RequestContext] = ContextVar("request_context")
+
+
+def role_of(method: str, path: str) -> Role | None:
+    """The role that a call needs, where keys are used."""
+    if method == "OPTIONS" or (method in ("GET", "HEAD") and OPEN.fullmatch(path)):
+        return None
+    return "admin" if method in ("PUT", "DELETE", "POST", "PATCH") and ADMIN.fullmatch(path) else "predict"
+
+
+class Middleware:
+    """ASGI middleware.
+
+    Args:
+        known: keys; with none, everybody may predict, and `open_admin` says whether everybody may also change adapters.
+    """
+
+    def __init__(
+        self, app: ASGIApp, known: Sequence[HashedKey], open_admin: bool, max_body_bytes: int, meters: Meters
+    ) -> None:
+        self.app, self.known, self.open_admin = app, known, open_admin
+        self.max_body_bytes, self.meters = max_body_bytes, meters
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        given = headers.get("x-request-id", "")
+        own = RequestContext(given if ID.fullmatch(given) else uuid.uuid4().hex)
+        request_context.set(own)
+
+        async def answer(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                own.status = message["status"]
+                out = MutableHeaders(scope=message)
+                if not given:  # Ray Serve answers with the id that it finds or makes
+                    out["x-request-id"] = own.id
+                out["x-content-type-options"] = "nosniff"
+                if own.version:
+                    out["x-adapter"], out["x-adapter-version"] = own.adapter, own.version
+            await send(message)
+
+        try:
+            self._check_key(scope, headers)
+            self._check_length(headers)
+            await self.app(scope, _Body(receive, self.max_body_bytes).receive, answer)
+        except RayLoraError as error:
+            await refuse(error)(scope, receive, answer)
+        finally:
+            self._record(scope, own)
+
+    def _check_key(self, scope: Scope, headers: Headers) -> None:
+        role = role_of(scope["method"], _path(scope))
+        if role is None:
+            return
+        if self.known:
+            keys.check(headers.get("authorization"), self.known, role)
+        elif role == "admin" and not self.open_admin:
+            raise KeyMissingError(
+                "adapters can be changed from beyond this machine only with a key: set `serve.api_keys`."
+            )
+
+    def _check_length(self, headers: Headers) -> None:
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > self.max_body_bytes:
+            raise _too_large(self.max_body_bytes)
+
+    def _record(self, scope: Scope, own: RequestContext) -> None:
+        seconds = time.perf_counter() - own.start
+        if own.adapter or own.status >= 400:
+            self.meters.count_request(own.adapter if own.version else "", own.status, seconds)
+        record = {
+            "request_id": own.id,
+            "method": scope["method"],
+            "path": _path(scope),
+            "status": own.status,
+            "ms": round(1000 * seconds, 2),
+            "adapter": own.adapter,
+            "version": own.version,
+            "inputs": own.inputs,
+        }
+        access.info(json.dumps(record, ensure_ascii=True))
+
+
+def _path(scope: Scope) -> str:
+    return scope["path"].removeprefix(scope.get("root_path", "").rstrip("/"))
+
+
+class _Body:
+    """A request's body, cut off where it is too long or too slow."""
+
+    def __init__(self, receive: Receive, max_bytes: int) -> None:
+        self.inner, self.max_bytes, self.read = receive, max_bytes, 0
+        self.whole = False
+        self.until = time.monotonic() + BODY_S
+
+    async def receive(self) -> Message:
+        if self.whole:  # what comes now is the caller's leaving, whenever that is
+            return await self.inner()
+        try:
+            message = await asyncio.wait_for(self.inner(), max(0.0, self.until - time.monotonic()))
+        except TimeoutError:
+            raise HTTPException(413, f"the body has not arrived after {BODY_S:g} s.") from None
+        if message["type"] == "http.request":
+            self.read += len(message.get("body", b""))
+            self.whole = not message.get("more_body", False)
+            if self.read > self.max_bytes:  # FastAPI hands on its own kind of error alone
+                raise HTTPException(413, str(_too_large(self.max_bytes)))
+        return message
+
+
+def _too_large(max_bytes: int) -> TooLargeError:
+    return TooLargeError(f"a body may have {max_bytes} bytes (`serve.max_body_bytes`). Send fewer inputs a request.")
+
+
+def refuse(error: RayLoraError) -> JSONResponse:
+    """The answer that says what is wrong."""
+    refusal = next(refusal for kind, refusal in REFUSALS.items() if isinstance(error, kind))
+    return JSONResponse(body(refusal.name, str(error)), refusal.status, headers=HEADERS.get(refusal.status))

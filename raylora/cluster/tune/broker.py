@@ -1,0 +1,227 @@
+"""The broker of a sweep: trials are queued here until a worker takes them, and reports and decisions cross here.
+
+A trial, to Ray Tune, is a light trainable process; the workers own the CPUs or the GPU and run many trials each. Plain
+asyncio, no Ray: the sweep runs it as an actor, the tests as it is.
+"""
+
+import asyncio
+import math
+import time
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from raylora.cluster.tune.checkpoints import Files
+
+STATES = ("waiting", "running", "ended", "failed")
+
+
+@dataclass(frozen=True)
+class TrialRequest:
+    """A trial to run. `key` is equal among trials that can be packed together, None where it must run alone.
+
+    Args:
+        tree: the trial's job, as `Job.model_dump` gives it.
+        slots: how many such trials one worker packs.
+        words: its sample, for people.
+        checkpoint: files to go on from.
+    """
+
+    trial: str
+    tree: dict[str, Any]
+    key: str | None
+    slots: int
+    words: str
+    checkpoint: Files | None = None
+    attempt_id: str = ""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker says of a trial: one evaluation with its checkpoint, or the reason why there will be none."""
+
+    metrics: dict[str, Any] = field(default_factory=dict)
+    files: Files = field(default_factory=dict)
+    finished: bool = False
+    failure: str | None = None
+    lost: bool = False
+
+
+@dataclass
+class _Attempt:
+    """An attempt at a trial. `asking`: its trainable waits for the next report, which is also its word to go on."""
+
+    request: TrialRequest
+    worker: str | None = None
+    asking: bool = False
+    gone: bool = False
+    reports: "asyncio.Queue[Report]" = field(default_factory=asyncio.Queue)
+
+
+class Broker:
+    """Args:
+    total: trials of the sweep, as far as known.
+    concurrent: trials that Ray Tune runs at once.
+    workers: workers that share them.
+    """
+
+    def __init__(self, total: int, concurrent: int, workers: int) -> None:
+        self.total, self.concurrent, self.workers = total, concurrent, workers
+        self.attempts: dict[str, _Attempt] = {}
+        self.queue: list[_Attempt] = []  # those that may wait for a worker
+        self.known: dict[str, int] = {}
+        self.verdicts: dict[str, str] = {}
+        self.new_events: list[dict[str, Any]] = []
+        self.closed = False
+        self.changed = asyncio.Condition()
+
+    # -- trainables
+
+    async def submit(self, request: TrialRequest) -> str:
+        """Queue a trial; returns the id of this attempt at it."""
+        number = self.known[request.trial] = self.known.get(request.trial, 0) + 1
+        attempt_id = f"{request.trial}/{number}"
+        self.attempts[attempt_id] = _Attempt(replace(request, attempt_id=attempt_id))
+        self.queue.append(self.attempts[attempt_id])
+        if request.trial in self.verdicts:  # Ray Tune tries errors again; this one would end the same way
+            self.attempts[attempt_id].reports.put_nowait(Report(failure=self.verdicts[request.trial]))
+            self.attempts[attempt_id].gone = True
+        await self._notify()
+        return attempt_id
+
+    async def next(self, attempt_id: str) -> Report:
+        """The trial's next report; asking for it says that the trial goes on."""
+        attempt = self.attempts[attempt_id]
+        attempt.asking = True
+        await self._notify()
+        report = await attempt.reports.get()
+        attempt.asking = False
+        return report
+
+    async def leave(self, attempt_id: str) -> None:
+        """The trial ends here: finished, stopped by the scheduler, paused, or its trainable failed."""
+        attempt = self.attempts[attempt_id]
+        attempt.gone, attempt.request = (
+            True,
+            replace(attempt.request, tree={}, checkpoint=None),
+        )  # kept for a worker's last word
+        await self._notify()
+
+    async def replay(self, request: TrialRequest, reports: list[dict[str, Any]]) -> None:
+        """What a trial that goes on reported before, for the driver: a kill may have kept it from telling all."""
+        for metrics in reports:
+            self._add_event(request, Report({**metrics, "again": True}))
+
+    # -- workers
+
+    async def take(self, worker: str, key: str | None, slots: int, patience_s: float) -> list[TrialRequest] | None:
+        """Trials for a worker to run: of one key, or one that runs alone. None when the sweep is over.
+
+        Args:
+            key: of the pack that the worker runs, to fill its free slots; None = it is idle.
+            slots: free slots; of an idle worker, the most it may take.
+            patience_s: how long to wait for more trials than there are. An idle worker waits for the first one as
+                long as it takes.
+        """
+        if key is None:
+            await self._until(lambda: self.closed or bool(self._waiting(None)), None)
+            if self.closed:
+                return None
+            first = self._waiting(None)[0].request
+            if first.key is None:
+                return self._hand(worker, self._waiting(None)[:1])
+            key, slots = first.key, min(slots, first.slots, math.ceil(self.concurrent / self.workers))
+        await self._until(lambda: len(self._waiting(key)) >= min(slots, self._to_come(key)), patience_s)
+        return self._hand(worker, self._waiting(key)[:slots])
+
+    async def post(self, reports: dict[str, Report]) -> None:
+        """Hand reports to the trainables, by attempt id."""
+        for attempt_id, report in reports.items():
+            attempt = self.attempts[attempt_id]
+            if report.failure:
+                self.verdicts[attempt.request.trial] = report.failure
+            attempt.asking = False
+            attempt.reports.put_nowait(report)
+            attempt.gone = attempt.gone or report.finished or report.failure is not None
+            if report.metrics or report.failure:
+                self._add_event(attempt.request, report)
+
+    async def put_back(self, attempt_id: str, request: TrialRequest) -> None:
+        """A worker cannot pack this trial after all: it waits to run alone."""
+        attempt = self.attempts[attempt_id]
+        attempt.worker, attempt.request = None, replace(request, key=None)
+        self.queue.append(attempt)
+        await self._notify()
+
+    async def decisions(self, attempt_ids: list[str], wait_s: float) -> list[str]:
+        """Those of the reported trials that go on; a trainable that has said nothing after `wait_s` is gone."""
+        attempts = [self.attempts[attempt_id] for attempt_id in attempt_ids]
+        await self._until(lambda: all(attempt.asking or attempt.gone for attempt in attempts), wait_s)
+        for attempt in attempts:
+            attempt.gone = attempt.gone or not attempt.asking
+        return [attempt_id for attempt_id, attempt in zip(attempt_ids, attempts, strict=True) if not attempt.gone]
+
+    # -- the driver
+
+    async def lost(self, worker: str) -> None:
+        """A worker is dead: its trials are tried again, from their last checkpoints."""
+        for attempt in self.attempts.values():
+            if attempt.worker == worker and not attempt.gone:
+                attempt.gone = True
+                attempt.reports.put_nowait(Report(lost=True))
+        await self._notify()
+
+    async def events(self) -> list[dict[str, Any]]:
+        """Reports since the last call, without their files."""
+        items, self.new_events = self.new_events, []
+        return items
+
+    async def states(self) -> dict[str, int]:
+        """How many trials are queued, run, have ended or failed, each by its last attempt."""
+        last = [self.attempts[f"{trial}/{number}"] for trial, number in self.known.items()]
+        counts = Counter(self._state(attempt) for attempt in last)
+        return {state: counts[state] for state in STATES}
+
+    def _state(self, attempt: _Attempt) -> str:
+        if attempt.request.trial in self.verdicts:
+            return "failed"
+        return "ended" if attempt.gone else "waiting" if attempt.worker is None else "running"
+
+    async def close(self) -> None:
+        self.closed = True
+        await self._notify()
+
+    # -- inside
+
+    def _add_event(self, request: TrialRequest, report: Report) -> None:
+        item = {"trial": request.trial, "words": request.words, "failure": report.failure}
+        self.new_events.append({**item, **report.metrics})
+
+    def _waiting(self, key: str | None) -> list[_Attempt]:
+        self.queue = [attempt for attempt in self.queue if attempt.worker is None and not attempt.gone]
+        return [attempt for attempt in self.queue if key is None or attempt.request.key == key]
+
+    def _to_come(self, key: str) -> int:
+        """How many trials could be waiting at most: those that are, and those never seen yet."""
+        return len(self._waiting(key)) + max(0, self.total - len(self.known))
+
+    def _hand(self, worker: str, attempts: list[_Attempt]) -> list[TrialRequest]:
+        requests = [attempt.request for attempt in attempts]
+        for attempt in attempts:
+            attempt.worker = worker
+            attempt.request = replace(attempt.request, checkpoint=None)  # a megabyte a trial, and the worker has it now
+        return requests
+
+    async def _notify(self) -> None:
+        async with self.changed:
+            self.changed.notify_all()
+
+    async def _until(self, condition: Any, wait_s: float | None) -> None:
+        deadline = None if wait_s is None else time.monotonic() + wait_s
+        async with self.changed:
+            while not condition() and (deadline is None or time.monotonic() < deadline):
+                left = None if deadline is None else max(0.0, deadline - time.monotonic())
+                try:
+                    await asyncio.wait_for(self.changed.wait(), left)
+                except TimeoutError:
+                    return

@@ -1,0 +1,124 @@
+"""The workers of a sweep and their broker: how many, on what; started, watched, replaced, and stopped at the end."""
+
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from raylora.cluster.periodic import run_every
+from raylora.cluster.placement import WorkerPlan, plan_workers, remote_options
+from raylora.cluster.session import Cluster
+from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.tune.broker import Broker
+from raylora.cluster.tune.events import SweepEvents
+from raylora.cluster.tune.policy import pack_slots
+from raylora.cluster.tune.shared_base import SharedBase
+from raylora.cluster.tune.worker import SweepTask, TrialWorker
+from raylora.config import Job
+from raylora.records import Say
+
+TRAINABLES_SHARE = 0.1  # CPUs of each worker's share: room for a hundred trainables of 0.001
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """`count` workers, each as `workers` says, and so many trials at once over all of them."""
+
+    workers: WorkerPlan
+    count: int
+    concurrent: int
+
+    def __str__(self) -> str:
+        threads = self.workers.threads
+        of = "a GPU" if self.workers.use_gpu else f"{threads} thread{'s' * (threads != 1)}"
+        return f"{self.count} worker{'s' * (self.count != 1)} of {of}"
+
+
+def plan_pool(job: Job, cluster: Cluster, total: int, width: float) -> PoolPlan:
+    """As many workers as the cluster holds and the trials need.
+
+    Args:
+        total: trials of the sweep.
+        width: tokens of a long row (the 90th percentile), by which a pack is sized.
+
+    Raises:
+        ClusterError: not one worker fits.
+    """
+    one = plan_workers(job.ray.model_copy(update={"num_workers": 1}), cluster)
+    alone = cluster.own and not one.use_gpu  # its threads are all cores already
+    needs = one.resources_per_worker
+    count = max(1, cluster.slots(needs)) if any(needs.values()) and not alone else 1
+    each = pack_slots(job, width, one.use_gpu)
+    most = count * each if job.tune.max_concurrent_trials == "auto" else job.tune.max_concurrent_trials
+    concurrent = min(most, total)
+    return PoolPlan(one, min(count, concurrent), concurrent)
+
+
+def leave_for_trainables(plan: WorkerPlan) -> WorkerPlan:
+    """The plan with a sliver less CPU a worker: with every CPU given to workers, the trials' own processes, which
+    want next to nothing each, would wait for ever."""
+    needs = dict(plan.resources_per_worker)
+    if needs.get("CPU"):
+        needs["CPU"] = max(needs["CPU"] - TRAINABLES_SHARE, 0.01)
+    return replace(plan, resources_per_worker=needs)
+
+
+class WorkerPool:
+    """Workers at work while the `with` is open; yields the broker that trials are queued at."""
+
+    def __init__(
+        self, job: Job, plan: PoolPlan, total: int, shared_bases: dict[str, SharedBase], folder: RunFolder, say: Say
+    ) -> None:
+        self.plan, self.say = plan, say
+        self.broker: Any = ray.remote(num_cpus=0)(Broker).remote(total, plan.concurrent, plan.count)
+        self.task = SweepTask(shared_bases, plan.workers, self.broker)
+        self.runs: dict[Any, str] = {}
+        self.workers: list[Any] = []  # Ray ends an actor that nobody holds
+        self.events = SweepEvents(job, folder, say)
+        self.watching = ExitStack()
+
+    def __enter__(self) -> Any:
+        for _ in range(self.plan.count):
+            self._start_worker()
+        self.watching.enter_context(self.events.gauges.kept())
+        self.watching.enter_context(run_every(0.5, self._watch, "raylora-pool"))
+        return self.broker
+
+    def __exit__(self, *_: Any) -> None:
+        self.watching.close()
+        self._drain()
+        ray.get(self.broker.close.remote())
+        ray.wait(list(self.runs), num_returns=len(self.runs), timeout=2)
+        for actor in [*self.workers, self.broker]:  # after a time budget a worker is in the middle of an epoch
+            ray.kill(actor)
+
+    def _start_worker(self) -> None:
+        options = remote_options(leave_for_trainables(self.plan.workers))
+        name = f"worker {len(self.workers) + 1}"
+        actor = ray.remote(TrialWorker).options(**options)
+        worker: Any = actor.remote(name, self.task)
+        self.runs[worker.run.remote()] = name
+        self.workers.append(worker)
+
+    def _watch(self) -> None:
+        self._drain()
+        ended, _ = ray.wait(list(self.runs), timeout=0)
+        for run in ended:
+            self._replace(run)
+
+    def _replace(self, run: Any) -> None:
+        """A worker that ended before the sweep is dead: its trials are tried again, by Ray Tune's count of failures."""
+        name = self.runs.pop(run)
+        try:
+            ray.get(run)
+        except RayError as error:
+            last = str(error).strip().splitlines()[-1]  # Ray's text for a dead process goes on for a paragraph
+            self.say(f"warning    {name} was lost: {last[:200]}")
+        ray.get(self.broker.lost.remote(name))
+        self._start_worker()
+
+    def _drain(self) -> None:
+        self.events.add(ray.get(self.broker.events.remote()))
+        self.events.gauges.trials(ray.get(self.broker.states.remote()))

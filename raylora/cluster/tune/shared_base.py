@@ -1,0 +1,140 @@
+"""What all trials on one base model share: its weights and the tokenized rows, once per node, in the object store."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+import torch
+from ray import ObjectRef
+from transformers import set_seed
+
+from raylora.cluster.data.dataset import Dataset
+from raylora.cluster.data.frozen_states import frozen_depth, with_frozen_states
+from raylora.cluster.data.prepare import prepare
+from raylora.cluster.data.rows import Source
+from raylora.cluster.placement import WorkerPlan, remote_options
+from raylora.cluster.tune.trial_progress import TrialProgress
+from raylora.config import Job
+from raylora.floor import Floor
+from raylora.model.base.find import BaseFolder, resolve_on_node
+from raylora.model.base.load import as_tensor, base_weights, load_base, load_tokenizer, read_config
+from raylora.model.fit.build import build
+from raylora.model.fit.start import Start, local_start
+from raylora.model.limits import check_limits, latency_ms, trainable_parameters
+from raylora.model.tokens import tokenizer_spec
+
+
+@dataclass(frozen=True)
+class SharedBase:
+    """A base model, the rows tokenized for it, its weights, and what one must load it to know.
+
+    Args:
+        new_modules: of `load_base`.
+        latency_ms: its time for a row of median length, on one worker.
+        by_depth: the dataset with the frozen states of each depth that the trials start at.
+        floor: what the winner must beat; None where the job wants none.
+    """
+
+    base: BaseFolder
+    dataset: Dataset
+    weights: ObjectRef
+    new_modules: tuple[str, ...]
+    latency_ms: float
+    by_depth: dict[int, Dataset]
+    floor: Floor | None
+
+    def rows(self, job: Job) -> Dataset:
+        """To train on and to choose by, with the states that enter the trial's lowest layer."""
+        depth = frozen_depth(job, self.base, self.dataset.labels)
+        return self.by_depth.get(depth, without_test(self.dataset))
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """The base's weights, not copied: one copy serves all processes of a node."""
+        arrays: dict[str, Any] = ray.get(self.weights)
+        return {name: as_tensor(array) for name, array in arrays.items()}
+
+    def begin(self, job: Job) -> TrialProgress:
+        """Where a new trial starts.
+
+        Raises:
+            TrainingError: it is larger or slower than `tune.max_*` allow.
+        """
+        size = trainable_parameters(job, self.base, self.dataset.labels, self.new_modules)
+        check_limits(job, size, self.latency_ms)
+        return TrialProgress(job.train.metric_for_best_model, job.train.greater_is_better, size, self.latency_ms)
+
+
+def make_shared_base(
+    job: Job, base: BaseFolder, sources: list[Source], plan: WorkerPlan, trials: Sequence[Job]
+) -> SharedBase:
+    """Read, check, split and tokenize the rows; load the base once, on a worker's resources.
+
+    Args:
+        job: with `train.bf16` decided.
+        trials: jobs of the sweep, for the depths of their frozen by_depth.
+
+    Raises:
+        DataError, ModelError: as `prepare` and `load_base`.
+    """
+    assert job.train.bf16 != "auto", "decided for all workers before anything is loaded"
+    tokenizer: Any = load_tokenizer(base.path)
+    dataset = prepare(job, sources, tokenizer_spec(tokenizer, job.data.max_length))
+    lengths = sorted(dataset.splits["train"].lengths)
+    task: Any = ray.remote(_load).options(num_returns=2, **remote_options(plan))
+    arguments = (base, dataset.labels, int(tokenizer.pad_token_id), bool(job.train.bf16), plan)
+    weights, facts = task.remote(*arguments, int(lengths[len(lengths) // 2]))
+    new_modules, latency = ray.get(facts)
+    start = _start(job, base, dataset, weights, plan, trials)
+    rows = replace(dataset, start=replace(start, floor=None))
+    by_depth = _by_depth(job, base, rows, weights, plan, trials)
+    return SharedBase(base, rows, weights, new_modules, latency, by_depth, start.floor)
+
+
+def _start(
+    job: Job, base: BaseFolder, dataset: Dataset, weights: ObjectRef, plan: WorkerPlan, trials: Sequence[Job]
+) -> Start:
+    """The head that every trial begins with, and the floor of the sweep, from one forward on a worker's resources."""
+    some = any(trial.train.head_init == "probe" for trial in trials)
+    wanted = job.replace({"train.head_init": "probe" if some else "random"})
+    task: Any = ray.remote(_make_start).options(**remote_options(plan))
+    return ray.get(task.remote(wanted, base, dataset, weights, plan))
+
+
+def _make_start(job: Job, base: BaseFolder, dataset: Dataset, weights: dict[str, Any], plan: WorkerPlan) -> Start:
+    if plan.threads and not plan.use_gpu:
+        torch.set_num_threads(plan.threads)
+    splits, state = dataset.load(), {name: as_tensor(array) for name, array in weights.items()}
+    set_seed(job.seed)  # a head may have a layer below its last one, drawn at random
+    model: Any = build(job, resolve_on_node(base), splits.labels, splits.tokenizer.pad_id, state)
+    return local_start(job, splits, model.to("cuda" if plan.use_gpu else "cpu"))
+
+
+def without_test(dataset: Dataset) -> Dataset:
+    """The test split stays out of a sweep."""
+    return replace(dataset, splits={split: rows for split, rows in dataset.splits.items() if split != "test"})
+
+
+def _by_depth(
+    job: Job, base: BaseFolder, dataset: Dataset, weights: ObjectRef, plan: WorkerPlan, trials: Sequence[Job]
+) -> dict[int, Dataset]:
+    """By depth; computed once for all trials that start there."""
+    own = [trial for trial in trials if trial.model.base_model == base.id and trial.lora.layers_to_transform]
+    starts = {frozen_depth(trial, base, dataset.labels): trial for trial in own}
+    held = {depth: trial.replace({"train.bf16": job.train.bf16}) for depth, trial in starts.items() if depth}
+    rows = without_test(dataset)
+    return {depth: with_frozen_states(rows, trial, base, weights, plan.use_gpu) for depth, trial in held.items()}
+
+
+def _load(
+    base: BaseFolder, labels: tuple[str, ...], pad_token_id: int, bf16: bool, plan: WorkerPlan, length: int
+) -> tuple[dict[str, Any], tuple[tuple[str, ...], float]]:
+    if plan.threads and not plan.use_gpu:
+        torch.set_num_threads(plan.threads)
+    base = resolve_on_node(base)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    loaded = load_base(base, read_config(base, labels, dropout=False), pad_token_id, dtype)
+    weights = base_weights(loaded)
+    model: Any = loaded.model.eval().float()
+    model = model.to("cuda" if plan.use_gpu else "cpu")
+    return weights, (loaded.new_modules, round(latency_ms(model, length), 3))

@@ -1,0 +1,76 @@
+"""How far a trial is, and the best it has reached; travels in its checkpoints."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from raylora.cluster.tune.checkpoints import Files
+
+FILE = "trial.json"
+
+
+@dataclass
+class TrialProgress:
+    """Args:
+    metric: of the sweep, without its prefix `eval_`.
+    best: the report of the best epoch so far, whose weights the checkpoint holds.
+    reports: of every epoch, as Ray Tune saw them.
+    train_s: this trial's share of the time its worker trained and evaluated.
+    """
+
+    metric: str
+    greater_is_better: bool
+    trainable_parameters: int
+    latency_ms: float
+    epochs: int = 0
+    train_s: float = 0.0
+    best: dict[str, Any] = field(default_factory=dict)
+    reports: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def last(self) -> dict[str, Any]:
+        """The report of the last epoch."""
+        return self.reports[-1] if self.reports else {}
+
+    def add(self, metrics: dict[str, Any], seconds: float, packed: int) -> dict[str, Any]:
+        """The report of one more epoch, as Ray Tune sees it: `score` is the best so far."""
+        if not self.best or self._is_better(metrics):
+            self.best = dict(metrics)
+        self.epochs = round(metrics["epoch"])
+        self.train_s += seconds
+        report = {
+            **metrics,
+            "score": self.best[f"eval_{self.metric}"],
+            **{f"best_{key}": self.best[f"eval_{key}"] for key in ("accuracy", "f1", "loss", "rows")},
+            "best_epoch": round(self.best["epoch"]),
+            "trainable_parameters": self.trainable_parameters,
+            "latency_ms": self.latency_ms,
+            "train_s": round(self.train_s, 3),
+            "packed": packed,
+        }
+        self.reports.append(report)
+        return report
+
+    def _is_better(self, metrics: dict[str, Any]) -> bool:
+        new, old = metrics[f"eval_{self.metric}"], self.best[f"eval_{self.metric}"]
+        return bool(new > old if self.greater_is_better else new < old)
+
+    def seal(self, files: Files) -> Files:
+        """A trial's checkpoint: the files with this one, which tells their sizes to `is_whole`."""
+        sizes = {name: len(content) for name, content in files.items()}
+        return {**files, FILE: json.dumps({**asdict(self), "sizes": sizes}).encode()}
+
+
+def read_progress(files: Files) -> TrialProgress:
+    held = json.loads(files[FILE])
+    del held["sizes"]
+    return TrialProgress(**held)
+
+
+def is_whole(files: Files) -> bool:
+    """False for a checkpoint whose writing or deletion was cut short."""
+    try:
+        sizes: dict[str, int] = json.loads(files[FILE])["sizes"]
+    except (KeyError, ValueError):
+        return False
+    return sizes == {name: len(content) for name, content in files.items() if name != FILE}

@@ -1,0 +1,47 @@
+"""The model that is trained: a base with a new adapter and head, in the precision that the job asks for."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from transformers import PreTrainedModel
+
+from raylora.config import Job
+from raylora.model.base.find import BaseFolder
+from raylora.model.base.load import empty_base, load_base, read_config
+from raylora.model.base.precision import eager_when_short, held_dtype, resolve_bf16, train_in_fp32
+from raylora.model.lora.attach import attach_adapter, lora_config
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+def build(
+    job: Job,
+    base: BaseFolder,
+    labels: tuple[str, ...],
+    pad_token_id: int,
+    weights: Mapping[str, torch.Tensor] | None = None,
+) -> "PeftModel":
+    """The base with a new adapter and head, held as `train.bf16` says; draws from torch's global generator.
+
+    Base in bf16 or fp32, from disk or from `weights` (of `load_base`): the same seed draws the same trained weights.
+    """
+    job = job.replace({"train.bf16": resolve_bf16(job.train, use_gpu=torch.cuda.is_available())})
+    config = read_config(base, labels, job.train.base_dropout)
+    loaded = load_base(base, config, pad_token_id, held_dtype(job.train), weights)
+    model = attach_adapter(loaded.model, lora_config(job.lora, loaded.model, loaded.new_modules))
+    if job.train.bf16:
+        train_in_fp32(model)
+        eager_when_short(loaded.model)
+    return model
+
+
+def check_fits(job: Job, base: BaseFolder) -> None:
+    """Fail before any cluster starts on a rank, target module or layer that this base cannot have.
+
+    Raises:
+        ConfigError, ModelError: says what the base has instead.
+    """
+    model: PreTrainedModel = empty_base(base, read_config(base, ("a", "b"), dropout=True))
+    lora_config(job.lora, model)

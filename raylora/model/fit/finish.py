@@ -1,0 +1,119 @@
+"""The winner of a sweep: its weights on the base once more, scored, and saved as any adapter is."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import set_seed
+
+from raylora.config import Job
+from raylora.floor import Floor, summary
+from raylora.metrics import Scores, score
+from raylora.model.base.find import BaseFolder
+from raylora.model.base.load import load_tokenizer
+from raylora.model.base.precision import dtype_name
+from raylora.model.fit.build import build
+from raylora.model.fit.callback import BEST, Event
+from raylora.model.fit.fit import fit, manifest_of
+from raylora.model.fit.splits import Splits, Worker
+from raylora.model.lora.save import save_adapter, set_trainable_state
+from raylora.model.predict import predict_logits
+from raylora.model.tokens import Collator, TokenTable
+
+
+@dataclass(frozen=True)
+class Finished:
+    """`validation` chose this adapter among many and flatters it; `test` was never looked at before."""
+
+    validation: Scores
+    test: Scores | None
+    trainable: int
+    parameters: int
+    dtype: str
+    floor: dict[str, Any] | None
+
+
+def finish(
+    job: Job,
+    base: BaseFolder,
+    splits: Splits,
+    floor: Floor | None,
+    checkpoint: Path,
+    best_epoch: int,
+    worker: Worker,
+    save_to: Path,
+) -> Finished:
+    """Write the adapter of a trial's best epoch; with `tune.refit`, of one trained as long on validation rows too.
+
+    Args:
+        floor: of the sweep.
+        checkpoint: a folder that the trial reported; holds the weights of its best epoch.
+    """
+    if worker.threads:
+        torch.set_num_threads(worker.threads)
+    tokenizer: Any = load_tokenizer(base.path)
+    set_seed(job.seed)
+    model: Any = build(job, base, splits.labels, int(tokenizer.pad_token_id))
+    set_trainable_state(model, load_file(checkpoint / BEST))
+    model = model.to("cuda" if worker.use_gpu else "cpu").eval()
+    trainable, parameters = model.get_nb_trainable_parameters()
+    predicted: dict[str, np.ndarray] = {}
+
+    def scores(split: str) -> Scores:
+        table: TokenTable = getattr(splits, split)
+        logits = predict_logits(model, Collator(table, splits.tokenizer), job.train.per_device_eval_batch_size)
+        predicted[split] = logits.argmax(axis=1)
+        return score(logits, table.label_ids)
+
+    validation = scores("validation")
+    if job.tune.refit:
+        set_peft_model_state_dict(model, refit(job, base, splits, best_epoch, worker))
+    test = scores("test") if splits.test else None
+    if job.tune.refit:
+        del predicted["validation"]  # of the adapter before
+    beside = summary(floor, predicted, job.train.metric_for_best_model) if floor else None
+    done = Finished(validation, test, trainable, parameters, dtype_name(job.train), beside)
+    # a refitted adapter has seen the validation rows: they say nothing about it
+    known: Any = replace(done, validation=None) if job.tune.refit else done
+    save_adapter(model, tokenizer, base, manifest_of(job, base, splits, known), save_to)
+    return done
+
+
+class _Trained(BaseException):
+    """Ends a fit after its epochs, with the weights of the last."""
+
+
+def refit(job: Job, base: BaseFolder, splits: Splits, epochs: int, worker: Worker) -> dict[str, Tensor]:
+    """Weights trained on train and validation together: the trial's own schedule, ended after `epochs` of it.
+
+    Returns:
+        PEFT's state of the adapter.
+    """
+    together = replace(splits, train=_joined(splits.train, splits.validation), test=None)
+
+    def report(metrics: Event, folder: Path | None) -> None:
+        if folder and round(metrics["epoch"]) == epochs:
+            raise _Trained(load_file(folder / "adapter_model.safetensors"))
+
+    # no epoch is better than another here, and none may end it early
+    job = job.replace({"train.early_stopping_patience": None})
+    try:
+        fit(job, base, together, worker=worker, report=report)
+    except _Trained as trained:
+        return trained.args[0]
+    raise AssertionError(f"the fit reports each of its epochs, {epochs} among them")
+
+
+def _joined(first: TokenTable, second: TokenTable) -> TokenTable:
+    """Rows of both tables, which are over the same chunks."""
+    return replace(
+        first,
+        rows=np.concatenate([first.rows, second.rows]),
+        label_ids=np.concatenate([first.label_ids, second.label_ids]),
+        lengths=np.concatenate([first.lengths, second.lengths]),
+    )

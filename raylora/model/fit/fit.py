@@ -1,0 +1,237 @@
+"""One fit: the base, a new adapter, and HF's `Trainer` loop; the same in a plain process and on N Ray Train workers.
+
+Ray is reached only through `report`; nothing here knows it.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from transformers import TrainingArguments, set_seed
+
+import raylora
+from raylora.config import Job
+from raylora.floor import summary
+from raylora.metrics import Scores, score
+from raylora.model.base.find import BaseFolder, weights_digest
+from raylora.model.base.load import load_tokenizer, pooling_of
+from raylora.model.base.precision import dtype_name, resolve_bf16
+from raylora.model.batches import BatchPlan
+from raylora.model.fit.build import build
+from raylora.model.fit.callback import BestCheckpointCallback, Event, Report
+from raylora.model.fit.splits import ALONE, Splits, Worker
+from raylora.model.fit.start import begin
+from raylora.model.fit.trainer import PlannedBatches, PlanTrainer
+from raylora.model.frozen_states import agrees, constant_layers, fill, frozen_states_bytes, install
+from raylora.model.lora.manifest import Manifest
+from raylora.model.lora.save import save_adapter, set_trainable_state
+from raylora.model.tokens import Collator, TokenTable
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a finished fit yields, equal on every worker. `epoch` is the best one, whose adapter is in the model.
+
+    `dtype` is the precision the base was held in, for training and for the scores: `float32` or `bfloat16`. `floor` is
+    of `floor.summary`; None on workers but the first, and where `train.floor` is off or was decided beforehand.
+    """
+
+    model: "PeftModel"
+    validation: Scores
+    test: Scores | None
+    dtype: str
+    epoch: float
+    trainable: int
+    parameters: int
+    train_s: float
+    steps: int
+    rows: int
+    tokens: int
+    floor: dict[str, Any] | None
+
+
+def fit(
+    job: Job,
+    base: BaseFolder,
+    splits: Splits,
+    *,
+    worker: Worker = ALONE,
+    report: Report = lambda metrics, checkpoint: None,
+    log: Callable[[Event], None] = lambda record: None,
+    resume_from: Path | None = None,
+    save_to: Path | None = None,
+) -> FitResult:
+    """Train a LoRA adapter; leave the best epoch's weights in the model.
+
+    Args:
+        report: called on every worker after each evaluation, with its metrics; on rank 0 also with a checkpoint folder
+            to copy before returning.
+        log: called on rank 0 with each record: `model`, `head`, `floor`, `loss`, `evaluation`.
+        resume_from: a folder that `report` was given earlier.
+        save_to: where rank 0 writes the adapter; written only when all is done.
+
+    Raises:
+        ConfigError, ModelError: the config does not fit the base.
+        TrainingError: the loss is not finite.
+    """
+    if worker.threads:
+        torch.set_num_threads(worker.threads)
+    job = job.replace({"train.bf16": resolve_bf16(job.train, worker.use_gpu)})
+    tokenizer: Any = load_tokenizer(base.path)
+    set_seed(job.seed)
+    model = build(job, base, splits.labels, int(tokenizer.pad_token_id))
+    trainable, parameters = model.get_nb_trainable_parameters()
+    if worker.rank == 0:
+        log({"kind": "model", "trainable": trainable, "parameters": parameters, "threads": torch.get_num_threads()})
+
+    with tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
+        splits = use_frozen_states(job, model, splits, worker, Path(scratch))
+        plan = batch_plan(job, splits.train, worker)
+        trainer = PlanTrainer(
+            model=model,
+            args=training_arguments(job, plan, worker, scratch),
+            batches=PlannedBatches(plan, Collator(splits.train, splits.tokenizer)),
+            validation=Collator(splits.validation, splits.tokenizer),
+        )
+        main_log = log if worker.rank == 0 else None
+        beginning = begin(job, splits, model, trainer.features, resume_from, main_log)
+        best_checkpoint = BestCheckpointCallback(job, plan, model, report, main_log, resume_from, beginning.floor)
+        trainer.add_callback(best_checkpoint)
+        for printer in ("PrinterCallback", "ProgressCallback"):
+            for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
+                trainer.remove_callback(callback)
+        start = time.perf_counter()
+        trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
+        train_s = time.perf_counter() - start
+
+        assert best_checkpoint.best is not None, "every run evaluates at least once"
+        set_trainable_state(model, best_checkpoint.best.state)
+        predicted: dict[str, np.ndarray] = {}
+        test = None
+        if splits.test:
+            logits = trainer.logits(Collator(splits.test, splits.tokenizer))
+            test, predicted["test"] = score(logits, splits.test.label_ids), logits.argmax(axis=1)
+        if beginning.floor:
+            rows = beginning.floor.splits["validation"].rows
+            shown = trainer.logits(Collator(splits.validation.take(rows), splits.tokenizer))
+            predicted["validation"] = np.zeros(len(splits.validation), dtype=np.int64)
+            predicted["validation"][rows] = shown.argmax(axis=1)
+        metric = job.train.metric_for_best_model
+        fitted = FitResult(
+            model=model,
+            validation=best_checkpoint.best.scores,
+            test=test,
+            dtype=dtype_name(job.train),
+            epoch=best_checkpoint.best.epoch,
+            trainable=trainable,
+            parameters=parameters,
+            train_s=train_s - best_checkpoint.evaluation_s,
+            steps=trainer.state.global_step - best_checkpoint.first_step,
+            rows=best_checkpoint.epochs_run * len(splits.train),
+            tokens=best_checkpoint.epochs_run * int(splits.train.lengths.sum()),
+            floor=summary(beginning.floor, predicted, metric) if beginning.floor and worker.rank == 0 else None,
+        )
+        if save_to and worker.rank == 0:
+            save_adapter(model, tokenizer, base, manifest_of(job, base, splits, fitted), save_to)
+        return fitted
+
+
+def use_frozen_states(job: Job, model: "PeftModel", splits: Splits, worker: Worker, scratch: Path) -> Splits:
+    """The splits with the states that enter the lowest trained layer, and the model made to start from them.
+
+    They are computed here where the splits do not bring them, and left out where nothing below is constant.
+    """
+    base: Any = model.get_base_model()
+    depth = constant_layers(model)
+    sides = ("train", "validation", "test") if splits.test else ("train", "validation")
+    tables: list[TokenTable] = [getattr(splits, side) for side in sides]
+    if not depth:
+        tables = [replace(table, frozen_states=None) for table in tables]
+    elif tables[0].frozen_states is None:
+        base.to("cuda" if worker.use_gpu else "cpu")
+        folder = (
+            scratch / "frozen_states"
+            if frozen_states_bytes(tables, base) > job.train.frozen_states_cache_bytes
+            else None
+        )
+        tables = fill(tables, splits.tokenizer, base, depth, job.train.per_device_eval_batch_size, folder)
+    else:
+        assert agrees(tables[0], splits.tokenizer, base, depth), "the splits' prefix is of another depth or base"
+    if depth:
+        install(base, depth)
+    return replace(splits, **dict(zip(sides, tables, strict=True)))
+
+
+def batch_plan(job: Job, table: TokenTable, worker: Worker) -> BatchPlan:
+    train = job.train
+    per_step = train.per_device_train_batch_size * train.gradient_accumulation_steps
+    return BatchPlan(
+        lengths=table.lengths,
+        seed=job.seed,
+        global_batch_size=worker.global_batch_size or per_step * worker.world_size,
+        micro_batch_size=train.per_device_train_batch_size,
+        rank=worker.rank,
+        world_size=worker.world_size,
+    )
+
+
+def training_arguments(job: Job, plan: BatchPlan, worker: Worker, scratch: str) -> TrainingArguments:
+    train = job.train
+    return TrainingArguments(
+        output_dir=scratch,
+        num_train_epochs=train.num_train_epochs,
+        learning_rate=train.learning_rate,
+        per_device_train_batch_size=train.per_device_train_batch_size,
+        per_device_eval_batch_size=train.per_device_eval_batch_size,
+        gradient_accumulation_steps=plan.accumulation_steps,
+        optim=train.optim,
+        weight_decay=train.weight_decay,
+        max_grad_norm=train.max_grad_norm,
+        lr_scheduler_type=train.lr_scheduler_type,
+        warmup_steps=train.warmup_steps,
+        logging_steps=train.logging_steps,
+        logging_nan_inf_filter=False,  # a loss that is not a number must be seen
+        metric_for_best_model=train.metric_for_best_model,
+        greater_is_better=train.greater_is_better,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        save_total_limit=1,
+        use_cpu=not worker.use_gpu,
+        seed=job.seed,
+        remove_unused_columns=False,
+        average_tokens_across_devices=False,
+        ddp_find_unused_parameters=False,  # every LoRA matrix takes part in every step
+        ddp_backend=None if worker.world_size == 1 else "nccl" if worker.use_gpu else "gloo",
+        dataloader_pin_memory=worker.use_gpu,
+        report_to=[],
+        disable_tqdm=True,
+    )
+
+
+def manifest_of(job: Job, base: BaseFolder, splits: Splits, fitted: FitResult) -> Manifest:
+    scores = {"validation": fitted.validation, "test": fitted.test}
+    return Manifest(
+        labels=splits.labels,
+        base_model=base.id,
+        revision=base.revision,
+        base_digest=weights_digest(base),
+        max_length=job.data.max_length,
+        pooling=pooling_of(base),
+        metrics={split: {**s.as_dict(), "dtype": fitted.dtype} for split, s in scores.items() if s},
+        data=splits.facts,
+        floor=fitted.floor or {},
+        versions={
+            "raylora": raylora.__version__,
+            **{name: version(name) for name in ("torch", "transformers", "peft")},
+        },
+        config=job.model_dump(),
+    )

@@ -1,0 +1,179 @@
+"""Before the first step: where the head starts, and the floor that the adapter must beat, from a frozen forward."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import nn
+
+from raylora.config import Job
+from raylora.floor import Baseline, Floor, FloorSplit, fit_tfidf, read_floor, summary
+from raylora.model.batches import sorted_batches
+from raylora.model.fit.callback import FLOOR, Event
+from raylora.model.fit.head import Features, HeadStart, NotProbed, brings_head, features, join, last_linear, start_head
+from raylora.model.tokens import Collator
+from raylora.probe import fit_probe, spread
+
+if TYPE_CHECKING:
+    from raylora.model.fit.splits import Splits
+
+TRAIN_ROWS = 20_000  # of train, at most
+FIT_WORK = 4e9  # rows x labels x features of a fit, at most: some 20 s on two cores
+MOST_LABELS = 2000  # with more, not even one row a label stays within that
+FLOOR_SHARE = 0.025  # of the run's forwards go to the baselines' scores on each split
+FLOOR_ROWS = (500, 10_000)  # the fewest and the most of a split
+FLOOR_WORK = 2e6  # rows x labels of a split, at most: the bootstrap of F1 counts each label in each resample
+NO_LAYER = "the base does not end in a new linear layer that raylora knows"
+# The probe's weights are damped by this: a confident head that is wrong must be unlearned first (docs/accuracy.md).
+HEAD_SCALE = 0.3
+
+
+@dataclass(frozen=True)
+class Start:
+    """`head` is None where it starts at random, or where the base `brings_head`; `floor` where there is none; `reason`
+    says why what was wanted is not there."""
+
+    head: HeadStart | None = None
+    floor: Floor | None = None
+    reason: str | None = None
+    brings_head: bool = False
+
+
+def begin_from(model: nn.Module, job: Job, start: Start) -> None:
+    """Give the model's head its first weights, where the job wants them."""
+    if start.head and job.train.head_init == "probe":
+        start_head(model, start.head)
+
+
+def begin(
+    job: Job,
+    splits: "Splits",
+    model: nn.Module,
+    features_of: Callable[[Collator], Features],
+    resume_from: Path | None,
+    log: Callable[[Event], None] | None,
+) -> Start:
+    """Start the head, and know the floor: as a sweep made them, as an interrupted run left them, or made now.
+
+    Args:
+        log: None on workers but the first.
+    """
+    if splits.start:
+        begin_from(model, job, splits.start)
+        return replace(splits.start, floor=None)
+    if resume_from:  # the head is among the checkpoint's weights
+        kept = resume_from / FLOOR
+        return Start(None, read_floor(kept.read_text()) if kept.is_file() else None)
+    started = time.perf_counter()
+    start = make_start(job, splits, model, features_of, is_main=log is not None)
+    begin_from(model, job, start)
+    seconds = time.perf_counter() - started - (start.floor.seconds if start.floor else 0)
+    if log and (start.head or start.reason or start.brings_head):
+        init = "probe" if start.head else "base" if start.brings_head else "random"
+        log({"kind": "head", "init": init, "reason": start.reason, "seconds": round(seconds, 3)})
+    if log and start.floor:
+        log({"kind": "floor", **summary(start.floor, {}, job.train.metric_for_best_model)})
+    return start
+
+
+def make_start(
+    job: Job,
+    splits: "Splits",
+    model: nn.Module,
+    features_of: Callable[[Collator], Features],
+    is_main: bool = True,
+    floor_rows: int | None = None,
+) -> Start:
+    """The start of a run, a pure function of its rows and its base; of what the job does not want, nothing.
+
+    Args:
+        model: as it will be trained, before its first step.
+        features_of: the frozen base's features of a table's rows, in order; called on every worker in the same order.
+        is_main: False on workers whose weights will be taken from the first one's; their floor is without predictions.
+        floor_rows: of each split that the floor is shown on; None = a small part of the run's work.
+    """
+    if not (job.train.floor or job.train.head_init == "probe"):
+        return Start()
+    try:
+        return _make_start(job, splits, model, features_of, is_main, floor_rows)
+    except NotProbed as why:
+        return Start(reason=str(why), brings_head=brings_head(model))
+
+
+def _make_start(
+    job: Job,
+    splits: "Splits",
+    model: nn.Module,
+    features_of: Callable[[Collator], Features],
+    is_main: bool,
+    floor_rows: int | None,
+) -> Start:
+    """Raises:
+    NotProbed: on every worker alike.
+    """
+    last, num_labels = last_linear(model), len(splits.labels)
+    if num_labels > MOST_LABELS:
+        raise NotProbed(f"{num_labels:,} labels are more than {MOST_LABELS:,}")
+    if (splits.train.label_ids == splits.train.label_ids[0]).all():
+        raise NotProbed("all rows of train carry one label")
+    first = Collator(splits.train.take(np.arange(1)), splits.tokenizer)
+    width = features(model, first, [np.arange(1)])[0][1].mean.shape[1]  # every worker tries a row by itself
+    count = min(TRAIN_ROWS, max(num_labels, int(FIT_WORK / (num_labels * width))))
+    train = Collator(splits.train.take(spread(splits.train.label_ids, count)), splits.tokenizer)
+    known = features_of(train)
+    if not all(np.isfinite(part).all() for part in (known.head, known.mean) if part is not None):
+        raise NotProbed("the base's hidden states are not all finite numbers")
+    count = floor_rows or _floor_rows(job, len(splits.train), num_labels)
+    floor = _floor(splits, train, known, features_of, count, is_main) if job.train.floor else None
+    if last is None or known.head is None:
+        is_wanted = job.train.head_init == "probe" and not brings_head(model)
+        return Start(None, floor, NO_LAYER if is_wanted else None, brings_head(model))
+    if not is_main or job.train.head_init != "probe":
+        return Start(None, floor)
+    layer = getattr(*last)
+    probe = fit_probe(known.head, train.table.label_ids, num_labels, bias=layer.bias is not None)
+    return Start(HeadStart(HEAD_SCALE * probe.weight, HEAD_SCALE * probe.bias), floor)
+
+
+def local_start(job: Job, splits: "Splits", model: Any, floor_rows: int | None = None) -> Start:
+    """`make_start` in one process."""
+
+    def features_of(split: Collator) -> Features:
+        return join(features(model, split, sorted_batches(split.table.lengths, job.train.per_device_eval_batch_size)))
+
+    return make_start(job, splits, model, features_of, floor_rows=floor_rows)
+
+
+def _floor_rows(job: Job, train_rows: int, num_labels: int) -> int:
+    """A training step costs about three forwards."""
+    fewest, most = FLOOR_ROWS
+    share = int(FLOOR_SHARE * 3 * job.train.num_train_epochs * train_rows)
+    return min(most, int(FLOOR_WORK / num_labels), max(fewest, share))
+
+
+def _floor(
+    splits: "Splits",
+    train: Collator,
+    known: Features,
+    features_of: Callable[[Collator], Features],
+    count: int,
+    is_main: bool,
+) -> Floor:
+    """Both baselines fitted on rows of train, and what they say of rows of the other splits."""
+    started = time.perf_counter()
+    places = {name: spread(table.label_ids, count) for name, table in splits.scored().items()}
+    shown = {name: Collator(splits.scored()[name].take(rows), splits.tokenizer) for name, rows in places.items()}
+    seen = {name: features_of(split) for name, split in shown.items()}
+    predicted: dict[str, dict[Baseline, np.ndarray]] = {name: {} for name in shown}
+    ids = train.table.label_ids
+    if is_main:
+        tfidf = fit_tfidf(train.tokens(), ids, len(splits.labels))
+        probe = fit_probe(known.mean, ids, len(splits.labels))
+        for name, split in shown.items():
+            predicted[name]["tfidf"] = tfidf.predict(split.tokens())
+            predicted[name]["probe"] = probe.logits(seen[name].mean).argmax(axis=1)
+    found = {name: FloorSplit(places[name], shown[name].table.label_ids, predicted[name]) for name in shown}
+    return Floor(found, len(ids), time.perf_counter() - started)

@@ -1,0 +1,111 @@
+"""What is saved beside an adapter's weights: the manifest `raylora.json`, and the model card."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raylora.config import ModelSection
+from raylora.errors import ModelError
+from raylora.floor import BASELINES, WORDS
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+
+MANIFEST = "raylora.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What is saved beside the weights: all that serving needs. `labels` are in id order."""
+
+    labels: tuple[str, ...]
+    base_model: str
+    revision: str | None
+    base_digest: str
+    max_length: int
+    problem_type: str = "single_label_classification"
+    pooling: str = "auto"
+    metrics: dict[str, Any] = field(default_factory=dict)
+    floor: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    config: dict[str, Any] = field(default_factory=dict)
+
+
+def base_of(manifest: Manifest, trust_remote_code: bool = False) -> ModelSection:
+    """The base that an adapter names; whether its code may run is the reader's to say, never the manifest's."""
+    asked = {"base_model": manifest.base_model, "revision": manifest.revision, "pooling": manifest.pooling}
+    return ModelSection.model_validate({**asked, "trust_remote_code": trust_remote_code})
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a saved adapter.
+
+    Raises:
+        ModelError: the folder is not an adapter of raylora's; says what is missing.
+    """
+    if not folder.is_dir():
+        raise ModelError(f"adapter {folder} is not there. It is the folder `adapter` inside a run's folder.")
+    missing = [n for n in (MANIFEST, "adapter_config.json", "adapter_model.safetensors") if not (folder / n).is_file()]
+    if missing:
+        inside = " Did you mean its `adapter` folder?" if (folder / "adapter" / MANIFEST).is_file() else ""
+        raise ModelError(f"{folder} is not an adapter saved by raylora: {', '.join(missing)} missing.{inside}")
+    try:
+        fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        fields["labels"] = tuple(fields["labels"])
+        return Manifest(**fields)
+    except (ValueError, TypeError, KeyError) as error:
+        raise ModelError(f"{folder / MANIFEST} is broken: {error}") from None
+
+
+def _floor_rows(floor: dict[str, Any]) -> str:
+    """What baselines without an adapter reach, as more rows of the manifest's table."""
+    return "".join(
+        f"| {split}, {WORDS[baseline]} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | | {floor[split]['rows']} |\n"
+        for split in ("validation", "test")
+        if split in floor
+        for baseline in BASELINES
+        if (scores := floor[split][baseline])
+    )
+
+
+def readme(manifest: Manifest, config: "LoraConfig", own_pooling: str | None) -> str:
+    rows = "".join(
+        f"| {split} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | {scores['loss']:.4f} | {scores['rows']} |\n"
+        for split, scores in manifest.metrics.items()
+    )
+    id2label, count = dict(enumerate(manifest.labels)), len(manifest.labels)
+    pooling = f', classifier_pooling="{own_pooling}"' if manifest.pooling != "auto" else ""
+    floor = _floor_rows(manifest.floor)
+    # `all-linear` is by whole paths
+    adapted = sorted({name.rpartition(".")[2] for name in config.target_modules or []})
+    return f"""---
+base_model: {manifest.base_model}
+library_name: peft
+pipeline_tag: text-classification
+tags: [lora, raylora]
+---
+# LoRA adapter for {manifest.base_model}
+
+Sorts texts into {len(manifest.labels)} labels: {", ".join(f"`{label}`" for label in manifest.labels[:30])}.
+Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(adapted)}; texts are cut at
+{manifest.max_length} tokens. Trained with [raylora](https://pypi.org/project/raylora/).
+
+| split | accuracy | F1 (macro) | loss | rows |
+|---|---|---|---|---|
+{rows}{floor}
+```python
+import raylora
+raylora.load("adapter").predict(["a text"])
+```
+or without raylora (where `adapter_config.json` names a folder, `base_model_name_or_path` must be there too):
+```python
+from peft import AutoPeftModelForSequenceClassification
+id2label = {id2label}
+model = AutoPeftModelForSequenceClassification.from_pretrained(
+    "adapter", num_labels={count}, id2label=id2label, label2id={{v: k for k, v in id2label.items()}}{pooling}
+)
+```
+"""

@@ -1,0 +1,86 @@
+"""Labels and scores for new texts, from a saved adapter, in this process."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from raylora.errors import DataError, ModelError
+from raylora.model.base.find import resolve, weights_digest
+from raylora.model.base.load import load_base, load_tokenizer, read_config
+from raylora.model.lora.manifest import base_of, read_manifest
+from raylora.model.lora.save import load_adapter
+from raylora.model.predict import predict_logits
+from raylora.model.tokens import Collator, Text, encode, table_of, tokenizer_spec
+from raylora.tasks import best_first, scores
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """`label` has the highest of `scores`, which are probabilities by label, best first, and sum to 1."""
+
+    label: str
+    score: float
+    scores: dict[str, float]
+
+
+class Predictor:
+    """An adapter on its base model. Make one with `raylora.load(path)`.
+
+    Args:
+        trust_remote_code: run Python code that comes with the base model. The adapter's manifest, which anybody may
+            have written, has no say in this.
+    """
+
+    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
+        self.manifest = read_manifest(folder)
+        self.labels = self.manifest.labels
+        base = resolve(base_of(self.manifest, trust_remote_code))
+        digest = weights_digest(base)
+        if digest != self.manifest.base_digest:
+            raise ModelError(
+                f"base model {base.id} in {base.path} has weights {digest[:12]}…, but {folder} was trained on "
+                f"{self.manifest.base_digest[:12]}…. Set the adapter's own base and revision."
+            )
+        tokenizer = load_tokenizer(str(folder))
+        self.tokenizer_spec = tokenizer_spec(tokenizer, self.manifest.max_length)
+        loaded = load_base(base, read_config(base, self.labels, dropout=True), self.tokenizer_spec.pad_id)
+        self.model = load_adapter(loaded.model, folder)
+
+    def logits(self, texts: Sequence[Text]) -> np.ndarray:
+        """[N, C] float32, in the order of `texts`.
+
+        Raises:
+            DataError: a text is not a string (or a pair of strings), or is blank.
+        """
+        _check(texts)
+        if not texts:
+            return np.empty((0, len(self.labels)), dtype=np.float32)
+        table = table_of(encode(texts, self.tokenizer_spec))
+        return predict_logits(self.model, Collator(table, self.tokenizer_spec), BATCH)
+
+    def predict(self, texts: Sequence[Text]) -> list[Prediction]:
+        """One prediction per text, in order.
+
+        Raises:
+            DataError: as `logits`.
+        """
+        if not texts:
+            return []
+        return [self._prediction(row) for row in scores(self.logits(texts), self.manifest.problem_type)]
+
+    def _prediction(self, row: np.ndarray) -> Prediction:
+        ranked = best_first(row, self.labels)
+        return Prediction(ranked[0].label, ranked[0].score, {entry.label: entry.score for entry in ranked})
+
+
+def _check(texts: Sequence[Text]) -> None:
+    if isinstance(texts, str):
+        raise DataError("predict takes a list of texts, found one string. Put it in a list.")
+    for i, text in enumerate(texts):
+        parts = text if isinstance(text, tuple | list) else (text,)
+        if not all(isinstance(part, str) and part.strip() for part in parts):
+            raise DataError(f"text {i} must be a string that is not blank, found {text!r}.")
