@@ -47,7 +47,7 @@ def local_ray() -> Iterator[None]:
 
     import ray
 
-    from raylora.cluster.connect import OWN, QUIET
+    from raylora.cluster.session import OWN, QUIET
 
     os.environ.update(QUIET | OWN)
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False)

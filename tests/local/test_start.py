@@ -1,5 +1,7 @@
 """Where a head starts, and the floor under a run."""
 
+import math
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,6 +31,12 @@ from raylora.probe import fit_probe
 
 Bases = Callable[[str], Path]
 HEAD = "classifier.modules_to_save.default.weight"
+
+
+@pytest.fixture(autouse=True)
+def any_probe_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random bases know next to nothing of the labels."""
+    monkeypatch.setattr("raylora.model.fit.start.LEAST_SKILL", -math.inf)
 
 
 def new_model(job: Job, splits: Splits):
@@ -125,6 +133,19 @@ def test_a_start_that_was_made_beforehand_is_taken_as_it_is(bases: Bases) -> Non
     bank = Bank(job, resolve(job.model), given)
     bank.admit("a", job)
     assert np.array_equal(head_of(bank.trials[0].state()).numpy(), 2 * start.head.weight)
+
+
+def test_a_head_starts_at_random_where_the_probe_knows_too_little(
+    bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("raylora.model.fit.start.LEAST_SKILL", 0.15)
+    job = tiny_job(bases("bert"), train__floor=True)
+    splits = demo_splits(job, bases("bert"), 60)
+    log: list[Event] = []
+    assert fit(job, resolve(job.model), splits, log=log.append).floor is not None
+    (head,) = (record for record in log if record["kind"] == "head")
+    assert head["init"] == "random"
+    assert re.fullmatch(r"a linear probe of the frozen base explains \d+% of these labels' entropy", head["reason"])
 
 
 def test_other_workers_than_the_first_only_help_with_the_forwards(bases: Bases) -> None:

@@ -102,12 +102,12 @@ def event_line(record: Event) -> str | None:
 
 
 def head_line(init: str, reason: str | None, seconds: float) -> str:
-    """Where a head starts; a warning where that is not what the job wants, or there is no floor."""
+    """Where a head starts, and why, where that is not from the probe that the job wants."""
     if init == "probe":
         return f"head       starts from a linear probe of the frozen base ({duration(seconds)})"
     if init == "base":
         return "head       is the base's own, and goes on from there" + (f"; no floor: {reason}" if reason else "")
-    return f"warning    the head starts at random: {reason}"
+    return f"head       starts at random: {reason}"
 
 
 def duration(seconds: float) -> str:
