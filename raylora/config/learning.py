@@ -104,8 +104,8 @@ class TrainSection(Section):
     )
     head_init: Literal["probe", "random"] = Field(
         default="probe",
-        description="where the head starts: probe = logistic regression on what the frozen base says of the train rows, "
-        "or at random where that knows too little",
+        description="where the head starts: probe = logistic regression on what the frozen base says of the train "
+        "rows, or at random where that knows too little",
     )
     floor: bool = Field(
         default=True,
