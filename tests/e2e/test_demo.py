@@ -97,10 +97,10 @@ def test_the_adapter_scores_the_validation_split_as_the_run_said(demo: Demo, rev
 
 
 def test_predict_labels_new_sentences_as_python_does(demo: Demo) -> None:
-    texts = ["I would buy it again tomorrow.", "A waste of money, and rude on the phone too."]
+    texts = ["Excellent quality, and it works perfectly.", "A waste of money, and rude on the phone too."]
     done = run("raylora", "predict", "--adapter", demo.adapter, *texts)
     assert done.returncode == 0, done.stderr
-    assert re.search(r"^positive +0\.\d{4}  I would buy it again tomorrow\.$", done.stdout, re.M)
+    assert re.search(r"^positive +0\.\d{4}  Excellent quality, and it works perfectly\.$", done.stdout, re.M)
     assert re.search(r"^negative +0\.\d{4}  A waste of money", done.stdout, re.M)
     done = run("jobs/predict.py", "--json", "--adapter", demo.adapter, *texts)
     records = [json.loads(line) for line in done.stdout.splitlines()]
