@@ -11,7 +11,6 @@ import torch
 from torch import nn
 
 from raylora.model.base.load import as_array
-from raylora.model.batches import sorted_batches
 from raylora.model.predict import run_batches
 from raylora.model.tokens import Collator, TokenizerSpec, TokenTable
 
@@ -131,8 +130,7 @@ def compute(
         per chunk of the table, [tokens in the chunk, H].
     """
     kept = _rooms(collator, _width(model), as_array(torch.empty(0, dtype=model.dtype)).dtype, scratch)
-    batches = sorted_batches(collator.table.lengths, batch_rows)
-    for indices, states in run_batches(collator, batches, lambda batch: as_array(_states_at(model, batch, depth))):
+    for indices, states in run_batches(collator, batch_rows, lambda batch: as_array(_states_at(model, batch, depth))):
         for row, index in zip(states, indices, strict=True):
             chunk, flat = collator.place(index)
             kept[chunk][flat] = row[collator.span(index, states.shape[1])]

@@ -1,6 +1,6 @@
 """The one loop of prediction: batches of like length, collated, through a model, and back in the rows' order."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -11,21 +11,27 @@ from raylora.model.batches import sorted_batches
 from raylora.model.tokens import Collator
 
 T = TypeVar("T")
+Share = tuple[int, int]  # of the batches: this worker's rank, and how many workers they are dealt out to
+ALL: Share = (0, 1)
 
 
 def run_batches(
     collator: Collator,
-    batches: Iterable[np.ndarray],
+    batch_rows: int,
     forward: Callable[[dict[str, Tensor]], T],
     device: torch.device | str = "cpu",
+    share: Share = ALL,
 ) -> Iterator[tuple[np.ndarray, T]]:
     """Places of a batch's rows in the table, and what `forward` makes of the batch, one batch after another.
 
+    The batches are the same for any number of workers; nothing is padded with repeated rows.
+
     Args:
-        batches: as `sorted_batches` cuts them; where several workers share a table, this one's.
+        batch_rows: of one batch, at most.
         forward: takes a collated batch on `device`, without labels; runs in inference mode.
     """
-    for indices in batches:
+    rank, world_size = share
+    for indices in sorted_batches(collator.table.lengths, batch_rows)[rank::world_size]:
         batch = {name: tensor.to(device) for name, tensor in collator(indices).items() if name != "labels"}
         with torch.inference_mode():
             result = forward(batch)
@@ -45,6 +51,4 @@ def logits_of(model: Any) -> Callable[[dict[str, Tensor]], np.ndarray]:
 
 def predict_logits(model: Any, collator: Collator, batch_rows: int) -> np.ndarray:
     """[N, C] float32 of every row of the collator's table, in its order; the model's dropout is off."""
-    device = next(model.parameters()).device
-    batches = sorted_batches(collator.table.lengths, batch_rows)
-    return in_order(list(run_batches(collator, batches, logits_of(model), device)))
+    return in_order(list(run_batches(collator, batch_rows, logits_of(model), next(model.parameters()).device)))

@@ -18,7 +18,6 @@ from raylora.config import Job
 from raylora.errors import ModelError
 from raylora.model.bank import Bank
 from raylora.model.base.find import resolve
-from raylora.model.batches import sorted_batches
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import fit, use_frozen_states
@@ -46,7 +45,7 @@ def new_model(job: Job, splits: Splits):
 
 def features_of(model, splits: Splits, split: str) -> Features:
     table = getattr(splits, split)
-    return join(features(model, Collator(table, splits.tokenizer), sorted_batches(table.lengths, 64)))
+    return join(features(model, Collator(table, splits.tokenizer), 64))
 
 
 def head_of(state: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -157,7 +156,7 @@ def test_other_workers_than_the_first_only_help_with_the_forwards(bases: Bases) 
 
     def count(split: Collator) -> Features:
         asked.append(len(split.table))
-        return join(features(model, split, sorted_batches(split.table.lengths, 64)))
+        return join(features(model, split, 64))
 
     first = make_start(job, splits, model, count)
     forwards = list(asked)

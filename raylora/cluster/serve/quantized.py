@@ -12,7 +12,6 @@ from raylora.cluster.storage.address import inside
 from raylora.config import Job, ModelSection, parse
 from raylora.errors import RayLoraError
 from raylora.model.base.load import load_tokenizer
-from raylora.model.batches import sorted_batches
 from raylora.model.lora.manifest import base_of, read_manifest
 from raylora.model.predict import in_order, run_batches
 from raylora.model.serving.base import ServedBase
@@ -65,4 +64,4 @@ def _labels(model: ModelSection, folder: Path, table: TokenTable, rows: np.ndarr
     def forward(batch: dict[str, torch.Tensor]) -> np.ndarray:
         return np.stack(base.logits(batch, [adapter] * len(batch["input_ids"]))).argmax(axis=1)
 
-    return in_order(list(run_batches(collator, sorted_batches(collator.table.lengths, BATCH), forward)))
+    return in_order(list(run_batches(collator, BATCH, forward)))

@@ -70,7 +70,7 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         for name, shared in shared_bases.items():
             start = shared.dataset.start
             if start and (start.reason or start.brings_head):
-                line = head_line("base" if start.brings_head else "random", start.reason, 0)
+                line = head_line(start.init, start.reason, 0)
                 say(line + (f"  ({name})" if len(shared_bases) > 1 else ""))
         tell_wait(need_of(one), cluster, say)
         trials = _search(job, space, cluster, shared_bases, folder, say)

@@ -23,7 +23,7 @@ from raylora.model.bank.trial import EpochResult, PackedTrial
 from raylora.model.base.find import BaseFolder
 from raylora.model.base.load import load_base, read_config
 from raylora.model.base.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
-from raylora.model.batches import MicroBatch, sorted_batches
+from raylora.model.batches import MicroBatch
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import batch_plan, training_arguments, use_frozen_states
@@ -210,8 +210,7 @@ class Bank:
         if not self.trials:
             return []
         self.base.model.eval()
-        batches = sorted_batches(split.table.lengths, self.job.train.per_device_eval_batch_size)
-        found = in_order(list(run_batches(split, batches, self._logits)))
+        found = in_order(list(run_batches(split, self.job.train.per_device_eval_batch_size, self._logits)))
         return [score(found[:, i], split.table.label_ids) for i in range(len(self.trials))]
 
     def _logits(self, batch: dict[str, Tensor]) -> np.ndarray:

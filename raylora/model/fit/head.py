@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raylora.model.predict import in_order, run_batches
+from raylora.model.predict import ALL, Share, in_order, run_batches
 from raylora.model.tokens import Collator
 
 
@@ -93,11 +93,13 @@ def headless(model: Any) -> Generator[list[Tensor]]:
 Part = tuple[np.ndarray, Features]  # places of some rows in a table, and their features
 
 
-def features(model: Any, collator: Collator, batches: Sequence[np.ndarray]) -> list[Part]:
-    """Features of these batches of the collator's table, from the model as it stands, its dropout off.
+def features(model: Any, collator: Collator, batch_rows: int, share: Share = ALL) -> list[Part]:
+    """Features of the collator's table, or of a worker's share of its batches, from the model as it stands, its dropout
+    off.
 
     Args:
         model: on its device; plain, or PEFT's with an adapter that adds nothing yet.
+        batch_rows, share: of `run_batches`.
 
     Raises:
         NotProbed: the base's last hidden states are not one for each token.
@@ -114,7 +116,7 @@ def features(model: Any, collator: Collator, batches: Sequence[np.ndarray]) -> l
             means = (states.pop().float() * weights).sum(1) / weights.sum(1)
             return Features(seen.float().cpu().numpy() if is_new else None, means.cpu().numpy())
 
-        return list(run_batches(collator, batches, forward, next(model.parameters()).device))
+        return list(run_batches(collator, batch_rows, forward, next(model.parameters()).device, share))
 
 
 def join(parts: Sequence[Part]) -> Features:

@@ -4,14 +4,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from torch import nn
 
 from raylora.config import Job
 from raylora.floor import Baseline, Floor, FloorSplit, fit_tfidf, read_floor, summary
-from raylora.model.batches import sorted_batches
 from raylora.model.fit.callback import FLOOR, Event
 from raylora.model.fit.head import Features, HeadStart, NotProbed, brings_head, features, join, last_linear, start_head
 from raylora.model.tokens import Collator
@@ -44,6 +43,11 @@ class Start:
     reason: str | None = None
     brings_head: bool = False
 
+    @property
+    def init(self) -> Literal["probe", "base", "random"]:
+        """What the head starts from."""
+        return "probe" if self.head else "base" if self.brings_head else "random"
+
 
 def begin_from(model: nn.Module, job: Job, start: Start) -> None:
     """Give the model's head its first weights, where the job wants them."""
@@ -75,8 +79,7 @@ def begin(
     begin_from(model, job, start)
     seconds = time.perf_counter() - started - (start.floor.seconds if start.floor else 0)
     if log and (start.head or start.reason or start.brings_head):
-        init = "probe" if start.head else "base" if start.brings_head else "random"
-        log({"kind": "head", "init": init, "reason": start.reason, "seconds": round(seconds, 3)})
+        log({"kind": "head", "init": start.init, "reason": start.reason, "seconds": round(seconds, 3)})
     if log and start.floor:
         log({"kind": "floor", **summary(start.floor, {}, job.train.metric_for_best_model)})
     return start
@@ -123,7 +126,7 @@ def _make_start(
     if (splits.train.label_ids == splits.train.label_ids[0]).all():
         raise NotProbed("all rows of train carry one label")
     first = Collator(splits.train.take(np.arange(1)), splits.tokenizer)
-    width = features(model, first, [np.arange(1)])[0][1].mean.shape[1]  # every worker tries a row by itself
+    width = features(model, first, 1)[0][1].mean.shape[1]  # every worker tries a row by itself
     count = min(TRAIN_ROWS, max(num_labels, int(FIT_WORK / (num_labels * width))))
     train = Collator(splits.train.take(spread(splits.train.label_ids, count)), splits.tokenizer)
     known = features_of(train)
@@ -147,7 +150,7 @@ def local_start(job: Job, splits: "Splits", model: Any, floor_rows: int | None =
     """`make_start` in one process."""
 
     def features_of(split: Collator) -> Features:
-        return join(features(model, split, sorted_batches(split.table.lengths, job.train.per_device_eval_batch_size)))
+        return join(features(model, split, job.train.per_device_eval_batch_size))
 
     return make_start(job, splits, model, features_of, floor_rows=floor_rows)
 

@@ -9,9 +9,9 @@ from torch.utils.data import DataLoader
 from transformers import Trainer
 
 from raylora.metrics import score
-from raylora.model.batches import BatchPlan, sorted_batches
+from raylora.model.batches import BatchPlan
 from raylora.model.fit.head import Features, features, join
-from raylora.model.predict import in_order, logits_of, run_batches
+from raylora.model.predict import Share, in_order, logits_of, run_batches
 from raylora.model.tokens import Collator
 
 
@@ -56,23 +56,21 @@ class PlanTrainer(Trainer):
         return metrics
 
     def logits(self, collator: Collator) -> np.ndarray:
-        """[N, C] float32 of every row, in table order, on every worker.
-
-        The batches are the same for any number of workers, dealt out in turn; nothing is padded with repeated rows.
-        """
+        """[N, C] float32 of every row, in table order, on every worker."""
         model: Any = self.model
         model.eval()
-        mine = list(run_batches(collator, self._own_batches(collator), logits_of(model), self.args.device))
+        rows = self.args.per_device_eval_batch_size
+        mine = list(run_batches(collator, rows, logits_of(model), self.args.device, self._share))
         return in_order(gather_object(mine) if self.args.world_size > 1 else mine)
 
     def features(self, collator: Collator) -> Features:
         """What the frozen base says of every row, in table order, on every worker; asked before training."""
-        mine = features(self.model, collator, self._own_batches(collator))
+        mine = features(self.model, collator, self.args.per_device_eval_batch_size, self._share)
         return join(gather_object(mine) if self.args.world_size > 1 else mine)
 
-    def _own_batches(self, collator: Collator) -> list[np.ndarray]:
-        batches = sorted_batches(collator.table.lengths, self.args.per_device_eval_batch_size)
-        return batches[self.args.process_index :: self.args.world_size]
+    @property
+    def _share(self) -> Share:
+        return self.args.process_index, self.args.world_size
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         return 0  # the estimate walks all modules at every step (1 ms of a 50 ms step) and is printed nowhere
