@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from tiny import tiny_job
 
@@ -66,6 +67,18 @@ def test_layers_that_are_not_plain_keep_pefts_forward(bases: Bases, changes: dic
     model = model_of(bases("bert"), **changes)
     assert not any(layer._is_plain() for layer in lora_layers(model))
     step(model)
+
+
+class Doubled(torch.nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return 2 * super().forward(input)
+
+
+def test_a_linear_layer_of_another_class_keeps_its_own_forward() -> None:
+    base = Doubled(8, 4).requires_grad_(False)
+    layer = FusedLinear(base, "default", LoraConfig(r=2), r=2)
+    x = torch.randn(3, 8)
+    assert torch.allclose(layer(x), 2 * torch.nn.functional.linear(x, base.weight, base.bias)), "B is zero"
 
 
 def test_the_fused_layer_is_pefts_own_to_disable_merge_and_copy(bases: Bases) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import Linear
-from torch import Tensor
+from torch import Tensor, nn
 
 from raylora.model.lora.dropout import MaskedDropout
 
@@ -79,12 +79,19 @@ class FusedLinear(Linear):
         return FusedLora.apply(x, linear.weight, linear.bias, a[None], b.mT[None], scale, mask)  # pyright: ignore
 
     def _is_plain(self) -> bool:
-        if self.disable_adapters or self.merged or len(self.active_adapters) != 1 or self.lora_variant:
+        names = self.active_adapters
+        linear: Any = self.get_base_layer()
+        if self.disable_adapters or self.merged or len(names) != 1 or names[0] not in self.lora_A or self.lora_variant:
             return False
-        (name,) = self.active_adapters
-        frozen = not any(p.requires_grad for p in self.get_base_layer().parameters())
-        return frozen and name in self.lora_A and getattr(self.lora_B[name], "bias", None) is None
+        # a subclass may compute something else, and what trains its own weights needs their gradients
+        if type(linear) is not nn.Linear or linear.weight.requires_grad:
+            return False
+        return (linear.bias is None or not linear.bias.requires_grad) and _bias(self.lora_B[names[0]]) is None
 
 
 def _weight(linear: Any) -> Tensor:
     return linear.weight
+
+
+def _bias(linear: Any) -> Tensor | None:
+    return linear.bias
