@@ -86,7 +86,8 @@ class FusedLinear(Linear):
         # a subclass may compute something else, and what trains its own weights needs their gradients
         if type(linear) is not nn.Linear or linear.weight.requires_grad:
             return False
-        return (linear.bias is None or not linear.bias.requires_grad) and _bias(self.lora_B[names[0]]) is None
+        bias = _bias(linear)
+        return (bias is None or not bias.requires_grad) and _bias(self.lora_B[names[0]]) is None
 
 
 def _weight(linear: Any) -> Tensor:
