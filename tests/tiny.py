@@ -114,7 +114,7 @@ def make_adapter(base: Path, folder: Path, labels: tuple[str, ...], seed: int = 
             if parameter.requires_grad:  # large enough that each adapter says something else
                 parameter.copy_(torch.randn_like(parameter) * (0.3 if "lora_" in name else 0.5))
     manifest = Manifest(labels, str(base), None, weights_digest(source), job.data.max_length)
-    save_adapter(model, tokenizer, source, manifest, folder)
+    save_adapter(model, source, manifest, folder)
     return folder
 
 

@@ -15,11 +15,12 @@ from raylora.errors import ConfigError
 from raylora.floor import metric_of
 from raylora.leaderboard import describe
 from raylora.model.bank import Bank
-from raylora.model.base.find import BaseFolder, resolve
+from raylora.model.base.find import BaseFolder
 from raylora.model.fit.build import build, check_fits
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.fit.start import Start, local_start
 from raylora.model.packing import pack_key, packable
+from raylora.model.resolved import ResolvedJob, resolve_job
 from raylora.model.tokens import Collator
 from raylora.records import Say
 
@@ -60,18 +61,19 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
         samples: so many of `tune.space` are settings too, each with either start of the head; how the scores after
             the first epoch rank them is then held against how the last ones do.
     """
-    base, metric = resolve(job.model), metric_of(job.train.metric_for_best_model)
+    base, metric = resolve_job(job).base, metric_of(job.train.metric_for_best_model)
     drawn = {init: _samples(job, samples, init) for init in ("probe", "random")} if samples else {}
     settings = {**settings, **{name: one for group in drawn.values() for name, one in group.items()}}
     for name, setting in settings.items():
         _check(name, setting, job, base)
+    settings = {name: resolve_job(setting).job for name, setting in settings.items()}
     say(f"cpu        {cpu()}")
     floors: list[tuple[float, float]] = []
     found: dict[str, list[Reached]] = {name: [] for name in settings}
     for seed in range(job.seed, job.seed + seeds):
         jobs = {name: setting.replace({"seed": seed}) for name, setting in settings.items()}
         splits = make_splits(job.replace({"seed": seed}), base)
-        start, seconds = _start(next(iter(jobs.values())), base, splits)
+        start, seconds = _start(ResolvedJob(next(iter(jobs.values())), base), splits)
         assert splits.test is not None, "`check_files` asks for it"
         if start.floor is None:
             raise ConfigError(f"bench accuracy needs a floor to compare with, and there is none: {start.reason}.")
@@ -83,8 +85,8 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
             f"({seconds:.1f} s, the floor's part {start.floor.seconds:.1f})"
         )
         for names in _packs(jobs):
-            pack = {name: jobs[name] for name in names}
-            for name, one in train_pack(pack, base, splits, start, Worker(threads=threads), metric).items():
+            pack = {name: ResolvedJob(jobs[name], base) for name in names}
+            for name, one in train_pack(pack, splits, start, Worker(threads=threads), metric).items():
                 found[name].append(one)
                 say(f"  {name:<60} {one.score:.4f}  by epoch {_shown(one.test)}  {one.train_s / 60:.1f} min")
     say(f"means      of {seeds} seed{'s' * (seeds > 1)}, test {metric}")
@@ -150,14 +152,13 @@ def _shown(scores: Sequence[float]) -> str:
     return " ".join(f"{score:.4f}" for score in scores)
 
 
-def _start(job: Job, base: BaseFolder, splits: Splits) -> tuple[Start, float]:
+def _start(resolved: ResolvedJob, splits: Splits) -> tuple[Start, float]:
     """Head and floor, the floor on every row of the test split, and the seconds they took."""
     started = time.perf_counter()
-    wanted = job.replace({"train.head_init": "probe", "train.floor": True})
-    model = build(wanted, base, splits.labels, splits.tokenizer.pad_id)
-    return local_start(
-        wanted, splits, model, floor_rows=len(splits.train) + len(splits.test or ())
-    ), time.perf_counter() - started
+    wanted = resolved.replace({"train.head_init": "probe", "train.floor": True})
+    model = build(wanted, splits.labels, splits.tokenizer.pad_id)
+    start = local_start(wanted.job, splits, model, floor_rows=len(splits.train) + len(splits.test or ()))
+    return start, time.perf_counter() - started
 
 
 def _packs(jobs: Mapping[str, Job]) -> list[list[str]]:
@@ -168,14 +169,14 @@ def _packs(jobs: Mapping[str, Job]) -> list[list[str]]:
 
 
 def train_pack(
-    jobs: Mapping[str, Job], base: BaseFolder, splits: Splits, start: Start, worker: Worker, metric: str
+    jobs: Mapping[str, ResolvedJob], splits: Splits, start: Start, worker: Worker, metric: str
 ) -> dict[str, Reached]:
     """Train jobs of one `pack_key` together; score both splits after each epoch."""
     assert splits.test is not None, "scored by it"
-    bank = Bank(next(iter(jobs.values())), base, replace(splits, start=start), worker)
+    bank = Bank(next(iter(jobs.values())), replace(splits, start=start), worker)
     test = Collator(splits.test, splits.tokenizer)
-    for name, job in jobs.items():
-        bank.admit(name, job)
+    for name, resolved in jobs.items():
+        bank.admit(name, resolved.job)
     seen: dict[str, list[tuple[float, float]]] = {name: [] for name in jobs}
     best: dict[str, int] = {}
     seconds = dict.fromkeys(jobs, 0.0)

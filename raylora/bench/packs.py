@@ -17,9 +17,9 @@ from raylora.bench.rows import make_splits
 from raylora.config import Job, parse
 from raylora.config.space import draw_samples, parse_space, trial_job
 from raylora.model.bank import Bank
-from raylora.model.base.find import BaseFolder, resolve
 from raylora.model.fit.fit import fit
 from raylora.model.fit.splits import Splits, Worker
+from raylora.model.resolved import ResolvedJob, resolve_job
 
 
 @dataclass(frozen=True)
@@ -40,11 +40,11 @@ def use_gpu(job: Job) -> bool:
     return torch.cuda.is_available() if job.ray.use_gpu == "auto" else job.ray.use_gpu
 
 
-def packed(trials: Sequence[Job], base: BaseFolder, splits: Splits, worker: Worker) -> Trained:
+def packed(trials: Sequence[ResolvedJob], splits: Splits, worker: Worker) -> Trained:
     """All in one bank, saved after each epoch as a sweep does."""
-    bank = Bank(trials[0], base, splits, worker)
+    bank = Bank(trials[0], splits, worker)
     for number, trial in enumerate(trials):
-        bank.admit(str(number), trial)
+        bank.admit(str(number), trial.job)
     best = dict.fromkeys(bank.names, 0.0)
     trainable = [sum(p.numel() for p in trial.weights.values()) for trial in bank.trials]
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,9 +57,9 @@ def packed(trials: Sequence[Job], base: BaseFolder, splits: Splits, worker: Work
     return Trained(list(best.values()), trainable, _gpu_bytes())
 
 
-def in_turn(trials: Sequence[Job], base: BaseFolder, splits: Splits, worker: Worker) -> Trained:
+def in_turn(trials: Sequence[ResolvedJob], splits: Splits, worker: Worker) -> Trained:
     """One fit after another, each loading the base anew."""
-    fitted = [fit(trial, base, splits, worker=worker) for trial in trials]
+    fitted = [fit(trial, splits, worker=worker) for trial in trials]
     return Trained([f.validation.accuracy for f in fitted], [f.trainable for f in fitted], _gpu_bytes())
 
 
@@ -70,9 +70,8 @@ def _gpu_bytes() -> int:
 if __name__ == "__main__":
     how, tree, first, step, threads = sys.argv[1:]
     job = parse(json.loads(tree))
-    base = resolve(job.model)
-    splits = make_splits(job, base)
     worker = Worker(threads=int(threads), use_gpu=use_gpu(job))
+    trials = [resolve_job(trial, worker.use_gpu) for trial in trials_of(job)[int(first) :: int(step)]]
+    splits = make_splits(job, trials[0].base)
     wait_for_go()
-    run = packed if how == "packed" else in_turn
-    answer(run(trials_of(job)[int(first) :: int(step)], base, splits, worker))
+    answer((packed if how == "packed" else in_turn)(trials, splits, worker))

@@ -11,8 +11,8 @@ from typing import Any, Literal
 from raylora.bench.processes import answer
 from raylora.bench.rows import make_splits
 from raylora.config import Job, parse
-from raylora.model.base.find import BaseFolder, resolve
 from raylora.model.fit.splits import Splits
+from raylora.model.resolved import ResolvedJob, resolve_job
 
 Rival = Literal["tutorial", "padded", "grouped", "fit", "ray"]
 
@@ -67,23 +67,24 @@ def _fit(job: Job) -> Measured:
     from raylora.model.fit.fit import fit
     from raylora.model.tokens import Collator
 
-    base = resolve(job.model)
-    splits, frozen_states_s = _with_frozen_states(job, base, make_splits(job, base))
-    fitted = fit(job, base, splits)
+    resolved = resolve_job(job)
+    splits, frozen_states_s = _with_frozen_states(resolved, make_splits(job, resolved.base))
+    fitted = fit(resolved, splits)
     peak, accuracy = _peak(), fitted.test.accuracy if fitted.test else None
     flops = flops_per_row(fitted.model, Collator(splits.train, splits.tokenizer))
     rows_per_s, tokens_per_s = fitted.rows / fitted.train_s, fitted.tokens / fitted.train_s
     return Measured(rows_per_s, tokens_per_s, fitted.train_s, accuracy, peak, frozen_states_s, flops)
 
 
-def _with_frozen_states(job: Job, base: BaseFolder, splits: Splits) -> tuple[Splits, float]:
+def _with_frozen_states(resolved: ResolvedJob, splits: Splits) -> tuple[Splits, float]:
     """The train rows with their frozen states where the job has one, as `fit` would compute it, and its time."""
     from raylora.model.fit.build import build
     from raylora.model.frozen_states import constant_layers, fill
 
+    job = resolved.job
     if not job.lora.layers_to_transform:
         return splits, 0.0
-    model = build(job, base, splits.labels, splits.tokenizer.pad_id)
+    model = build(resolved, splits.labels, splits.tokenizer.pad_id)
     depth = constant_layers(model)
     if not depth:
         return splits, 0.0

@@ -56,6 +56,11 @@ def plan_workers(settings: RaySection, cluster: Cluster) -> WorkerPlan:
     return plan
 
 
+def one_worker(settings: RaySection) -> RaySection:
+    """For one worker of a sweep, whatever `num_workers` says of a run."""
+    return settings.model_copy(update={"num_workers": 1})
+
+
 def need_of(plan: WorkerPlan) -> "Need":
     return Need("ray.num_workers", plan.fewest, "ray.resources_per_worker", plan.resources_per_worker)
 

@@ -6,15 +6,15 @@ from typing import Any
 
 from raylora.config import Job
 from raylora.errors import TrainingError
-from raylora.model.base.find import BaseFolder
 from raylora.model.base.load import empty_base, read_config
 from raylora.model.lora.attach import attach_adapter, lora_config
+from raylora.model.resolved import ResolvedJob
 
 
-def trainable_parameters(job: Job, base: BaseFolder, labels: tuple[str, ...], new_modules: tuple[str, ...] = ()) -> int:
+def trainable_parameters(resolved: ResolvedJob, labels: tuple[str, ...], new_modules: tuple[str, ...] = ()) -> int:
     """Of the adapter with its head; counted without loading a weight. `new_modules` as `load_base` found them."""
-    model = empty_base(base, read_config(base, labels, dropout=True))
-    return attach_adapter(model, lora_config(job.lora, model, new_modules)).get_nb_trainable_parameters()[0]
+    model = empty_base(resolved.base, read_config(resolved.base, labels, dropout=True))
+    return attach_adapter(model, lora_config(resolved.job.lora, model, new_modules)).get_nb_trainable_parameters()[0]
 
 
 def latency_ms(model: Any, length: int, repeats: int = 15) -> float:

@@ -16,7 +16,8 @@ from raylora.cluster.data.frozen_states import with_frozen_states
 from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.sources import list_sources
 from raylora.cluster.placement import WorkerPlan
-from raylora.cluster.train.job import decide_bf16, train
+from raylora.cluster.resolve import decide_bf16
+from raylora.cluster.train.job import train
 from raylora.config import Job
 from raylora.config import file as jobfile
 from raylora.errors import ConfigError
@@ -28,6 +29,7 @@ from raylora.model.fit.build import build
 from raylora.model.fit.fit import fit
 from raylora.model.fit.splits import Worker
 from raylora.model.frozen_states import fill
+from raylora.model.resolved import resolve_job
 from raylora.model.tokens import tokenizer_spec
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -37,7 +39,7 @@ Write = Callable[[int], str]
 
 @pytest.fixture
 def job(reviews_file: Write, tmp_path: Path) -> Job:
-    """A BERT of three layers, the top one adapted; 60 of 94 rows, so that blocks hold rows of no side."""
+    """A BERT of three layers, the top one adapted; 60 of 94 rows, so that blocks hold rows of no split."""
     save_base("bert", tmp_path / "base", num_hidden_layers=3)
     job = tiny_job(tmp_path / "base", lora__layers_to_transform=[2], storage_path=str(tmp_path / "runs"))
     data = {"data.train": reviews_file(94), "data.test": reviews_file(31), "data.max_samples": 60}
@@ -50,22 +52,22 @@ def prepared(job: Job) -> Dataset:
 
 
 def test_tasks_compute_what_one_process_computes_and_workers_read_it_where_it_is(job: Job) -> None:
-    base = resolve(job.model)
+    resolved = resolve_job(job)
     whole = prepared(job)
     (block,) = ray.get(whole.blocks)
-    dataset = with_frozen_states(replace(whole, blocks=[ray.put(block[:50]), ray.put(block[50:])]), job, base)
+    dataset = with_frozen_states(replace(whole, blocks=[ray.put(block[:50]), ray.put(block[50:])]), resolved)
     assert dataset.frozen_depth == 2
     splits = dataset.load()
     assert splits.test is not None
-    model = build(job, base, splits.labels, 0).get_base_model()
+    model = build(resolved, splits.labels, 0).get_base_model()
     tables = [splits.train, splits.validation, splits.test]
     for table, own in zip(tables, fill(tables, splits.tokenizer, model, 2, 16), strict=True):
         assert table.frozen_states and own.frozen_states
         for given, expected in zip(table.frozen_states, own.frozen_states, strict=True):
             assert not given.flags.writeable, "shared memory of the node"
             np.testing.assert_allclose(given, expected, atol=2e-5)
-    assert with_frozen_states(whole, job.replace({"lora.layers_to_transform": [0, 2]}), base) is whole
-    assert with_frozen_states(whole, job.replace({"train.base_dropout": True}), base) is whole
+    assert with_frozen_states(whole, resolved.replace({"lora.layers_to_transform": [0, 2]})) is whole
+    assert with_frozen_states(whole, resolved.replace({"train.base_dropout": True})) is whole
 
 
 def test_two_workers_with_frozen_states_reach_the_adapter_of_one_process_without(
@@ -77,7 +79,7 @@ def test_two_workers_with_frozen_states_reach_the_adapter_of_one_process_without
     monkeypatch.setattr(module, "constant_layers", lambda model: 0)
     adapter = Path(job.storage_path) / "alone"
     splits = prepared(job).load()
-    alone = fit(job, resolve(job.model), splits, worker=Worker(global_batch_size=16), save_to=adapter)
+    alone = fit(resolve_job(job), splits, worker=Worker(global_batch_size=16), save_to=adapter)
     weights = [load_file(f"{folder}/adapter_model.safetensors") for folder in (result.adapter_uri, adapter)]
     assert largest_difference(*weights) < 1e-5
     assert result.validation.loss == pytest.approx(alone.validation.loss, abs=1e-5)

@@ -231,7 +231,7 @@ def test_nodes_of_separate_ray_starts_train_and_tune_alike(
             ["ray.num_workers=3"],
             r"`ray.num_workers` 3 with {CPU: 1} each .* needs 3 CPU; the cluster \(.*\) has 2",
         ),
-        ("train", ["ray.resources_per_worker={CPU: 2}"], r"finds 0 places: each must be on one node, .* 1 CPU; 1 CPU"),
+        ("train", ["ray.resources_per_worker={CPU: 2}"], r"finds 0 slots: each must be on one node, .* 1 CPU; 1 CPU"),
         ("train", ["ray.use_gpu=true"], r"needs 1 GPU; the cluster \(.*\) has 0"),
         ("tune", ["ray.resources_per_worker={CPU: 1, tpu: 1}"], r"needs 1 tpu; the cluster \(.*\) has 0"),
         ("tune", ["ray.num_workers=3"], r"needs 3 CPU; the cluster \(.*\) has 2"),
@@ -254,7 +254,7 @@ def test_replicas_that_cannot_be_placed_end_at_once_with_what_is_missing(
     folder = make_adapter(bases("bert"), tmp_path / "adapter", ("negative", "positive"))
     words = [f"serve.adapters.demo={folder}", f"storage_path={tmp_path}", f"ray.address={started.address}"]
     for option, message in (
-        ("serve.ray_actor_options={num_cpus: 2}", "finds 0 places: each must be on one node"),
+        ("serve.ray_actor_options={num_cpus: 2}", "finds 0 slots: each must be on one node"),
         ("serve.autoscaling_config={min_replicas: 3, max_replicas: 3}", "needs 3 CPU; the cluster"),
     ):
         refused = run("jobs/serve.py", *words, option)

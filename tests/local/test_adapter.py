@@ -21,6 +21,7 @@ from raylora.model.fit.build import build, check_fits
 from raylora.model.fit.fit import fit
 from raylora.model.lora.attach import lora_config, target_modules
 from raylora.model.lora.manifest import read_manifest
+from raylora.model.resolved import resolve_job
 
 Bases = Callable[[str], Path]
 
@@ -57,7 +58,7 @@ def test_each_layout_attaches_trains_a_step_saves_and_reloads(kind: str, bases: 
     base = resolve(job.model)
     assert target_modules(job.lora, empty_base(base, read_config(base, ("a", "b"), True))) == EXPECTED_TARGETS[kind]
     splits = demo_splits(job, bases(kind), 40)
-    fitted = fit(job, base, splits, save_to=tmp_path / "adapter")
+    fitted = fit(resolve_job(job), splits, save_to=tmp_path / "adapter")
     assert fitted.steps == 4
     texts = ["Works well.", "It broke after a week and nobody answers."]
     reloaded = raylora.load(tmp_path / "adapter")
@@ -75,9 +76,8 @@ def test_each_layout_attaches_trains_a_step_saves_and_reloads(kind: str, bases: 
 
 def test_only_lora_matrices_and_the_head_move(bases: Bases) -> None:
     job = tiny_job(bases("bert"))
-    base = resolve(job.model)
     original = load_file(str(bases("bert") / "model.safetensors"))
-    fitted = fit(job, base, demo_splits(job, bases("bert"), 40))
+    fitted = fit(resolve_job(job), demo_splits(job, bases("bert"), 40))
     now = dict(fitted.model.get_base_model().named_parameters())
     compared = 0
     for name, weights in original.items():
@@ -92,7 +92,7 @@ def test_only_lora_matrices_and_the_head_move(bases: Bases) -> None:
 def test_a_saved_adapter_loads_in_plain_peft_and_predicts_the_same(bases: Bases, tmp_path: Path) -> None:
     job = tiny_job(bases("bert"))
     splits = demo_splits(job, bases("bert"), 40)
-    fit(job, resolve(job.model), splits, save_to=tmp_path / "adapter")
+    fit(resolve_job(job), splits, save_to=tmp_path / "adapter")
     texts = ["Works well.", "It broke after a week and nobody answers."]
     done = subprocess.run(
         [sys.executable, "-c", PLAIN, str(tmp_path / "adapter"), json.dumps(texts)],
@@ -112,7 +112,7 @@ def test_three_labels_survive_saving(bases: Bases, tmp_path: Path) -> None:
     job = tiny_job(bases("bert"))
     splits = demo_splits(job, bases("bert"), 40)
     splits = type(splits)(splits.train, splits.validation, None, ("no", "ünsure", "yes"), splits.tokenizer, {})
-    fit(job, resolve(job.model), splits, save_to=tmp_path / "adapter")
+    fit(resolve_job(job), splits, save_to=tmp_path / "adapter")
     prediction = raylora.load(tmp_path / "adapter").predict(["Fine."])[0]
     assert set(prediction.scores) == {"no", "ünsure", "yes"}
     assert sum(prediction.scores.values()) == pytest.approx(1)
@@ -134,7 +134,7 @@ def test_predictions_equal_the_trainers_own_logits(bases: Bases, tmp_path: Path)
     splits = demo_splits(job, bases("bert"), 60)
     PlanTrainer.logits = keep
     try:
-        fit(job, resolve(job.model), splits, save_to=tmp_path / "adapter")
+        fit(resolve_job(job), splits, save_to=tmp_path / "adapter")
     finally:
         PlanTrainer.logits = original
     expected = kept[0].logits(Collator(splits.validation, splits.tokenizer))
@@ -168,7 +168,7 @@ def test_a_layer_beyond_the_last_is_refused(bases: Bases) -> None:
 
 def test_top_layer_adapters_leave_lower_layers_alone(bases: Bases) -> None:
     job = tiny_job(bases("bert"), lora__layers_to_transform=[1])
-    model = build(job, resolve(job.model), ("a", "b"), 0)
+    model = build(resolve_job(job), ("a", "b"), 0)
     adapted = {n for n, p in model.named_parameters() if p.requires_grad and "lora_" in n}
     assert adapted and all(".layer.1." in name for name in adapted)
 
@@ -180,12 +180,11 @@ def test_the_tutorials_distilbert_has_its_739586_trainable_parameters(tmp_path: 
     root = Path(__file__).parents[2]
     save_base("distilbert", tmp_path / "db", vocab_size=30522, dim=768, n_layers=6, n_heads=12, hidden_dim=3072)
     job = jobfile.read([str(root / "jobs" / "distilbert.yaml"), f"model.base_model={tmp_path / 'db'}"], {})
-    base = resolve(job.model)
     splits = demo_splits(job, tmp_path / "db", 30)
     assert len(splits.train) == 24
     assert len(splits.validation) == 6
     job = job.replace({"train.num_train_epochs": 1, "train.bf16": False})
-    fitted = fit(job, base, splits, save_to=tmp_path / "adapter")
+    fitted = fit(resolve_job(job), splits, save_to=tmp_path / "adapter")
     assert (fitted.trainable, fitted.parameters) == (739_586, 67_694_596)
     assert round(100 * fitted.trainable / fitted.parameters, 4) == 1.0925
     original = load_file(str(tmp_path / "db" / "model.safetensors"))
@@ -193,6 +192,7 @@ def test_the_tutorials_distilbert_has_its_739586_trainable_parameters(tmp_path: 
     for name, weights in original.items():
         found = next(p for n, p in now.items() if n.replace(".base_layer", "") == f"distilbert.{name}")
         assert torch.equal(found, weights), name
+    base = resolve(job.model)
     config = lora_config(job.lora, empty_base(base, read_config(base, ("a", "b"), True)))
     assert (config.r, config.lora_alpha, config.lora_dropout, config.bias) == (8, 32, 0.1, "none")
     assert config.target_modules == {"q_lin", "v_lin"}
@@ -209,7 +209,7 @@ def test_a_folder_that_is_no_adapter_says_what_is_missing(bases: Bases, tmp_path
 def test_a_broken_or_foreign_adapter_is_refused(bases: Bases, tmp_path: Path) -> None:
     job = tiny_job(bases("bert"))
     folder = tmp_path / "adapter"
-    fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), save_to=folder)
+    fit(resolve_job(job), demo_splits(job, bases("bert"), 40), save_to=folder)
     weights = (folder / "adapter_model.safetensors").read_bytes()
     (folder / "adapter_model.safetensors").write_bytes(weights[:500])
     with pytest.raises(ModelError, match=r"broken|does not load"):
@@ -224,7 +224,7 @@ def test_a_broken_or_foreign_adapter_is_refused(bases: Bases, tmp_path: Path) ->
 def test_every_linear_layer_of_some_layers_alone(bases: Bases) -> None:
     """PEFT itself takes `layers_to_transform` only beside names."""
     job = tiny_job(bases("bert"), lora__target_modules="all-linear", lora__layers_to_transform=[1])
-    model = build(job, resolve(job.model), ("a", "b"), 0)
+    model = build(resolve_job(job), ("a", "b"), 0)
     adapted = {name.partition(".lora_A")[0] for name, _ in model.named_parameters() if ".lora_A" in name}
     assert len(adapted) == 6, "query, key, value and three dense layers"
     assert all(".layer.1." in name for name in adapted)

@@ -18,7 +18,7 @@ from raylora.config import Job
 from raylora.errors import ModelError
 from raylora.model.bank import Bank
 from raylora.model.base.find import resolve
-from raylora.model.base.load import load_base, load_tokenizer, read_config
+from raylora.model.base.load import load_base, read_config
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import fit
@@ -27,6 +27,7 @@ from raylora.model.fit.start import begin_from, local_start
 from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import load_adapter, save_adapter, set_trainable_state, trainable_state
 from raylora.model.packing import NotPackable, pack_key, packable, slots
+from raylora.model.resolved import ResolvedJob, resolve_job
 from raylora.model.tokens import Collator
 
 
@@ -64,13 +65,13 @@ def alone(job: Job, splits: Splits, **options: Any) -> Run:
         metrics.append(record)
         run.last, run.best = load_file(folder / "adapter_model.safetensors"), load_file(folder / "best.safetensors")
 
-    fit(job, resolve(job.model), splits, report=report, **options)
+    fit(resolve_job(job), splits, report=report, **options)
     return run
 
 
 def bank_of(jobs: dict[str, Job], splits: Splits) -> Bank:
     first = next(iter(jobs.values()))
-    bank = Bank(first, resolve(first.model), splits)
+    bank = Bank(resolve_job(first), splits)
     for name, job in jobs.items():
         bank.admit(name, job)
     return bank
@@ -225,7 +226,7 @@ def test_a_base_held_in_bf16_packs_as_it_trains_alone(bases: Bases, tmp_path: Pa
 
 def start_of(job: Job, splits: Splits) -> Weights:
     set_seed(job.seed)
-    model = build(job, resolve(job.model), splits.labels, splits.tokenizer.pad_id)
+    model = build(resolve_job(job), splits.labels, splits.tokenizer.pad_id)
     begin_from(model, job, local_start(job, splits, model))
     return trainable_state(model)
 
@@ -239,7 +240,7 @@ def test_first_weights_and_a_given_base_are_those_of_a_trial_alone(bases: Bases)
     ).model.base_model.state_dict()
     given = {f"roberta.{name}": tensor for name, tensor in state.items()}
     torch.manual_seed(99)
-    bank = Bank(job, base, splits, weights=given)
+    bank = Bank(ResolvedJob(job, base), splits, weights=given)
     for name in ("first", "second"):
         torch.manual_seed(7)
         bank.admit(name, job)
@@ -331,13 +332,13 @@ def test_a_packed_trials_best_weights_make_an_ordinary_adapter(bases: Bases, tmp
     splits = demo_splits(jobs["2"], base, 60)
     bank = bank_of(jobs, splits)
     runs = follow(bank, tmp_path, {}, epochs=1)
-    resolved = resolve(jobs["8"].model)
-    model = build(jobs["8"], resolved, splits.labels, splits.tokenizer.pad_id).eval()
+    resolved = resolve_job(jobs["8"])
+    model = build(resolved, splits.labels, splits.tokenizer.pad_id).eval()
     set_trainable_state(model, runs["8"].best)
-    manifest = Manifest(splits.labels, resolved.id, None, "", 64)
-    save_adapter(model, load_tokenizer(str(base)), resolved, manifest, tmp_path / "adapter")
-    config = read_config(resolved, splits.labels, dropout=True)
-    again = load_adapter(load_base(resolved, config, 0).model, tmp_path / "adapter")
+    manifest = Manifest(splits.labels, resolved.base.id, None, "", 64)
+    save_adapter(model, resolved.base, manifest, tmp_path / "adapter")
+    config = read_config(resolved.base, splits.labels, dropout=True)
+    again = load_adapter(load_base(resolved.base, config, 0).model, tmp_path / "adapter")
     batch = Collator(splits.validation, splits.tokenizer)(np.arange(len(splits.validation)))
     with torch.inference_mode():
         logits = again(**batch)
@@ -353,7 +354,7 @@ def test_each_trials_losses_are_logged_as_alone(bases: Bases) -> None:
         bank.run_epoch(lambda name, record: records[name].append(record))
     for n, job in jobs.items():
         own: list[Event] = []
-        fit(job, resolve(job.model), splits, log=own.append)
+        fit(resolve_job(job), splits, log=own.append)
         for mine, its in zip(records[str(n)], [r for r in own if r["kind"] not in ("model", "head")], strict=True):
             close = {k: v if isinstance(v, str) else pytest.approx(v, rel=1e-4) for k, v in its.items()}
             both = mine.keys() & its.keys()

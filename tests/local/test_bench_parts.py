@@ -22,10 +22,10 @@ from raylora.bench.tune import check_pack, ways
 from raylora.bench.verdict import target
 from raylora.config import Job
 from raylora.errors import ConfigError, TrainingError
-from raylora.model.base.find import resolve
 from raylora.model.fit.build import build
 from raylora.model.fit.fit import use_frozen_states
 from raylora.model.fit.splits import Worker
+from raylora.model.resolved import resolve_job
 from raylora.model.tokens import Collator
 
 Bases = Callable[[str], Path]
@@ -50,7 +50,7 @@ def test_flops_of_a_row_are_those_counted_by_hand(bases: Bases) -> None:
     """
     job = tiny_job(bases("bert"), train__bf16=False)
     splits = demo_splits(job, bases("bert"), rows=20)
-    model = build(job, resolve(job.model), splits.labels, splits.tokenizer.pad_id)
+    model = build(resolve_job(job), splits.labels, splits.tokenizer.pad_id)
     lengths = splits.train.lengths.astype(float)
     expected = np.mean(lengths * (34_816 + 30_208) + 704 * lengths**2 + 4_480)
     assert flops_per_row(model, Collator(splits.train, splits.tokenizer)) == pytest.approx(expected, rel=1e-9)
@@ -60,7 +60,7 @@ def test_flops_leave_out_layers_below_the_frozen_prefix(bases: Bases, tmp_path: 
     """As above, with the upper layer alone, and nothing trained below it: 2 x 8,192 + 1,024 + 2 x 5,120 + 1,536."""
     job = tiny_job(bases("bert"), train__bf16=False, lora__layers_to_transform=[1])
     splits = demo_splits(job, bases("bert"), rows=20)
-    model = build(job, resolve(job.model), splits.labels, splits.tokenizer.pad_id)
+    model = build(resolve_job(job), splits.labels, splits.tokenizer.pad_id)
     splits = use_frozen_states(job, model, splits, Worker(), tmp_path)
     lengths = splits.train.lengths.astype(float)
     expected = np.mean(lengths * 29_184 + 320 * lengths**2 + 4_480)

@@ -22,13 +22,14 @@ from raylora.model.fit.fit import FitResult, fit
 from raylora.model.fit.splits import Splits
 from raylora.model.fit.trainer import PlanTrainer
 from raylora.model.lora.save import trainable_state
+from raylora.model.resolved import resolve_job
 from raylora.model.tokens import Collator, TokenTable
 
 Bases = Callable[[str], Path]
 
 
 def run(job: Job, splits: Splits, **options: Any) -> FitResult:
-    return fit(job, resolve(job.model), splits, **options)
+    return fit(resolve_job(job), splits, **options)
 
 
 def weights(fitted: FitResult) -> dict[str, torch.Tensor]:

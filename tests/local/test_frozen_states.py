@@ -12,7 +12,6 @@ from tiny import LAYOUTS, demo_splits, largest_difference, save_base, tiny_job
 from transformers import BertConfig, ElectraConfig, ElectraForSequenceClassification, set_seed
 
 from raylora.config import Job
-from raylora.model.base.find import resolve
 from raylora.model.fit import fit as module
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
@@ -21,6 +20,7 @@ from raylora.model.fit.splits import Splits
 from raylora.model.frozen_states import compute, constant_layers, fill, install, layers
 from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.lora.save import trainable_state
+from raylora.model.resolved import resolve_job
 from raylora.model.tokens import Collator, TokenizerSpec, TokenTable, encode, table_of
 
 Bases = Callable[[str], Path]
@@ -40,12 +40,12 @@ def top(base: Path, *adapted: int, **changes: Any) -> Job:
 
 
 def run(job: Job, splits: Splits, **options: Any) -> FitResult:
-    return fit(job, resolve(job.model), splits, **options)
+    return fit(resolve_job(job), splits, **options)
 
 
 def made(job: Job) -> PeftModel:
     set_seed(job.seed)
-    return build(job, resolve(job.model), ("negative", "positive"), 0)
+    return build(resolve_job(job), ("negative", "positive"), 0)
 
 
 def states_of(fitted: FitResult) -> dict[str, torch.Tensor]:

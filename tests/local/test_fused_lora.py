@@ -11,10 +11,10 @@ from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from tiny import tiny_job
 
-from raylora.model.base.find import resolve
 from raylora.model.fit.build import build
 from raylora.model.lora.dropout import MaskedDropout, draw_mask
 from raylora.model.lora.fused import FusedLinear
+from raylora.model.resolved import resolve_job
 
 Bases = Callable[[str], Path]
 CPU = torch.device("cpu")
@@ -28,7 +28,7 @@ def model_of(base: Path, **changes: Any) -> torch.nn.Module:
     """In training, with random matrices B: at zero they hide A's gradients."""
     job = tiny_job(base, lora__target_modules="all-linear", **changes)
     torch.manual_seed(0)
-    model = build(job, resolve(job.model), ("a", "b"), 0)
+    model = build(resolve_job(job), ("a", "b"), 0)
     for layer in lora_layers(model):
         torch.nn.init.normal_(layer.lora_B["default"].weight, std=0.1)
     return model.train()

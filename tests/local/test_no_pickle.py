@@ -20,6 +20,7 @@ from raylora.errors import ConfigError, DataError, ModelError
 from raylora.model.base.find import resolve
 from raylora.model.base.load import load_base, load_tokenizer, read_config
 from raylora.model.fit.fit import fit
+from raylora.model.resolved import resolve_job
 
 Bases = Callable[[str], Path]
 LABELS = ("a", "b")
@@ -101,16 +102,16 @@ def test_a_checkpoint_with_a_pickle_in_it_is_not_gone_on_from(bases: Bases, tmp_
         assert folder
         kept.append(copy(folder, tmp_path / f"checkpoint{len(kept)}"))
 
-    fit(job, resolve(job.model), splits, report=report)
+    fit(resolve_job(job), splits, report=report)
     for name in ("optimizer.pt", "scheduler.pt"):
         spoilt = copy(kept[0], tmp_path / f"spoilt {name}")
         assert (spoilt / name).exists(), "Trainer writes it"
         torch.save(Trap(mark), spoilt / name)
         with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
-            fit(job, resolve(job.model), splits, resume_from=spoilt)
+            fit(resolve_job(job), splits, resume_from=spoilt)
     spoilt = copy(kept[0], tmp_path / "spoilt arguments")
     torch.save(Trap(mark), spoilt / "training_args.bin")  # written by Trainer, read by nobody
-    fit(job, resolve(job.model), splits, resume_from=spoilt)
+    fit(resolve_job(job), splits, resume_from=spoilt)
     assert not mark.exists()
 
 

@@ -12,8 +12,8 @@ from tiny import demo_splits, tiny_job
 import raylora
 from raylora.config import ModelSection
 from raylora.errors import ConfigError
-from raylora.model.base.find import resolve
 from raylora.model.fit.fit import fit
+from raylora.model.resolved import resolve_job
 from raylora.model.serving.base import ServedBase
 from raylora.model.tokens import Collator, encode, table_of
 
@@ -28,7 +28,7 @@ def adapters(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> dict[str
     for pooling in ("cls", "mean"):
         job = tiny_job(bases("modernbert"), model__pooling=pooling)
         folders[pooling] = tmp_path_factory.mktemp(pooling) / "adapter"
-        fit(job, resolve(job.model), demo_splits(job, bases("modernbert"), 60), save_to=folders[pooling])
+        fit(resolve_job(job), demo_splits(job, bases("modernbert"), 60), save_to=folders[pooling])
     return folders
 
 
@@ -68,4 +68,4 @@ def test_a_base_that_transformers_cannot_pool_so_is_refused(bases: Bases) -> Non
     ):
         job = tiny_job(bases(kind), model__pooling=pooling)
         with pytest.raises(ConfigError, match=f"model.pooling: {pooling}.*{reason}"):
-            fit(job, resolve(job.model), demo_splits(job, bases(kind), 40))
+            fit(resolve_job(job), demo_splits(job, bases(kind), 40))

@@ -19,13 +19,14 @@ from raylora.model.base.precision import EAGER_WIDTH, cpu_flags, eager_when_shor
 from raylora.model.fit.build import build
 from raylora.model.fit.fit import fit
 from raylora.model.lora.save import trainable_state
+from raylora.model.resolved import resolve_job
 
 Bases = Callable[[str], Path]
 
 
 def made(job: Job, **options: Any) -> PeftModel:
     set_seed(job.seed)
-    return build(job, resolve(job.model), ("negative", "positive"), 0, **options)
+    return build(resolve_job(job), ("negative", "positive"), 0, **options)
 
 
 def test_auto_is_bf16_on_cpus_with_amx_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,8 +92,8 @@ def test_a_fit_in_bf16_learns_what_one_in_fp32_learns(bases: Bases, kind: str) -
     # a probe on features as small as a random tiny base's has weights that blow rounding up
     job = tiny_job(bases(kind), train__bf16=False, train__head_init="random")
     splits = demo_splits(job, bases(kind), 40)
-    half = fit(job.replace({"train.bf16": True}), resolve(job.model), splits)
-    whole = fit(job, resolve(job.model), splits)
+    half = fit(resolve_job(job.replace({"train.bf16": True})), splits)
+    whole = fit(resolve_job(job), splits)
     assert (half.dtype, whole.dtype) == ("bfloat16", "float32")
     assert half.validation.loss == pytest.approx(whole.validation.loss, rel=0.15)
     assert half.validation.loss != whole.validation.loss
@@ -105,7 +106,7 @@ def test_what_else_is_trained_inside_a_bf16_base_is_fp32(bases: Bases, lora: dic
     job = tiny_job(bases("bert"), train__bf16=True).replace(lora)
     splits = demo_splits(job, bases("bert"), 40)
     start = trainable_state(made(job))
-    end = trainable_state(fit(job, resolve(job.model), splits).model)
+    end = trainable_state(fit(resolve_job(job), splits).model)
     assert {tensor.dtype for tensor in end.values()} == {torch.float32}
     moved = [name for name in end if not torch.equal(start[name], end[name])]
     assert len(moved) > 0.9 * len(end), "every trained weight but those before a softmax takes part"
@@ -135,8 +136,7 @@ def test_records_and_card_say_the_precision_of_their_scores(bases: Bases, tmp_pa
     records: list[dict[str, Any]] = []
     reports: list[dict[str, Any]] = []
     fit(
-        job,
-        resolve(job.model),
+        resolve_job(job),
         demo_splits(job, bases("bert"), 40),
         log=records.append,
         report=lambda metrics, folder: reports.append(metrics),

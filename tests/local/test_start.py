@@ -17,7 +17,6 @@ from transformers import AutoModelForSequenceClassification, set_seed
 from raylora.config import Job
 from raylora.errors import ModelError
 from raylora.model.bank import Bank
-from raylora.model.base.find import resolve
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import fit, use_frozen_states
@@ -25,6 +24,7 @@ from raylora.model.fit.head import Features, features, join, last_linear
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.fit.start import HEAD_SCALE, NO_LAYER, begin_from, local_start, make_start
 from raylora.model.lora.save import trainable_state
+from raylora.model.resolved import resolve_job
 from raylora.model.tokens import Collator
 from raylora.probe import fit_probe
 
@@ -40,7 +40,7 @@ def any_probe_will_do(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def new_model(job: Job, splits: Splits):
     set_seed(job.seed)
-    return build(job, resolve(job.model), splits.labels, splits.tokenizer.pad_id)
+    return build(resolve_job(job), splits.labels, splits.tokenizer.pad_id)
 
 
 def features_of(model, splits: Splits, split: str) -> Features:
@@ -101,7 +101,7 @@ def test_every_trial_of_a_bank_starts_where_it_would_alone(bases: Bases) -> None
     jobs = {str(rank): tiny_job(bases("bert"), lora__r=rank) for rank in (2, 8)}
     jobs |= {"random": jobs["2"].replace({"train.head_init": "random"})}
     splits = demo_splits(jobs["2"], bases("bert"), 60)
-    bank = Bank(jobs["random"], resolve(jobs["2"].model), splits)
+    bank = Bank(resolve_job(jobs["random"]), splits)
     for name, job in jobs.items():
         bank.admit(name, job)
         model = new_model(job, splits)
@@ -117,7 +117,7 @@ def test_a_bank_with_its_base_in_bf16_starts_as_a_fit_does(kind: str, bases: Bas
     """Layers of the head below its last one are fp32 over a base in bf16."""
     job = tiny_job(bases(kind), train__bf16=True)
     splits = demo_splits(job, bases(kind), 40)
-    bank = Bank(job, resolve(job.model), splits)
+    bank = Bank(resolve_job(job), splits)
     bank.admit("a", job)
     model = new_model(job, splits)
     begin_from(model, job, local_start(job, splits, model))
@@ -129,7 +129,7 @@ def test_a_start_that_was_made_beforehand_is_taken_as_it_is(bases: Bases) -> Non
     splits = demo_splits(job, bases("bert"), 40)
     start = local_start(job, splits, new_model(job, splits))
     given = replace(splits, start=replace(start, head=replace(start.head, weight=2 * start.head.weight)))
-    bank = Bank(job, resolve(job.model), given)
+    bank = Bank(resolve_job(job), given)
     bank.admit("a", job)
     assert np.array_equal(head_of(bank.trials[0].state()).numpy(), 2 * start.head.weight)
 
@@ -141,7 +141,7 @@ def test_a_head_starts_at_random_where_the_probe_knows_too_little(
     job = tiny_job(bases("bert"), train__floor=True)
     splits = demo_splits(job, bases("bert"), 60)
     log: list[Event] = []
-    assert fit(job, resolve(job.model), splits, log=log.append).floor is not None
+    assert fit(resolve_job(job), splits, log=log.append).floor is not None
     (head,) = (record for record in log if record["kind"] == "head")
     assert head["init"] == "random"
     assert re.fullmatch(r"a linear probe of the frozen base explains \d+% of these labels' entropy", head["reason"])
@@ -173,7 +173,7 @@ def test_a_fit_says_its_floor_before_training_and_how_it_stands_to_it(bases: Bas
     job = tiny_job(bases("bert"), train__floor=True)
     splits = demo_splits(job, bases("bert"), 120)
     log: list[Event] = []
-    fitted = fit(job, resolve(job.model), replace(splits, test=splits.validation), log=log.append)
+    fitted = fit(resolve_job(job), replace(splits, test=splits.validation), log=log.append)
     kinds = [record["kind"] for record in log]
     assert kinds.index("floor") < kinds.index("evaluation")
     for split in ("validation", "test"):
@@ -192,7 +192,7 @@ def test_a_base_of_foreign_code_starts_at_random_and_says_so_above_its_floor(
     job = tiny_job(bases("bert"), train__floor=True)
     monkeypatch.setattr("transformers.BertForSequenceClassification.__module__", "somebody.elses")
     log: list[Event] = []
-    fitted = fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), log=log.append)
+    fitted = fit(resolve_job(job), demo_splits(job, bases("bert"), 40), log=log.append)
     assert fitted.floor is not None, "it needs no head"
     (head,) = (record for record in log if record["kind"] == "head")
     assert (head["init"], head["reason"]) == ("random", NO_LAYER)
@@ -217,7 +217,7 @@ def test_a_head_that_the_base_brings_is_trained_on_and_stays_out_of_all_linear(
     inside = f"{plain.base_model_prefix}."
     assert all(n.startswith(inside) for n, m in model.get_base_model().named_modules() if isinstance(m, LoraLayer))
     log: list[Event] = []
-    assert fit(job, resolve(job.model), splits, log=log.append).floor is not None
+    assert fit(resolve_job(job), splits, log=log.append).floor is not None
     assert [record["init"] for record in log if record["kind"] == "head"] == ["base"]
 
 
@@ -227,13 +227,13 @@ def test_a_head_of_the_bases_own_for_other_labels_is_refused_in_words(bases: Bas
     AutoModelForSequenceClassification.from_pretrained(str(own), num_labels=3).save_pretrained(str(own))
     job = tiny_job(own)
     with pytest.raises(ModelError, match="has a head of its own, for another number of labels than 2"):
-        fit(job, resolve(job.model), demo_splits(job, own, 40))
+        fit(resolve_job(job), demo_splits(job, own, 40))
 
 
 def test_no_floor_is_made_where_none_is_wanted(bases: Bases) -> None:
     job = tiny_job(bases("bert"), train__head_init="random")
     log: list[Event] = []
-    fitted = fit(job, resolve(job.model), demo_splits(job, bases("bert"), 40), log=log.append)
+    fitted = fit(resolve_job(job), demo_splits(job, bases("bert"), 40), log=log.append)
     assert fitted.floor is None
     assert not {"head", "floor"} & {record["kind"] for record in log}
 
@@ -246,9 +246,9 @@ def test_an_interrupted_fit_keeps_its_floor(bases: Bases, tmp_path: Path) -> Non
         if metrics["epoch"] == 1:
             shutil.copytree(folder, tmp_path / "first")
 
-    whole = fit(job, resolve(job.model), splits, report=keep)
+    whole = fit(resolve_job(job), splits, report=keep)
     log: list[Event] = []
-    again = fit(job, resolve(job.model), splits, resume_from=tmp_path / "first", log=log.append)
+    again = fit(resolve_job(job), splits, resume_from=tmp_path / "first", log=log.append)
     assert again.floor == whole.floor
     assert "head" not in [record["kind"] for record in log], "the head is among the checkpoint's weights"
     assert largest_difference(trainable_state(again.model), trainable_state(whole.model)) == 0

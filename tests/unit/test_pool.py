@@ -2,11 +2,11 @@
 
 import pytest
 
-from raylora.cluster.placement import plan_workers
+from raylora.cluster.placement import one_worker, plan_workers
 from raylora.cluster.session import Cluster
 from raylora.cluster.tune.nested import is_nested, plan_nested
 from raylora.cluster.tune.policy import alone_because, pack_slots
-from raylora.cluster.tune.pool import leave_for_trainables, plan_pool
+from raylora.cluster.tune.pool import PoolPlan, leave_for_trainables, plan_pool
 from raylora.cluster.tune.trial_progress import FILE, TrialProgress, is_whole, read_progress
 from raylora.config import Job
 from raylora.errors import ClusterError, TrainingError
@@ -21,6 +21,11 @@ def nodes(*cpus: float) -> Cluster:
     return Cluster(False, "10.0.0.1:6379", tuple({"CPU": each} for each in cpus))
 
 
+def pool(job: Job, cluster: Cluster, total: int, width: float) -> PoolPlan:
+    """As a sweep plans it."""
+    return plan_pool(job, cluster, plan_workers(one_worker(job.ray), cluster), total, width)
+
+
 def test_a_worker_is_placed_on_one_node_not_on_two_halves() -> None:
     assert nodes(1, 1, 1, 1).slots({"CPU": 2}) == 0
     assert nodes(3, 5, 0).slots({"CPU": 2}) == 3
@@ -33,46 +38,46 @@ def test_a_worker_is_placed_on_one_node_not_on_two_halves() -> None:
         plan_workers(two.ray, nodes(1, 2))
     assert plan_workers(two.ray, nodes(2, 3)).fewest == 2
     halves = Job().replace({"ray.resources_per_worker": {"CPU": 3}})
-    assert plan_pool(halves, nodes(4, 4, 4), total=9, width=25).count == 3  # not 12 // 3
+    assert pool(halves, nodes(4, 4, 4), total=9, width=25).count == 3  # not 12 // 3
     nested = Job().replace({"ray.num_workers": 2, "ray.resources_per_worker": {"CPU": 3}})
     assert plan_nested(nested, nodes(4, 4, 4), total=9).concurrent == 1
 
 
 def test_a_laptop_has_one_worker_of_all_cores_that_packs() -> None:
-    plan = plan_pool(Job(), cluster(8, own=True), total=20, width=25)
+    plan = pool(Job(), cluster(8, own=True), total=20, width=25)
     assert (plan.count, plan.workers.threads, plan.concurrent) == (1, 8, 8)
     assert str(plan) == "1 worker of 8 threads"
 
 
 def test_a_cluster_has_a_worker_per_share_and_no_more_than_trials() -> None:
-    plan = plan_pool(Job(), cluster(64), total=200, width=25)
+    plan = pool(Job(), cluster(64), total=200, width=25)
     assert (plan.count, plan.concurrent) == (64, 200)
-    few = plan_pool(Job(), cluster(64), total=5, width=25)
+    few = pool(Job(), cluster(64), total=5, width=25)
     assert (few.count, few.concurrent) == (5, 5)
 
 
 def test_a_gpu_holds_one_worker_and_more_trials() -> None:
-    plan = plan_pool(Job(), cluster(16, gpus=2), total=100, width=25)
+    plan = pool(Job(), cluster(16, gpus=2), total=100, width=25)
     assert (plan.count, plan.concurrent, str(plan)) == (2, 64, "2 workers of a GPU")
 
 
 def test_a_cluster_that_grew_its_first_gpu_for_the_sweep_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raylora.cluster.placement._wait_for_room", lambda *_: None)  # the autoscaler added a node
     job = Job().replace({"ray.use_gpu": True, "ray.scale_up_timeout_s": 60})
-    plan = plan_pool(job, cluster(4), total=100, width=25)
+    plan = pool(job, cluster(4), total=100, width=25)
     assert (plan.count, str(plan)) == (1, "1 worker of a GPU")
 
 
 def test_without_packing_a_worker_takes_one_trial_at_a_time() -> None:
     off = Job().replace({"tune.pack": "off"})
-    assert plan_pool(off, cluster(4), total=16, width=25).concurrent == 4
+    assert pool(off, cluster(4), total=16, width=25).concurrent == 4
     assert alone_because(off) == "tune.pack: off"
     assert pack_slots(off, 25, use_gpu=False) == 1
 
 
 def test_wished_numbers_win() -> None:
     wished = Job().replace({"tune.pack": 3, "tune.max_concurrent_trials": 5})
-    plan = plan_pool(wished, cluster(4, own=True), total=16, width=25)
+    plan = pool(wished, cluster(4, own=True), total=16, width=25)
     assert plan.concurrent == 5
     assert pack_slots(wished, 25, use_gpu=False) == 3
 
@@ -92,11 +97,11 @@ def test_what_a_pack_cannot_hold_runs_alone() -> None:
 
 def test_a_worker_that_fits_nowhere_is_refused() -> None:
     with pytest.raises(ClusterError, match="needs 8 CPU"):
-        plan_pool(Job().replace({"ray.resources_per_worker": {"CPU": 8}}), cluster(4), total=2, width=25)
+        pool(Job().replace({"ray.resources_per_worker": {"CPU": 8}}), cluster(4), total=2, width=25)
 
 
 def test_room_is_left_for_the_trials_own_processes() -> None:
-    plan = plan_pool(Job(), cluster(4), total=16, width=25)
+    plan = pool(Job(), cluster(4), total=16, width=25)
     assert leave_for_trainables(plan.workers).resources_per_worker == {"CPU": pytest.approx(0.9)}
     assert plan.workers.resources_per_worker == {"CPU": 1.0}
 

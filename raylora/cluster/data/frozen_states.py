@@ -11,17 +11,17 @@ from ray import ObjectRef
 
 from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.session import alive_nodes
-from raylora.config import Job
-from raylora.model.base.find import BaseFolder, resolve_on_node
 from raylora.model.base.load import as_tensor, base_weights, empty_base, load_base, read_config
-from raylora.model.base.precision import eager_when_short, held_dtype
+from raylora.model.base.precision import eager_when_short
 from raylora.model.frozen_states import compute, constant_layers
 from raylora.model.lora.attach import attach_adapter, lora_config
+from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import Collator, TokenTable
 
 
-def frozen_depth(job: Job, base: BaseFolder, labels: tuple[str, ...]) -> int:
+def frozen_depth(resolved: ResolvedJob, labels: tuple[str, ...]) -> int:
     """How many of the base's lowest layers are constant in this job; told without its weights, in milliseconds."""
+    job, base = resolved.job, resolved.base
     model = empty_base(base, read_config(base, labels, job.train.base_dropout))
     return constant_layers(attach_adapter(model, lora_config(job.lora, model)))
 
@@ -30,8 +30,7 @@ def frozen_depth(job: Job, base: BaseFolder, labels: tuple[str, ...]) -> int:
 class _Order:
     """What all tasks of one computation have in common."""
 
-    job: Job
-    base: BaseFolder
+    resolved: ResolvedJob
     dataset: Dataset
     depth: int
     cpus: int
@@ -39,7 +38,7 @@ class _Order:
 
 
 def with_frozen_states(
-    dataset: Dataset, job: Job, base: BaseFolder, weights: ObjectRef | None = None, use_gpu: bool = False
+    dataset: Dataset, resolved: ResolvedJob, weights: ObjectRef | None = None, use_gpu: bool = False
 ) -> Dataset:
     """The dataset with the states that enter the lowest trained layer, for every row that a split holds.
 
@@ -47,15 +46,14 @@ def with_frozen_states(
     dataset where nothing below is constant.
 
     Args:
-        job: with `train.bf16` resolved.
-        weights: `base_weights` in that precision, where they are in the object store already.
+        weights: `base_weights` in the job's precision, where they are in the object store already.
         use_gpu: a GPU for each task.
     """
-    depth = frozen_depth(job, base, dataset.labels)
+    depth = frozen_depth(resolved, dataset.labels)
     if not depth:
         return dataset
     blocks = dataset.blocks
-    order = _Order(job, base, replace(dataset, blocks=[]), depth, _cpus_per_task(len(blocks)), use_gpu)
+    order = _Order(resolved, replace(dataset, blocks=[]), depth, _cpus_per_task(len(blocks)), use_gpu)
     shared = ray.put(order)
     weights = weights or _weights.remote(shared)
     task: Any = _compute.options(num_cpus=order.cpus, num_gpus=int(use_gpu))
@@ -80,27 +78,25 @@ def _num_rows(block: pa.Table) -> int:
 
 @ray.remote
 def _weights(order: _Order) -> dict[str, np.ndarray]:
-    base = resolve_on_node(order.base)
-    config = read_config(base, order.dataset.labels, dropout=False)
-    pad_id = order.dataset.tokenizer.pad_id
-    return base_weights(load_base(base, config, pad_id, held_dtype(order.job.train)))
+    resolved = order.resolved.on_this_node()
+    config = read_config(resolved.base, order.dataset.labels, dropout=False)
+    return base_weights(load_base(resolved.base, config, order.dataset.tokenizer.pad_id, resolved.dtype))
 
 
 @ray.remote(num_returns=2)
 def _compute(order: _Order, block: pa.Table, weights: dict[str, np.ndarray], start: int) -> tuple[np.ndarray, None]:
     """The block's states; the second value tells the driver that they are there, without moving them to it."""
     torch.set_num_threads(order.cpus)
-    dataset, train = order.dataset, order.job.train
+    dataset, resolved = order.dataset, order.resolved.on_this_node()
     rows = np.concatenate([split.rows for split in dataset.splits.values()]) - start
     lengths = np.concatenate([split.lengths for split in dataset.splits.values()])
     inside = (rows >= 0) & (rows < block.num_rows)
     table = TokenTable([block], rows[inside], np.zeros(int(inside.sum()), dtype=np.int64), lengths[inside])
-    base = resolve_on_node(order.base)
-    config = read_config(base, dataset.labels, dropout=False)
+    config = read_config(resolved.base, dataset.labels, dropout=False)
     state = {name: as_tensor(array) for name, array in weights.items()}
-    model: Any = load_base(base, config, dataset.tokenizer.pad_id, held_dtype(train), state).model
-    if train.bf16:
+    model: Any = load_base(resolved.base, config, dataset.tokenizer.pad_id, resolved.dtype, state).model
+    if resolved.job.train.bf16:
         eager_when_short(model)
     model.to("cuda" if order.use_gpu else "cpu")
     collator = Collator(table, dataset.tokenizer)
-    return compute(model, collator, order.depth, train.per_device_eval_batch_size)[0], None
+    return compute(model, collator, order.depth, resolved.job.train.per_device_eval_batch_size)[0], None

@@ -19,24 +19,20 @@ from raylora.cluster.placement import WorkerPlan
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.config import Job
 from raylora.errors import TrainingError
-from raylora.model.base.find import BaseFolder, resolve_on_node
 from raylora.model.fit.fit import FitResult, fit
 from raylora.model.fit.splits import Worker
+from raylora.model.resolved import ResolvedJob
 from raylora.model.threads import run_in_thread
 
 
 @dataclass(frozen=True)
 class Task:
-    """All that one worker needs, as it travels through Ray Train.
+    """All that one worker needs, as it travels through Ray Train."""
 
-    `global_batch_size` is that of the run that goes on; None = what the most workers step together.
-    """
-
-    job: Job
-    base: BaseFolder
+    resolved: ResolvedJob
     dataset: Dataset
     plan: WorkerPlan
-    global_batch_size: int | None
+    global_batch_size: int
     log: Callable[[Event], None]
 
 
@@ -46,7 +42,8 @@ def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str,
     Raises:
         TrainingError: the run failed.
     """
-    folder, plan = RunFolder(task.job), task.plan
+    job, plan = task.resolved.job, task.plan
+    folder = RunFolder(job)
 
     def loop() -> dict[str, Any] | TrainingError:
         return work(task)
@@ -61,7 +58,7 @@ def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str,
             storage_path=folder.root,
             storage_filesystem=folder.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
-            failure_config=FailureConfig(max_failures=task.job.ray.max_failures),
+            failure_config=FailureConfig(max_failures=job.ray.max_failures),
             callbacks=list(callbacks),
         ),
     )
@@ -84,7 +81,7 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
     worker = Worker(
         rank=context.get_world_rank(),
         world_size=context.get_world_size(),
-        global_batch_size=task.global_batch_size or _global_batch_size(task),
+        global_batch_size=task.global_batch_size,
         threads=None if task.plan.use_gpu else task.plan.threads,
         use_gpu=task.plan.use_gpu,
     )
@@ -99,8 +96,7 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
         adapter = Path(scratch) / "adapter"
         try:
             fitted = fit(
-                task.job,
-                resolve_on_node(task.base),
+                task.resolved.on_this_node(),
                 task.dataset.load(),
                 worker=worker,
                 report=report,
@@ -111,13 +107,13 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
         except TrainingError as error:  # every rank sees the same loss: trying again would end the same way
             return error
         if worker.rank == 0:
-            RunFolder(task.job).upload(adapter, "adapter")
+            RunFolder(task.resolved.job).upload(adapter, "adapter")
         return _outcome(fitted, worker)
 
 
-def _global_batch_size(task: Task) -> int:
-    train = task.job.train
-    return train.per_device_train_batch_size * train.gradient_accumulation_steps * task.plan.most
+def global_batch_size(job: Job, plan: WorkerPlan) -> int:
+    """Of a run that begins: what the most workers step together."""
+    return job.train.per_device_train_batch_size * job.train.gradient_accumulation_steps * plan.most
 
 
 def _outcome(fitted: FitResult, worker: Worker) -> dict[str, Any]:

@@ -7,8 +7,8 @@ from typing import Any
 import ray
 from ray.tune import Checkpoint
 
-from raylora.cluster.placement import WorkerPlan, plan_workers, remote_options
-from raylora.cluster.session import Cluster
+from raylora.cluster.placement import WorkerPlan, remote_options
+from raylora.cluster.resolve import Resolution
 from raylora.cluster.storage.run_folder import FINISHED, RunFolder
 from raylora.cluster.tune.search import mode_of
 from raylora.cluster.tune.shared_base import SharedBase
@@ -18,20 +18,19 @@ from raylora.config.space import trial_job
 from raylora.errors import TrainingError
 from raylora.floor import WORDS, metric_of
 from raylora.leaderboard import Trial, pareto, rank, table, to_csv
-from raylora.model.base.find import resolve_on_node
 from raylora.model.fit.finish import Finished, finish
 from raylora.model.fit.splits import Worker
+from raylora.model.resolved import ResolvedJob
 from raylora.records import Say, TuneResult
 
 
-def conclude(
-    job: Job, trials: list[Trial], cluster: Cluster, shared_bases: dict[str, SharedBase], folder: RunFolder, say: Say
-) -> TuneResult:
+def conclude(found: Resolution, trials: list[Trial], shared_bases: dict[str, SharedBase], say: Say) -> TuneResult:
     """Write trials.csv, best_config.yaml, the winner's adapter and, last, metrics.json.
 
     Raises:
         TrainingError: no trial has a score.
     """
+    job, folder = found.job, found.folder
     ranked = rank(trials, mode_of(job))
     size = job.tune.metric[1] if isinstance(job.tune.metric, list) else "trainable_parameters"
     front = pareto(ranked, mode_of(job), size)
@@ -54,7 +53,7 @@ def conclude(
         raise TrainingError(f"all {len(ranked)} trials failed:\n{reasons}")
     best = trial_job(job, winner.sample)
     folder.write_text("best_config.yaml", dump(best.model_copy(update={"run_name": None, "tune": TuneSection()})))
-    done = _finish(folder.absolute(best), winner, cluster, shared_bases[best.model.base_model])
+    done = _finish(found, best, winner, shared_bases[best.model.base_model])
     metrics = _metrics(job, trials, winner, front, done, shared_bases[best.model.base_model])
     folder.write_json(FINISHED, metrics)
     return TuneResult(
@@ -69,24 +68,21 @@ def conclude(
     )
 
 
-def _finish(best: Job, winner: Trial, cluster: Cluster, shared: SharedBase) -> Finished:
+def _finish(found: Resolution, best: Job, winner: Trial, shared: SharedBase) -> Finished:
     """The winner's adapter, scored on the test split, which no trial has seen; on a worker's resources."""
-    plan = plan_workers(best.ray.model_copy(update={"num_workers": 1}), cluster)
-    task: Any = ray.remote(_finish_there).options(**remote_options(plan))
-    return ray.get(task.remote(best, shared, winner, plan))
+    task: Any = ray.remote(_finish_there).options(**remote_options(found.plan))
+    return ray.get(task.remote(found.of(best), shared, winner, found.plan))
 
 
-def _finish_there(best: Job, shared: SharedBase, winner: Trial, plan: WorkerPlan) -> Finished:
-    folder = RunFolder(best)
+def _finish_there(resolved: ResolvedJob, shared: SharedBase, winner: Trial, plan: WorkerPlan) -> Finished:
+    folder = RunFolder(resolved.job)
     worker = Worker(threads=None if plan.use_gpu else plan.threads, use_gpu=plan.use_gpu)
     assert winner.checkpoint_path and winner.best_epoch, "a trial with a score has reported a checkpoint"
     checkpoint = Checkpoint(winner.checkpoint_path, filesystem=folder.filesystem)
     with checkpoint.as_directory() as files, tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
         adapter = Path(scratch) / "adapter"
         splits = shared.dataset.load()
-        done = finish(
-            best, resolve_on_node(shared.base), splits, shared.floor, Path(files), winner.best_epoch, worker, adapter
-        )
+        done = finish(resolved.on_this_node(), splits, shared.floor, Path(files), winner.best_epoch, worker, adapter)
         folder.upload(adapter, "adapter")
     return done
 

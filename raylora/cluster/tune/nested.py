@@ -11,7 +11,7 @@ from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallba
 from raylora.cluster.placement import WorkerPlan, plan_workers
 from raylora.cluster.session import Cluster
 from raylora.cluster.storage.run_folder import RunFolder
-from raylora.cluster.train.workers import Task, run_workers
+from raylora.cluster.train.workers import Task, global_batch_size, run_workers
 from raylora.cluster.tune.events import Event
 from raylora.cluster.tune.pool import leave_for_trainables
 from raylora.cluster.tune.shared_base import SharedBase
@@ -96,7 +96,8 @@ class NestedTrial:
         tell, item = self.tell, {"trial": trial, "words": describe(from_plain(sample)), "failure": None}
         for report in begun.reports:
             tell({**item, **report, "again": True})
-        task = Task(job, shared.base, shared.rows(job), self.plan, None, _no_log)
+        rows = global_batch_size(job, self.plan)
+        task = Task(shared.resolved(job), shared.rows(job), self.plan, rows, _no_log)
         try:
             run_workers(task, [ScoreCallback(job, begun, lambda report: tell({**item, **report}))])
         except TrainingError as error:

@@ -8,7 +8,7 @@ import ray
 from ray.exceptions import RayError
 
 from raylora.cluster.periodic import run_every
-from raylora.cluster.placement import WorkerPlan, plan_workers, remote_options
+from raylora.cluster.placement import WorkerPlan, remote_options
 from raylora.cluster.session import Cluster
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.cluster.tune.broker import Broker
@@ -36,17 +36,14 @@ class PoolPlan:
         return f"{self.count} worker{'s' * (self.count != 1)} of {of}"
 
 
-def plan_pool(job: Job, cluster: Cluster, total: int, width: float) -> PoolPlan:
+def plan_pool(job: Job, cluster: Cluster, one: WorkerPlan, total: int, width: float) -> PoolPlan:
     """As many workers as the cluster holds and the trials need.
 
     Args:
+        one: a worker.
         total: trials of the sweep.
         width: tokens of a long row (the 90th percentile), by which a pack is sized.
-
-    Raises:
-        ClusterError: not one worker fits.
     """
-    one = plan_workers(job.ray.model_copy(update={"num_workers": 1}), cluster)
     alone = cluster.own and not one.use_gpu  # its threads are all cores already
     needs = one.resources_per_worker
     count = max(1, cluster.slots(needs)) if any(needs.values()) and not alone else 1

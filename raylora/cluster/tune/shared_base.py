@@ -14,14 +14,16 @@ from raylora.cluster.data.frozen_states import frozen_depth, with_frozen_states
 from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.rows import Source
 from raylora.cluster.placement import WorkerPlan, remote_options
+from raylora.cluster.resolve import Resolution
 from raylora.cluster.tune.trial_progress import TrialProgress
 from raylora.config import Job
 from raylora.floor import Floor
-from raylora.model.base.find import BaseFolder, resolve_on_node
+from raylora.model.base.find import BaseFolder
 from raylora.model.base.load import as_tensor, base_weights, load_base, load_tokenizer, read_config
 from raylora.model.fit.build import build
 from raylora.model.fit.start import Start, local_start
 from raylora.model.limits import check_limits, latency_ms, trainable_parameters
+from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import tokenizer_spec
 
 
@@ -44,9 +46,13 @@ class SharedBase:
     by_depth: dict[int, Dataset]
     floor: Floor | None
 
+    def resolved(self, job: Job) -> ResolvedJob:
+        """A trial's job on this base."""
+        return ResolvedJob(job, self.base)
+
     def rows(self, job: Job) -> Dataset:
         """To train on and to choose by, with the states that enter the trial's lowest layer."""
-        depth = frozen_depth(job, self.base, self.dataset.labels)
+        depth = frozen_depth(self.resolved(job), self.dataset.labels)
         return self.by_depth.get(depth, without_test(self.dataset))
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -60,54 +66,51 @@ class SharedBase:
         Raises:
             TrainingError: it is larger or slower than `tune.max_*` allow.
         """
-        size = trainable_parameters(job, self.base, self.dataset.labels, self.new_modules)
+        size = trainable_parameters(self.resolved(job), self.dataset.labels, self.new_modules)
         check_limits(job, size, self.latency_ms)
         return TrialProgress(job.train.metric_for_best_model, job.train.greater_is_better, size, self.latency_ms)
 
 
-def make_shared_base(
-    job: Job, base: BaseFolder, sources: list[Source], plan: WorkerPlan, trials: Sequence[Job]
-) -> SharedBase:
+def make_shared_base(found: Resolution, base: BaseFolder, sources: list[Source], trials: Sequence[Job]) -> SharedBase:
     """Read, check, split and tokenize the rows; load the base once, on a worker's resources.
 
     Args:
-        job: with `train.bf16` decided.
-        trials: jobs of the sweep, for the depths of their frozen by_depth.
+        base: one of the sweep's.
+        trials: jobs of the sweep, for the depths of their frozen states.
 
     Raises:
         DataError, ModelError: as `prepare` and `load_base`.
     """
-    assert job.train.bf16 != "auto", "decided for all workers before anything is loaded"
-    tokenizer: Any = load_tokenizer(base.path)
-    dataset = prepare(job, sources, tokenizer_spec(tokenizer, job.data.max_length))
+    resolved = found.of(found.job.replace({"model.base_model": base.id}))
+    spec = tokenizer_spec(load_tokenizer(base.path), found.job.data.max_length)
+    dataset = prepare(found.job, sources, spec)
     lengths = sorted(dataset.splits["train"].lengths)
-    task: Any = ray.remote(_load).options(num_returns=2, **remote_options(plan))
-    arguments = (base, dataset.labels, int(tokenizer.pad_token_id), bool(job.train.bf16), plan)
-    weights, facts = task.remote(*arguments, int(lengths[len(lengths) // 2]))
+    task: Any = ray.remote(_load).options(num_returns=2, **remote_options(found.plan))
+    weights, facts = task.remote(resolved, dataset.labels, spec.pad_id, found.plan, int(lengths[len(lengths) // 2]))
     new_modules, latency = ray.get(facts)
-    start = _start(job, base, dataset, weights, plan, trials)
+    start = _start(resolved, dataset, weights, found.plan, trials)
     rows = replace(dataset, start=replace(start, floor=None))
-    by_depth = _by_depth(job, base, rows, weights, plan, trials)
-    return SharedBase(base, rows, weights, new_modules, latency, by_depth, start.floor)
+    by_depth = _by_depth(resolved, rows, weights, found.plan, trials)
+    return SharedBase(resolved.base, rows, weights, new_modules, latency, by_depth, start.floor)
 
 
 def _start(
-    job: Job, base: BaseFolder, dataset: Dataset, weights: ObjectRef, plan: WorkerPlan, trials: Sequence[Job]
+    resolved: ResolvedJob, dataset: Dataset, weights: ObjectRef, plan: WorkerPlan, trials: Sequence[Job]
 ) -> Start:
     """The head that every trial begins with, and the floor of the sweep, from one forward on a worker's resources."""
     some = any(trial.train.head_init == "probe" for trial in trials)
-    wanted = job.replace({"train.head_init": "probe" if some else "random"})
+    wanted = resolved.replace({"train.head_init": "probe" if some else "random"})
     task: Any = ray.remote(_make_start).options(**remote_options(plan))
-    return ray.get(task.remote(wanted, base, dataset, weights, plan))
+    return ray.get(task.remote(wanted, dataset, weights, plan))
 
 
-def _make_start(job: Job, base: BaseFolder, dataset: Dataset, weights: dict[str, Any], plan: WorkerPlan) -> Start:
+def _make_start(resolved: ResolvedJob, dataset: Dataset, weights: dict[str, Any], plan: WorkerPlan) -> Start:
     if plan.threads and not plan.use_gpu:
         torch.set_num_threads(plan.threads)
     splits, state = dataset.load(), {name: as_tensor(array) for name, array in weights.items()}
-    set_seed(job.seed)  # a head may have a layer below its last one, drawn at random
-    model: Any = build(job, resolve_on_node(base), splits.labels, splits.tokenizer.pad_id, state)
-    return local_start(job, splits, model.to("cuda" if plan.use_gpu else "cpu"))
+    set_seed(resolved.job.seed)  # a head may have a layer below its last one, drawn at random
+    model: Any = build(resolved.on_this_node(), splits.labels, splits.tokenizer.pad_id, state)
+    return local_start(resolved.job, splits, model.to("cuda" if plan.use_gpu else "cpu"))
 
 
 def without_test(dataset: Dataset) -> Dataset:
@@ -116,24 +119,24 @@ def without_test(dataset: Dataset) -> Dataset:
 
 
 def _by_depth(
-    job: Job, base: BaseFolder, dataset: Dataset, weights: ObjectRef, plan: WorkerPlan, trials: Sequence[Job]
+    resolved: ResolvedJob, dataset: Dataset, weights: ObjectRef, plan: WorkerPlan, trials: Sequence[Job]
 ) -> dict[int, Dataset]:
     """By depth; computed once for all trials that start there."""
-    own = [trial for trial in trials if trial.model.base_model == base.id and trial.lora.layers_to_transform]
-    starts = {frozen_depth(trial, base, dataset.labels): trial for trial in own}
-    held = {depth: trial.replace({"train.bf16": job.train.bf16}) for depth, trial in starts.items() if depth}
-    rows = without_test(dataset)
-    return {depth: with_frozen_states(rows, trial, base, weights, plan.use_gpu) for depth, trial in held.items()}
+    name, rows = resolved.job.model.base_model, without_test(dataset)
+    own = [trial for trial in trials if trial.model.base_model == name and trial.lora.layers_to_transform]
+    held = [replace(resolved, job=trial.replace({"train.bf16": resolved.job.train.bf16})) for trial in own]
+    starts = {frozen_depth(each, dataset.labels): each for each in held}
+    return {depth: with_frozen_states(rows, each, weights, plan.use_gpu) for depth, each in starts.items() if depth}
 
 
 def _load(
-    base: BaseFolder, labels: tuple[str, ...], pad_token_id: int, bf16: bool, plan: WorkerPlan, length: int
+    resolved: ResolvedJob, labels: tuple[str, ...], pad_token_id: int, plan: WorkerPlan, length: int
 ) -> tuple[dict[str, Any], tuple[tuple[str, ...], float]]:
     if plan.threads and not plan.use_gpu:
         torch.set_num_threads(plan.threads)
-    base = resolve_on_node(base)
-    dtype = torch.bfloat16 if bf16 else torch.float32
-    loaded = load_base(base, read_config(base, labels, dropout=False), pad_token_id, dtype)
+    resolved = resolved.on_this_node()
+    config = read_config(resolved.base, labels, dropout=False)
+    loaded = load_base(resolved.base, config, pad_token_id, resolved.dtype)
     weights = base_weights(loaded)
     model: Any = loaded.model.eval().float()
     model = model.to("cuda" if plan.use_gpu else "cpu")

@@ -8,13 +8,12 @@ import ray
 import ray.tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
+from raylora.cluster.data.prepare import announce
 from raylora.cluster.data.rows import Source
 from raylora.cluster.events.stream import head_line
-from raylora.cluster.placement import need_of, plan_workers, tell_wait
-from raylora.cluster.preflight import preflight
-from raylora.cluster.session import Cluster, connect
+from raylora.cluster.placement import need_of, one_worker, tell_wait
+from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
 from raylora.cluster.storage.run_folder import RunFolder
-from raylora.cluster.train.job import check_folder, decide_bf16, tell
 from raylora.cluster.tune import search
 from raylora.cluster.tune.conclude import conclude
 from raylora.cluster.tune.events import collect_trials
@@ -29,7 +28,7 @@ from raylora.config.file import dump
 from raylora.config.space import Domain, draw_samples, parse_space, trial_job
 from raylora.errors import ConfigError
 from raylora.leaderboard import Trial
-from raylora.model.base.find import BaseFolder, pin_revision, resolve
+from raylora.model.base.find import BaseFolder, resolve
 from raylora.model.fit.build import check_fits
 from raylora.records import Say, TuneResult
 
@@ -55,26 +54,19 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
     say(f"sweep      {folder.uri}")
     say(f"base       {', '.join(f'{base.id} ({base.origin})' for base in bases.values())}")
     # Ray Train inside a trial is cleaned up by a watcher that asks Ray's dashboard
-    with connect(job.ray, dashboard=is_nested(job)) as cluster:
-        say(f"ray        {cluster}")
-        one = plan_workers(job.ray.model_copy(update={"num_workers": 1}), cluster)
-        tell_wait(need_of(one), cluster, say)  # the dataset is made on the cluster, too
-        preflight(folder, sources, cluster)
-        if len(cluster.nodes) > 1:
-            bases = {name: pin_revision(base) for name, base in bases.items()}
-        job = decide_bf16(job, one, list(bases.values()))
-        examples = _examples(job, space)
-        shared_bases = {name: make_shared_base(job, base, sources, one, examples) for name, base in bases.items()}
-        folder.write_text("config.yaml", dump(job))
-        tell(next(iter(shared_bases.values())).dataset, folder, say)
+    with resolve_on_cluster(job, bases, folder, sources, say, one_worker(job.ray), dashboard=is_nested(job)) as found:
+        examples = _examples(found.job, space)
+        shared_bases = {name: make_shared_base(found, base, sources, examples) for name, base in bases.items()}
+        folder.write_text("config.yaml", dump(found.job))
+        announce(next(iter(shared_bases.values())).dataset, folder, say)
         for name, shared in shared_bases.items():
             start = shared.dataset.start
             if start and (start.reason or start.brings_head):
                 line = head_line(start.init, start.reason, 0)
                 say(line + (f"  ({name})" if len(shared_bases) > 1 else ""))
-        tell_wait(need_of(one), cluster, say)
-        trials = _search(job, space, cluster, shared_bases, folder, say)
-        return conclude(job, trials, cluster, shared_bases, folder, say)
+        tell_wait(need_of(found.plan), found.cluster, say)
+        trials = _search(found, space, shared_bases, say)
+        return conclude(found, trials, shared_bases, say)
 
 
 def _bases(job: Job, space: dict[str, Domain]) -> dict[str, BaseFolder]:
@@ -104,27 +96,21 @@ def _examples(job: Job, space: dict[str, Domain]) -> list[Job]:
     return [trial_job(job, {key: value}) for key, domain in space.items() for value in domain.edges()]
 
 
-def _search(
-    job: Job,
-    space: dict[str, Domain],
-    cluster: Cluster,
-    shared_bases: dict[str, SharedBase],
-    folder: RunFolder,
-    say: Say,
-) -> list[Trial]:
+def _search(found: Resolution, space: dict[str, Domain], shared_bases: dict[str, SharedBase], say: Say) -> list[Trial]:
     """Run Ray Tune until every trial has ended."""
+    job, folder = found.job, found.folder
     total = search.num_samples(job, space)
     if can_go_on(folder):
         say("resuming   trials that have ended are not run again, others go on from their last checkpoint")
     if is_nested(job):
-        nested = plan_nested(job, cluster, total)
+        nested = plan_nested(job, found.cluster, total)
         say(f"trials     {total}, {nested.concurrent} at once: {nested}")
         with collect_trials(job, folder, say) as tell:
             run = NestedTrial(job, shared_bases, nested.workers, folder.inside("train"), tell)
             return read_trials(job, _tuner(job, space, run, nested.concurrent, folder).fit())
     lengths = next(iter(shared_bases.values())).dataset.splits["train"].lengths
     width = float(np.percentile(lengths, 90))
-    plan = plan_pool(job, cluster, total, width)
+    plan = plan_pool(job, found.cluster, found.plan, total, width)
     say(f"trials     {total}, {plan.concurrent} at once: {plan}")
     with WorkerPool(job, plan, total, shared_bases, folder, say) as broker:
         trainable = SweepTrainable(job, broker, width, plan.workers.use_gpu)

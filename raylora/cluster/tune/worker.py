@@ -78,7 +78,7 @@ class TrialWorker:
     def _run_pack(self, requests: list[TrialRequest]) -> None:
         job = Job.model_validate(requests[0].tree)
         shared = self.task.shared(job)
-        bank = Bank(job, shared.base, shared.rows(job).load(), self.worker, weights=shared.state())
+        bank = Bank(shared.resolved(job), shared.rows(job).load(), self.worker, weights=shared.state())
         key, room = requests[0].key, min(requests[0].slots, self.most)
         progress: dict[str, TrialProgress] = {}
         while True:
@@ -150,7 +150,8 @@ class TrialWorker:
         try:
             report = self._reporter(request.attempt_id, self._begin(job, request.checkpoint))
             with as_folder(request.checkpoint) if request.checkpoint else nullcontext() as folder:
-                fit(job, shared.base, shared.rows(job).load(), worker=self.worker, report=report, resume_from=folder)
+                splits = shared.rows(job).load()
+                fit(shared.resolved(job), splits, worker=self.worker, report=report, resume_from=folder)
             self._broker("post", {request.attempt_id: Report(finished=True)})
         except Left:
             return

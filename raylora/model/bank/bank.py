@@ -20,25 +20,24 @@ from raylora.model import packing
 from raylora.model.bank.layers import DropoutStream
 from raylora.model.bank.packed import PackedBase
 from raylora.model.bank.trial import EpochResult, PackedTrial
-from raylora.model.base.find import BaseFolder
 from raylora.model.base.load import load_base, read_config
-from raylora.model.base.precision import dtype_name, eager_when_short, held_dtype, resolve_bf16, train_in_fp32
+from raylora.model.base.precision import eager_when_short, train_in_fp32
 from raylora.model.batches import MicroBatch
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import batch_plan, training_arguments, use_frozen_states
-from raylora.model.fit.splits import Splits, Worker
+from raylora.model.fit.splits import ALONE, Splits, Worker
 from raylora.model.fit.start import Start, begin_from, local_start
 from raylora.model.frozen_states import constant_layers, install
 from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.predict import in_order, run_batches
+from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import Collator
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel
 
-ALONE = Worker()
 EVAL_TOKENS = 4096  # of one forward, over all of its trials
 
 
@@ -49,7 +48,7 @@ class Bank:
     about the same length in every epoch (`batches`).
 
     Args:
-        job: of any trial; all others must have the same `packing.pack_key`.
+        resolved: of any trial; all others must have the same `packing.pack_key`.
         weights: of `load_base`.
 
     Raises:
@@ -58,29 +57,28 @@ class Bank:
 
     def __init__(
         self,
-        job: Job,
-        base: BaseFolder,
+        resolved: ResolvedJob,
         splits: Splits,
         worker: Worker = ALONE,
         weights: Mapping[str, Tensor] | None = None,
     ) -> None:
         if worker.threads:
             torch.set_num_threads(worker.threads)
-        self.key, self.worker = packing.pack_key(job), worker
-        self.job = job.replace({"train.bf16": resolve_bf16(job.train, worker.use_gpu)})
-        self.start, self.make_start = splits.start, partial(_own_start, self.job, base, splits, worker, weights)
+        job, base = resolved.job, resolved.base
+        self.key, self.worker, self.job, self.dtype = packing.pack_key(job), worker, job, resolved.dtype_name
+        self.start, self.make_start = splits.start, partial(_own_start, resolved, splits, worker, weights)
         self.scratch = tempfile.TemporaryDirectory(prefix="raylora-")
-        splits, depth = _with_frozen_states(self.job, base, splits, worker, weights, Path(self.scratch.name))
+        splits, depth = _with_frozen_states(resolved, splits, worker, weights, Path(self.scratch.name))
         self.plan = batch_plan(job, splits.train, worker)
         self.train, self.validation = (Collator(t, splits.tokenizer) for t in (splits.train, splits.validation))
 
         set_seed(job.seed)
         config = read_config(base, splits.labels, job.train.base_dropout)
-        self.loaded = load_base(base, config, splits.tokenizer.pad_id, held_dtype(self.job.train), weights)
+        self.loaded = load_base(base, config, splits.tokenizer.pad_id, resolved.dtype, weights)
         self.drawn = torch.get_rng_state()
         self.device = torch.device("cuda" if worker.use_gpu else "cpu")
         model = _frozen(self.loaded.model, self.device)
-        if self.job.train.bf16:
+        if job.train.bf16:
             eager_when_short(model)
         if depth:
             install(model, depth)
@@ -128,7 +126,7 @@ class Bank:
         """
         assert not any(trial.over for trial in self.trials), "trials that have ended are dropped"
         self._train(log)
-        place = {"dtype": dtype_name(self.job.train), "global_batch_size": self.plan.global_batch_size}
+        place = {"dtype": self.dtype, "global_batch_size": self.plan.global_batch_size}
         scores = zip(self.trials, self.scores(self.validation), strict=True)
         results = {trial.name: trial.end_epoch(its, place) for trial, its in scores}
         for name, result in results.items():
@@ -225,30 +223,28 @@ class Bank:
         return torch.cat(parts).transpose(0, 1).numpy()
 
 
-def _own_start(
-    job: Job, base: BaseFolder, splits: Splits, worker: Worker, weights: Mapping[str, Tensor] | None
-) -> Start:
+def _own_start(resolved: ResolvedJob, splits: Splits, worker: Worker, weights: Mapping[str, Tensor] | None) -> Start:
     """The head's start that `fit` would make."""
     rows = replace(splits, train=replace(splits.train, frozen_states=None))
     with torch.random.fork_rng(devices=[]):
-        set_seed(job.seed)
-        model: Any = build(job, base, splits.labels, splits.tokenizer.pad_id, weights)
-    wanted = job.replace({"train.head_init": "probe", "train.floor": False})
+        set_seed(resolved.job.seed)
+        model: Any = build(resolved, splits.labels, splits.tokenizer.pad_id, weights)
+    wanted = resolved.job.replace({"train.head_init": "probe", "train.floor": False})
     return local_start(wanted, rows, model.to("cuda" if worker.use_gpu else "cpu"))
 
 
 def _with_frozen_states(
-    job: Job, base: BaseFolder, splits: Splits, worker: Worker, weights: Mapping[str, Tensor] | None, scratch: Path
+    resolved: ResolvedJob, splits: Splits, worker: Worker, weights: Mapping[str, Tensor] | None, scratch: Path
 ) -> tuple[Splits, int]:
     """The train and validation tables with the states that enter the pack's lowest adapted layer, and its number.
 
     None and 0 where a trial alone would have none there.
     """
-    splits, lowest = replace(splits, test=None), packing.lowest_layer(job)
+    splits, lowest = replace(splits, test=None), packing.lowest_layer(resolved.job)
     if lowest:
-        model = build(job, base, splits.labels, splits.tokenizer.pad_id, weights)
+        model = build(resolved, splits.labels, splits.tokenizer.pad_id, weights)
         if constant_layers(model) == lowest:
-            return use_frozen_states(job, model, splits, worker, scratch), lowest
+            return use_frozen_states(resolved.job, model, splits, worker, scratch), lowest
     train, validation = (replace(table, frozen_states=None) for table in (splits.train, splits.validation))
     return replace(splits, train=train, validation=validation), 0
 

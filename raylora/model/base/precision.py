@@ -51,17 +51,6 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 
-def held_dtype(train: TrainSection) -> torch.dtype:
-    """Of the base."""
-    assert train.bf16 != "auto", "resolved before anything is loaded"
-    return torch.bfloat16 if train.bf16 else torch.float32
-
-
-def dtype_name(train: TrainSection) -> str:
-    """The precision of a run's metrics, as they name it: `bfloat16` or `float32`."""
-    return str(held_dtype(train)).removeprefix("torch.")
-
-
 def train_in_fp32(model: "PeftModel") -> None:
     """Hold every trained weight in fp32; modules that own one take fp32, and hand bf16 on where the base goes on.
 

@@ -9,27 +9,27 @@ from transformers import PreTrainedModel
 from raylora.config import Job
 from raylora.model.base.find import BaseFolder
 from raylora.model.base.load import empty_base, load_base, read_config
-from raylora.model.base.precision import eager_when_short, held_dtype, resolve_bf16, train_in_fp32
+from raylora.model.base.precision import eager_when_short, train_in_fp32
 from raylora.model.lora.attach import attach_adapter, lora_config
+from raylora.model.resolved import ResolvedJob
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
 
 def build(
-    job: Job,
-    base: BaseFolder,
+    resolved: ResolvedJob,
     labels: tuple[str, ...],
     pad_token_id: int,
     weights: Mapping[str, torch.Tensor] | None = None,
 ) -> "PeftModel":
-    """The base with a new adapter and head, held as `train.bf16` says; draws from torch's global generator.
+    """The base with a new adapter and head; draws from torch's global generator.
 
     Base in bf16 or fp32, from disk or from `weights` (of `load_base`): the same seed draws the same trained weights.
     """
-    job = job.replace({"train.bf16": resolve_bf16(job.train, use_gpu=torch.cuda.is_available())})
+    job, base = resolved.job, resolved.base
     config = read_config(base, labels, job.train.base_dropout)
-    loaded = load_base(base, config, pad_token_id, held_dtype(job.train), weights)
+    loaded = load_base(base, config, pad_token_id, resolved.dtype, weights)
     model = attach_adapter(loaded.model, lora_config(job.lora, loaded.model, loaded.new_modules))
     if job.train.bf16:
         train_in_fp32(model)

@@ -12,13 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, set_seed
 
-from raylora.config import Job
 from raylora.errors import TrainingError
 from raylora.floor import Floor
 from raylora.metrics import Scores
-from raylora.model.base.precision import dtype_name
 from raylora.model.batches import BatchPlan
 from raylora.model.lora.save import trainable_state
+from raylora.model.resolved import ResolvedJob
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -53,7 +52,7 @@ class BestCheckpointCallback(TrainerCallback):
 
     def __init__(
         self,
-        job: Job,
+        resolved: ResolvedJob,
         plan: BatchPlan,
         model: "PeftModel",
         report: Report,
@@ -61,7 +60,8 @@ class BestCheckpointCallback(TrainerCallback):
         resume_from: Path | None,
         floor: Floor | None,
     ) -> None:
-        self.job, self.plan, self.model, self.report, self.log = job, plan, model, report, log
+        self.train, self.dtype = resolved.job.train, resolved.dtype_name
+        self.plan, self.model, self.report, self.log = plan, model, report, log
         self.best: Best | None = None
         self.floor = floor
         self.evaluation_s = 0.0
@@ -97,17 +97,17 @@ class BestCheckpointCallback(TrainerCallback):
         if not math.isfinite(metrics["eval_loss"]):
             raise TrainingError(
                 f"the loss is {metrics['eval_loss']} after epoch {round(state.epoch)}: the run diverged. "
-                f"Lower `train.learning_rate` (now {self.job.train.learning_rate})."
+                f"Lower `train.learning_rate` (now {self.train.learning_rate})."
             )
         if self.log:
-            place = {"step": state.global_step, "epoch": state.epoch, "dtype": dtype_name(self.job.train)}
+            place = {"step": state.global_step, "epoch": state.epoch, "dtype": self.dtype}
             self.log({"kind": "evaluation", **place, **metrics, **self._pace(state)})
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         evaluation = next(r for r in reversed(state.log_history) if "eval_loss" in r)
         if state.best_global_step == state.global_step or self.best is None:
             self.best = Best(trainable_state(self.model), _scores(evaluation), state.epoch)
-        place = {"epoch": state.epoch, "step": state.global_step, "dtype": dtype_name(self.job.train)}
+        place = {"epoch": state.epoch, "step": state.global_step, "dtype": self.dtype}
         metrics = {**evaluation, **place, "global_batch_size": self.plan.global_batch_size}
         if args.should_save:
             folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
@@ -117,7 +117,7 @@ class BestCheckpointCallback(TrainerCallback):
             self.report(metrics, folder)
         else:
             self.report(metrics, None)
-        patience = self.job.train.early_stopping_patience
+        patience = self.train.early_stopping_patience
         if patience and round(state.epoch - self.best.epoch) >= patience:
             control.should_training_stop = True
 

@@ -11,18 +11,15 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import set_seed
 
-from raylora.config import Job
 from raylora.floor import Floor, summary
 from raylora.metrics import Scores, score
-from raylora.model.base.find import BaseFolder
-from raylora.model.base.load import load_tokenizer
-from raylora.model.base.precision import dtype_name
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import BEST, Event
 from raylora.model.fit.fit import fit, manifest_of
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.lora.save import save_adapter, set_trainable_state
 from raylora.model.predict import predict_logits
+from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import Collator, TokenTable
 
 
@@ -39,8 +36,7 @@ class Finished:
 
 
 def finish(
-    job: Job,
-    base: BaseFolder,
+    resolved: ResolvedJob,
     splits: Splits,
     floor: Floor | None,
     checkpoint: Path,
@@ -56,9 +52,9 @@ def finish(
     """
     if worker.threads:
         torch.set_num_threads(worker.threads)
-    tokenizer: Any = load_tokenizer(base.path)
+    job = resolved.job
     set_seed(job.seed)
-    model: Any = build(job, base, splits.labels, int(tokenizer.pad_token_id))
+    model: Any = build(resolved, splits.labels, splits.tokenizer.pad_id)
     set_trainable_state(model, load_file(checkpoint / BEST))
     model = model.to("cuda" if worker.use_gpu else "cpu").eval()
     trainable, parameters = model.get_nb_trainable_parameters()
@@ -72,15 +68,15 @@ def finish(
 
     validation = scores("validation")
     if job.tune.refit:
-        set_peft_model_state_dict(model, refit(job, base, splits, best_epoch, worker))
+        set_peft_model_state_dict(model, refit(resolved, splits, best_epoch, worker))
     test = scores("test") if splits.test else None
     if job.tune.refit:
         del predicted["validation"]  # of the adapter before
     beside = summary(floor, predicted, job.train.metric_for_best_model) if floor else None
-    done = Finished(validation, test, trainable, parameters, dtype_name(job.train), beside)
+    done = Finished(validation, test, trainable, parameters, resolved.dtype_name, beside)
     # a refitted adapter has seen the validation rows: they say nothing about it
     known: Any = replace(done, validation=None) if job.tune.refit else done
-    save_adapter(model, tokenizer, base, manifest_of(job, base, splits, known), save_to)
+    save_adapter(model, resolved.base, manifest_of(resolved, splits, known), save_to)
     return done
 
 
@@ -88,7 +84,7 @@ class _Trained(BaseException):
     """Ends a fit after its epochs, with the weights of the last."""
 
 
-def refit(job: Job, base: BaseFolder, splits: Splits, epochs: int, worker: Worker) -> dict[str, Tensor]:
+def refit(resolved: ResolvedJob, splits: Splits, epochs: int, worker: Worker) -> dict[str, Tensor]:
     """Weights trained on train and validation together: the trial's own schedule, ended after `epochs` of it.
 
     Returns:
@@ -101,9 +97,9 @@ def refit(job: Job, base: BaseFolder, splits: Splits, epochs: int, worker: Worke
             raise _Trained(load_file(folder / "adapter_model.safetensors"))
 
     # no epoch is better than another here, and none may end it early
-    job = job.replace({"train.early_stopping_patience": None})
+    resolved = resolved.replace({"train.early_stopping_patience": None})
     try:
-        fit(job, base, together, worker=worker, report=report)
+        fit(resolved, together, worker=worker, report=report)
     except _Trained as trained:
         return trained.args[0]
     raise AssertionError(f"the fit reports each of its epochs, {epochs} among them")

@@ -19,9 +19,8 @@ import raylora
 from raylora.config import Job
 from raylora.floor import summary
 from raylora.metrics import Scores, score
-from raylora.model.base.find import BaseFolder, weights_digest
-from raylora.model.base.load import load_tokenizer, pooling_of
-from raylora.model.base.precision import dtype_name, resolve_bf16
+from raylora.model.base.find import weights_digest
+from raylora.model.base.load import pooling_of
 from raylora.model.batches import BatchPlan
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import BestCheckpointCallback, Event, Report
@@ -31,6 +30,7 @@ from raylora.model.fit.trainer import PlannedBatches, PlanTrainer
 from raylora.model.frozen_states import agrees, constant_layers, fill, frozen_states_bytes, install
 from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter, set_trainable_state
+from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import Collator, TokenTable
 
 if TYPE_CHECKING:
@@ -60,8 +60,7 @@ class FitResult:
 
 
 def fit(
-    job: Job,
-    base: BaseFolder,
+    resolved: ResolvedJob,
     splits: Splits,
     *,
     worker: Worker = ALONE,
@@ -85,10 +84,9 @@ def fit(
     """
     if worker.threads:
         torch.set_num_threads(worker.threads)
-    job = job.replace({"train.bf16": resolve_bf16(job.train, worker.use_gpu)})
-    tokenizer: Any = load_tokenizer(base.path)
+    job = resolved.job
     set_seed(job.seed)
-    model = build(job, base, splits.labels, int(tokenizer.pad_token_id))
+    model = build(resolved, splits.labels, splits.tokenizer.pad_id)
     trainable, parameters = model.get_nb_trainable_parameters()
     if worker.rank == 0:
         log({"kind": "model", "trainable": trainable, "parameters": parameters, "threads": torch.get_num_threads()})
@@ -104,7 +102,7 @@ def fit(
         )
         main_log = log if worker.rank == 0 else None
         beginning = begin(job, splits, model, trainer.features, resume_from, main_log)
-        best_checkpoint = BestCheckpointCallback(job, plan, model, report, main_log, resume_from, beginning.floor)
+        best_checkpoint = BestCheckpointCallback(resolved, plan, model, report, main_log, resume_from, beginning.floor)
         trainer.add_callback(best_checkpoint)
         for printer in ("PrinterCallback", "ProgressCallback"):
             for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
@@ -130,7 +128,7 @@ def fit(
             model=model,
             validation=best_checkpoint.best.scores,
             test=test,
-            dtype=dtype_name(job.train),
+            dtype=resolved.dtype_name,
             epoch=best_checkpoint.best.epoch,
             trainable=trainable,
             parameters=parameters,
@@ -141,7 +139,7 @@ def fit(
             floor=summary(beginning.floor, predicted, metric) if beginning.floor and worker.rank == 0 else None,
         )
         if save_to and worker.rank == 0:
-            save_adapter(model, tokenizer, base, manifest_of(job, base, splits, fitted), save_to)
+            save_adapter(model, resolved.base, manifest_of(resolved, splits, fitted), save_to)
         return fitted
 
 
@@ -217,13 +215,14 @@ def training_arguments(job: Job, plan: BatchPlan, worker: Worker, scratch: str) 
     )
 
 
-def manifest_of(job: Job, base: BaseFolder, splits: Splits, fitted: FitResult) -> Manifest:
+def manifest_of(resolved: ResolvedJob, splits: Splits, fitted: FitResult) -> Manifest:
+    job, base = resolved.job, resolved.base
     scores = {"validation": fitted.validation, "test": fitted.test}
     return Manifest(
         labels=splits.labels,
         base_model=base.id,
         revision=base.revision,
-        base_digest=weights_digest(base),
+        base_digest=base.digest or weights_digest(base),
         max_length=job.data.max_length,
         pooling=pooling_of(base),
         metrics={split: {**s.as_dict(), "dtype": fitted.dtype} for split, s in scores.items() if s},

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from raylora.errors import ModelError
 from raylora.model.base.find import BaseFolder
+from raylora.model.base.load import load_tokenizer
 from raylora.model.lora.manifest import MANIFEST, Manifest, read_manifest, readme
 
 if TYPE_CHECKING:
@@ -37,8 +38,8 @@ def set_trainable_state(model: "PeftModel", state: "dict[str, Tensor]") -> None:
             parameter.copy_(state[name])
 
 
-def save_adapter(model: "PeftModel", tokenizer: Any, base: BaseFolder, manifest: Manifest, folder: Path) -> None:
-    """Write the adapter as PEFT does, with the tokenizer, `raylora.json` and a model card.
+def save_adapter(model: "PeftModel", base: BaseFolder, manifest: Manifest, folder: Path) -> None:
+    """Write the adapter as PEFT does, with the base's tokenizer, `raylora.json` and a model card.
 
     `base_model_name_or_path` is what plain PEFT can load at this moment: the hub id where the base came from the hub
     or its cache, else the folder it was loaded from. `raylora.json` always holds the id and the weights' digest.
@@ -49,7 +50,7 @@ def save_adapter(model: "PeftModel", tokenizer: Any, base: BaseFolder, manifest:
     shutil.rmtree(folder, ignore_errors=True)
     # False: LoRA leaves the embeddings alone, and PEFT's "auto" asks the hub whether they changed
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    tokenizer.save_pretrained(str(folder))
+    load_tokenizer(base.path).save_pretrained(str(folder))
     pooled = getattr(model.get_base_model().config, "classifier_pooling", None)
     (folder / "README.md").write_text(readme(manifest, config, pooled), encoding="utf-8")
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

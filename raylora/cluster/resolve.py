@@ -1,0 +1,122 @@
+"""What a job comes to on its cluster, decided once, before anything is loaded: bases, precision, workers."""
+
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import ray
+
+from raylora.cluster.data.rows import Source
+from raylora.cluster.placement import WorkerPlan, need_of, plan_workers, tell_wait
+from raylora.cluster.preflight import preflight
+from raylora.cluster.session import Cluster, alive_nodes, connect, on_node
+from raylora.cluster.storage.run_folder import FINISHED, RunFolder
+from raylora.config import Job, RaySection
+from raylora.config.file import changed_keys, parse_yaml
+from raylora.errors import ConfigError
+from raylora.model.base.find import BaseFolder, pin_revision
+from raylora.model.base.precision import needs_fp32, resolve_bf16
+from raylora.model.resolved import ResolvedJob
+from raylora.records import Say
+
+# keys of a run that goes on; all others decide what it yields
+MAY_CHANGE = ("ray.", "storage_path:", "tune.time_budget_s:", "train.frozen_states_cache_bytes:")
+
+
+@dataclass(frozen=True)
+class Resolution:
+    """Args:
+    job: with `train.bf16` decided.
+    bases: every base model of the job, by `model.base_model`, with the digest of its weights.
+    plan: of a run's workers; of a sweep, one of its workers.
+    """
+
+    job: Job
+    bases: Mapping[str, BaseFolder]
+    folder: RunFolder
+    cluster: Cluster
+    plan: WorkerPlan
+
+    def of(self, job: Job) -> ResolvedJob:
+        """This job, or a trial's, for processes elsewhere: they work in other directories."""
+        return ResolvedJob(self.folder.absolute(job), self.bases[job.model.base_model])
+
+
+@contextmanager
+def resolve_on_cluster(
+    job: Job,
+    bases: Mapping[str, BaseFolder],
+    folder: RunFolder,
+    sources: list[Source],
+    say: Say,
+    workers: RaySection | None = None,
+    dashboard: bool = False,
+) -> Generator[Resolution]:
+    """Join the cluster, and decide there all that the job leaves `auto`; connected while the `with` is open.
+
+    Args:
+        job: of `check_folder`.
+        workers: in place of `job.ray`, what is planned for.
+
+    Raises:
+        ClusterError: no Ray, no room, or a node that does not see what it must.
+        ConfigError: `train.bf16` is wanted of a base that cannot.
+    """
+    with connect(job.ray, dashboard) as cluster:
+        say(f"ray        {cluster}")
+        plan = plan_workers(workers or job.ray, cluster)
+        tell_wait(need_of(plan), cluster, say)  # the dataset is made on the cluster, too
+        preflight(folder, sources, cluster)
+        pinned = {name: pin_revision(base) for name, base in bases.items()}
+        yield Resolution(decide_bf16(job, plan, list(bases.values())), pinned, folder, cluster, plan)
+
+
+def check_folder(folder: RunFolder, job: Job) -> Job:
+    """The job to start or to go on with: `train.bf16: auto` stays what it was decided to be.
+
+    Raises:
+        ConfigError: the run is finished, or was started with another config; names every key that differs.
+    """
+    if folder.has(FINISHED):
+        raise ConfigError(f"run {folder.uri} is finished. Choose another `run_name`, or remove the folder.")
+    if not folder.has("config.yaml"):
+        return job
+    old = Job.model_validate(parse_yaml(folder.read_text("config.yaml"), folder.uri))
+    if job.train.bf16 == "auto":
+        job = job.replace({"train.bf16": old.train.bf16})
+    changed = [line for line in changed_keys(old, job) if not line.startswith(MAY_CHANGE)]
+    if changed:
+        raise ConfigError(
+            f"run {folder.uri} was started with another config; it goes on only with its own:\n  "
+            + "\n  ".join(changed)
+            + "\nUndo the change, or choose another `run_name`."
+        )
+    return job
+
+
+def decide_bf16(job: Job, plan: WorkerPlan, bases: Sequence[BaseFolder]) -> Job:
+    """The job with `train.bf16: auto` decided: on where every node that can hold a worker gains by it, and every base
+    can run in it.
+
+    Raises:
+        ConfigError: it is wanted of a base that cannot.
+    """
+    unable = [base.id for base in bases if needs_fp32(base)]
+    if unable and job.train.bf16 is True:
+        raise ConfigError(
+            f"`train.bf16: true`: base model {unable[0]} cannot run in bfloat16. Set it to auto or false."
+        )
+    if job.train.bf16 != "auto" or unable:
+        return job.replace({"train.bf16": job.train.bf16 is True})
+    alive = alive_nodes()
+    wanted = plan.resources_per_worker.items()
+    able = [node for node in alive if all(node["Resources"].get(name, 0) >= amount for name, amount in wanted)]
+    share = 0.01 if plan.use_gpu else 0  # a task sees a GPU only by holding a share of one
+    asked = [_has_bf16.options(num_gpus=share, **on_node(node)).remote(job, plan.use_gpu) for node in able or alive]
+    found = ray.get(asked)
+    return job.replace({"train.bf16": all(found)})
+
+
+@ray.remote(num_cpus=0)
+def _has_bf16(job: Job, use_gpu: bool) -> bool:
+    return resolve_bf16(job.train, use_gpu)
