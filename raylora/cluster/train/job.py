@@ -15,7 +15,7 @@ from raylora.cluster.events.stream import Event, follow
 from raylora.cluster.placement import WorkerPlan, need_of, plan_workers, tell_wait
 from raylora.cluster.preflight import preflight
 from raylora.cluster.session import Cluster, alive_nodes, connect, on_node
-from raylora.cluster.storage.run_folder import FINISHED, RunFolder
+from raylora.cluster.storage.run_folder import ADAPTER, BAD_ROWS, CONFIG, FINISHED, RunFolder
 from raylora.cluster.train.workers import Task, run_workers
 from raylora.config import Job
 from raylora.config.file import changed_keys, dump, parse_yaml
@@ -59,7 +59,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         base = pin_revision(base) if len(cluster.nodes) > 1 else base
         job = decide_bf16(job, plan, [base])
         dataset = prepare(job, sources, tokenizer)
-        folder.write_text("config.yaml", dump(job))
+        folder.write_text(CONFIG, dump(job))
         tell(dataset, folder, say)
         dataset = with_frozen_states(dataset, job, base, use_gpu=plan.use_gpu)
         if dataset.frozen_states:
@@ -80,9 +80,9 @@ def check_folder(folder: RunFolder, job: Job) -> Job:
     """
     if folder.has(FINISHED):
         raise ConfigError(f"run {folder.uri} is finished. Choose another `run_name`, or remove the folder.")
-    if not folder.has("config.yaml"):
+    if not folder.has(CONFIG):
         return job
-    old = Job.model_validate(parse_yaml(folder.read_text("config.yaml"), folder.uri))
+    old = Job.model_validate(parse_yaml(folder.read_text(CONFIG), folder.uri))
     if job.train.bf16 == "auto":
         job = job.replace({"train.bf16": old.train.bf16})
     changed = [line for line in changed_keys(old, job) if not line.startswith(MAY_CHANGE)]
@@ -127,8 +127,8 @@ def tell(dataset: Dataset, folder: RunFolder, say: Say) -> None:
     """Say what the dataset holds; write bad_rows.jsonl where rows were left out."""
     rows = {split: len(r.rows) for split, r in dataset.splits.items()}
     if dataset.bad_rows:
-        folder.write_text("bad_rows.jsonl", "".join(json.dumps(row) + "\n" for row in dataset.bad_rows))
-        say(f"skipped    {len(dataset.bad_rows)} bad rows, listed in bad_rows.jsonl")
+        folder.write_text(BAD_ROWS, "".join(json.dumps(row) + "\n" for row in dataset.bad_rows))
+        say(f"skipped    {len(dataset.bad_rows)} bad rows, listed in {BAD_ROWS}")
     shown = ", ".join(dataset.labels[:10]) + (", …" if len(dataset.labels) > 10 else "")
     say(f"rows       {', '.join(f'{n:,} {split}' for split, n in rows.items())}; {len(dataset.labels)} labels: {shown}")
     for warning in dataset.warnings:
@@ -170,7 +170,7 @@ def _conclude(
     folder.write_json(FINISHED, metrics)
     return TrainResult(
         folder_uri=folder.uri,
-        adapter_uri=f"{folder.uri}/adapter",
+        adapter_uri=folder.inside(ADAPTER),
         labels=dataset.labels,
         validation=Scores(**outcome["validation"]),
         test=Scores(**outcome["test"]) if outcome["test"] else None,

@@ -13,14 +13,14 @@ from raylora.cluster.events.stream import head_line
 from raylora.cluster.placement import need_of, plan_workers, tell_wait
 from raylora.cluster.preflight import preflight
 from raylora.cluster.session import Cluster, connect
-from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.storage.run_folder import CONFIG, TRIAL_RUNS, TRIALS, RunFolder
 from raylora.cluster.train.job import check_folder, decide_bf16, tell
 from raylora.cluster.tune import search
 from raylora.cluster.tune.conclude import conclude
 from raylora.cluster.tune.events import collect_trials
 from raylora.cluster.tune.nested import NestedTrial, is_nested, plan_nested
 from raylora.cluster.tune.pool import WorkerPool, plan_pool
-from raylora.cluster.tune.restore import TRIALS, can_go_on, restore
+from raylora.cluster.tune.restore import can_go_on, restore
 from raylora.cluster.tune.results import read_trials
 from raylora.cluster.tune.shared_base import SharedBase, make_shared_base
 from raylora.cluster.tune.trainable import SweepTrainable
@@ -65,7 +65,7 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         job = decide_bf16(job, one, list(bases.values()))
         examples = _examples(job, space)
         shared_bases = {name: make_shared_base(job, base, sources, one, examples) for name, base in bases.items()}
-        folder.write_text("config.yaml", dump(job))
+        folder.write_text(CONFIG, dump(job))
         tell(next(iter(shared_bases.values())).dataset, folder, say)
         for name, shared in shared_bases.items():
             start = shared.dataset.start
@@ -120,7 +120,7 @@ def _search(
         nested = plan_nested(job, cluster, total)
         say(f"trials     {total}, {nested.concurrent} at once: {nested}")
         with collect_trials(job, folder, say) as tell:
-            run = NestedTrial(job, shared_bases, nested.workers, folder.inside("train"), tell)
+            run = NestedTrial(job, shared_bases, nested.workers, folder.inside(TRIAL_RUNS), tell)
             return read_trials(job, _tuner(job, space, run, nested.concurrent, folder).fit())
     lengths = next(iter(shared_bases.values())).dataset.splits["train"].lengths
     width = float(np.percentile(lengths, 90))
