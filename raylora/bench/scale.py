@@ -12,7 +12,8 @@ from raylora.bench.verdict import cpu
 from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.serve.meters import TOLD_APART, Meters
 from raylora.cluster.serve.registry import Registry
-from raylora.cluster.serve.table import CHANGES, FILE, Entry, Table, Version
+from raylora.cluster.serve.table import Entry, Table, Version
+from raylora.cluster.storage.run_folder import ADAPTER_CHANGES, ADAPTERS
 from raylora.cluster.tune.broker import Broker, Report, TrialRequest
 from raylora.config import Job
 from raylora.records import Say
@@ -52,7 +53,7 @@ def measure_table(adapters: int, scratch: Path, changes: int = 100, replicas: in
     entries = {f"a{i:06d}": Entry(Version(1, f"s3://bucket/adapters/a{i:06d}", DIGEST)) for i in range(adapters)}
     folder = scratch / "serve"
     folder.mkdir()
-    (folder / FILE).write_text(Table(1, None, entries).dump())
+    (folder / ADAPTERS).write_text(Table(1, None, entries).dump())
     job = Job().replace({"storage_path": str(scratch), "run_name": "serve", "serve.adapter_root": str(scratch)})
     start = time.perf_counter()
     registry = Registry(job.model_dump())
@@ -85,8 +86,8 @@ async def _change(
         follower.cancel()
         with suppress(asyncio.CancelledError):
             await follower
-    alone = (folder / CHANGES).exists()
-    written = (folder / CHANGES).stat().st_size / changes if alone else (folder / FILE).stat().st_size
+    alone = (folder / ADAPTER_CHANGES).exists()
+    written = (folder / ADAPTER_CHANGES).stat().st_size / changes if alone else (folder / ADAPTERS).stat().st_size
     return TableCosts(start_s, whole, 1000 * taken / changes, received / changes / replicas, written)
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from raylora import config
-from raylora.cluster.storage.address import inside, is_remote, parent
+from raylora.cluster.storage.filesystem import inside, is_remote, parent
 from raylora.cluster.storage.listing import Details, Summary, list_runs, show_run
 from raylora.config import Job
 from raylora.config.file import inline, value_of

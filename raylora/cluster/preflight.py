@@ -4,12 +4,11 @@ import os
 import uuid
 from pathlib import Path
 
-import pyarrow.fs
 import ray
 
 from raylora.cluster.data.rows import Source
 from raylora.cluster.session import Cluster, alive_nodes, on_node
-from raylora.cluster.storage.address import is_remote
+from raylora.cluster.storage.filesystem import is_remote
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.errors import ClusterError
 
@@ -25,7 +24,7 @@ def preflight(folder: RunFolder, sources: list[Source], cluster: Cluster) -> Non
     if len(cluster.nodes) == 1:
         return
     files = [source.path for source in sources[:LOOKED_AT] if not is_remote(source.path)]
-    if not isinstance(folder.filesystem, pyarrow.fs.LocalFileSystem):
+    if not folder.location.is_local:
         _check(files)
         return
     mark = f".reach-{uuid.uuid4().hex}"  # its name alone tells this folder from another of the same path
@@ -33,7 +32,7 @@ def preflight(folder: RunFolder, sources: list[Source], cluster: Cluster) -> Non
     try:
         _check([f"{folder.path}/{mark}", *files])
     finally:
-        folder.filesystem.delete_file(f"{folder.path}/{mark}")
+        folder.location.inside(mark).delete()
 
 
 def _check(paths: list[str]) -> None:

@@ -10,7 +10,7 @@ from raylora.cluster.data.rows import Source
 from raylora.cluster.placement import WorkerPlan, need_of, plan_workers, tell_wait
 from raylora.cluster.preflight import preflight
 from raylora.cluster.session import Cluster, alive_nodes, connect, on_node
-from raylora.cluster.storage.run_folder import FINISHED, RunFolder
+from raylora.cluster.storage.run_folder import CONFIG, FINISHED, RunFolder
 from raylora.config import Job, RaySection
 from raylora.config.file import changed_keys, parse_yaml
 from raylora.errors import ConfigError
@@ -79,9 +79,9 @@ def check_folder(folder: RunFolder, job: Job) -> Job:
     """
     if folder.has(FINISHED):
         raise ConfigError(f"run {folder.uri} is finished. Choose another `run_name`, or remove the folder.")
-    if not folder.has("config.yaml"):
+    if not folder.has(CONFIG):
         return job
-    old = Job.model_validate(parse_yaml(folder.read_text("config.yaml"), folder.uri))
+    old = Job.model_validate(parse_yaml(folder.read_text(CONFIG), folder.uri))
     if job.train.bf16 == "auto":
         job = job.replace({"train.bf16": old.train.bf16})
     changed = [line for line in changed_keys(old, job) if not line.startswith(MAY_CHANGE)]

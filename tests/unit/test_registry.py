@@ -12,7 +12,8 @@ import pytest
 from raylora.cluster.serve import registry as registries
 from raylora.cluster.serve import table as tables
 from raylora.cluster.serve.registry import Registry
-from raylora.cluster.serve.table import CHANGES, FILE, Change, Entry, Table, Version
+from raylora.cluster.serve.table import Change, Entry, Table, Version
+from raylora.cluster.storage.run_folder import ADAPTER_CHANGES, ADAPTERS
 from raylora.config import Job
 from raylora.errors import UnknownAdapterError
 
@@ -29,7 +30,7 @@ def crowded(count: int) -> Table:
 
 def write(storage: Path, table: Table) -> None:
     (storage / "serve").mkdir(parents=True, exist_ok=True)
-    (storage / "serve" / FILE).write_text(table.dump())
+    (storage / "serve" / ADAPTERS).write_text(table.dump())
 
 
 class Follower:
@@ -84,7 +85,7 @@ def test_after_a_change_every_replica_has_it(tmp_path: Path) -> None:
 def test_a_change_of_a_crowded_table_travels_and_is_written_alone(tmp_path: Path) -> None:
     write(tmp_path, crowded(MANY))
     registry = Registry(tree(tmp_path))
-    before = (tmp_path / "serve" / FILE).read_bytes()
+    before = (tmp_path / "serve" / ADAPTERS).read_bytes()
 
     async def work() -> None:
         for i in range(20):
@@ -95,8 +96,8 @@ def test_a_change_of_a_crowded_table_travels_and_is_written_alone(tmp_path: Path
         assert isinstance(first, Table)
         assert follower.table == registry.table
         assert len(pickle.dumps(later)) < 20_000 < len(pickle.dumps(first))
-    assert (tmp_path / "serve" / FILE).read_bytes() == before
-    assert (tmp_path / "serve" / CHANGES).stat().st_size < 20_000
+    assert (tmp_path / "serve" / ADAPTERS).read_bytes() == before
+    assert (tmp_path / "serve" / ADAPTER_CHANGES).stat().st_size < 20_000
     again = Registry(tree(tmp_path))
     assert again.table == registry.table
     assert again.table.entry("a3").current == Version(2, "/new/a3", "1" * 64)
@@ -141,12 +142,12 @@ def test_changes_are_folded_in_now_and_then_and_no_crash_between_counts_one_twic
         for i in range(31):
             await registry.put("a1", f"/{i}", "d", 1.0)
             if i == 29:
-                (tmp_path / "changes").write_bytes((folder / CHANGES).read_bytes())
+                (tmp_path / "changes").write_bytes((folder / ADAPTER_CHANGES).read_bytes())
 
     with_followers(registry, work, count=0)
-    assert json.loads((folder / FILE).read_text())["revision"] == registry.table.revision == 7 + 31
-    assert (folder / CHANGES).read_text() == ""
-    (folder / CHANGES).write_bytes((tmp_path / "changes").read_bytes())  # killed before it was emptied
+    assert json.loads((folder / ADAPTERS).read_text())["revision"] == registry.table.revision == 7 + 31
+    assert (folder / ADAPTER_CHANGES).read_text() == ""
+    (folder / ADAPTER_CHANGES).write_bytes((tmp_path / "changes").read_bytes())  # killed before it was emptied
     assert Registry(tree(tmp_path)).table == registry.table
 
 

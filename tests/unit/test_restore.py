@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from ray.tune import RunConfig, Tuner
 
-from raylora.cluster.storage.run_folder import RunFolder
-from raylora.cluster.tune.restore import TRIALS, can_go_on, restore
+from raylora.cluster.storage.run_folder import TRIALS, RunFolder
+from raylora.cluster.tune.restore import can_go_on, restore
 from raylora.config import Job
 from raylora.errors import TrainingError
 

@@ -13,6 +13,7 @@ from raylora.cli.main import main
 from raylora.cli.runs import ago, commands, words
 from raylora.cluster.serve.table import Table
 from raylora.cluster.storage import listing as runs
+from raylora.cluster.storage.filesystem import Location
 from raylora.cluster.storage.listing import list_runs, show_run
 from raylora.cluster.storage.run_folder import FINISHED, RunFolder
 from raylora.config import Job
@@ -150,8 +151,8 @@ def test_a_list_reads_only_the_end_of_a_long_history(tmp_path: Path, monkeypatch
     sweep_for(begin(tmp_path, "long"), 3000, pad="x" * 100)
     assert Path(tmp_path, "long", "history.jsonl").stat().st_size > 4 * runs.TAIL
     read: list[int] = []
-    whole = runs._text
-    monkeypatch.setattr(runs, "_text", lambda *given: (text := whole(*given), read.append(len(text)))[0])
+    whole = Location.read_text
+    monkeypatch.setattr(Location, "read_text", lambda *given: (text := whole(*given), read.append(len(text)))[0])
     (summary,) = list_runs(str(tmp_path))
     assert sum(read) <= runs.TAIL
     assert summary.reached.endswith("+ trials") and summary.validation
@@ -161,10 +162,10 @@ def test_hundreds_of_runs_take_at_most_a_file_each(tmp_path: Path, monkeypatch: 
     for i in range(300):
         finish(begin(tmp_path, f"r{i}"), best_epoch=1)
     read: list[str] = []
-    whole = runs._text
-    monkeypatch.setattr(runs, "_text", lambda storage, name, *most: (read.append(name), whole(storage, name, *most))[1])
+    whole = Location.read_text
+    monkeypatch.setattr(Location, "read_text", lambda file, *most: (read.append(file.path), whole(file, *most))[1])
     assert len(list_runs(str(tmp_path))) == 300
-    assert sorted(read) == sorted(f"r{i}/{FINISHED}" for i in range(300))
+    assert sorted(read) == sorted(f"{tmp_path}/r{i}/{FINISHED}" for i in range(300))
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,6 @@ from raylora.cluster.serve.scaling import replicas_for
 from raylora.cluster.serve.service import check_inputs
 from raylora.cluster.serve.table import Table
 from raylora.cluster.session import Cluster
-from raylora.cluster.storage.address import inside, parent
 from raylora.errors import ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
 from raylora.model.serving.cost import Cost, fit_cost, least_seconds
 from raylora.model.serving.queue import Waiting, cheapest, choose
@@ -267,11 +266,6 @@ def test_links_out_of_the_root_are_refused_wherever_they_stand(tmp_path: Path) -
         with pytest.raises(ConfigError, match="must be inside"):
             adapter_inside(str(root / name), [str(root)])
     assert adapter_inside(str(root / "nobody"), [str(root)]) is None
-
-
-def test_folders_are_joined_and_parted_with_their_options() -> None:
-    assert [inside(path, "x") for path in ("a", "/a/", "s3://b/c?r=1")] == ["a/x", "/a/x", "s3://b/c/x?r=1"]
-    assert [parent(path) for path in ("a", "/a", "/a/b/", "s3://b/c/d?r=1")] == [".", "/", "/a", "s3://b/c?r=1"]
 
 
 def test_a_runs_folder_stands_for_the_adapter_in_it(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet
 
 from raylora.cluster.data.formats import csv_reader, read_header
 from raylora.cluster.data.sources import decide_format, open_text
+from raylora.cluster.storage.filesystem import plain
 from raylora.config import Job
 from raylora.config import file as jobfile
 from raylora.errors import ConfigError, DataError
@@ -40,12 +41,13 @@ def write_config(data: str, output: str | None) -> Path:
 
 def read_columns(data: str) -> dict[str, list[Any]]:
     """The first thousand rows, by column."""
-    if not Path(data).is_file():
+    path = plain(data)
+    if not Path(path).is_file():
         raise DataError(f"{data} is not there (looked in {Path.cwd()}).")
     kind = decide_format(data, "auto")
     try:
         if kind == "parquet":
-            batch = next(pyarrow.parquet.ParquetFile(data).iter_batches(LOOKED_AT), None)
+            batch = next(pyarrow.parquet.ParquetFile(path).iter_batches(LOOKED_AT), None)
             return batch.to_pydict() if batch is not None else {}
         with open_text(data) as text:
             if kind in ("csv", "tsv"):

@@ -16,7 +16,7 @@ from raylora.cluster.data.dataset import Dataset, assemble
 from raylora.cluster.data.rows import Row, Source
 from raylora.cluster.data.sources import read_rows
 from raylora.cluster.data.split import text_hash
-from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.storage.run_folder import BAD_ROWS, RunFolder
 from raylora.config import DataSection, Job
 from raylora.errors import DataError
 from raylora.model.tokens import TokenizerSpec, encode
@@ -112,8 +112,8 @@ def announce(dataset: Dataset, folder: RunFolder, say: Say) -> None:
     """Say what the dataset holds; write bad_rows.jsonl where rows were left out."""
     rows = {split: len(r.rows) for split, r in dataset.splits.items()}
     if dataset.bad_rows:
-        folder.write_text("bad_rows.jsonl", "".join(json.dumps(row) + "\n" for row in dataset.bad_rows))
-        say(f"skipped    {len(dataset.bad_rows)} bad rows, listed in bad_rows.jsonl")
+        folder.write_text(BAD_ROWS, "".join(json.dumps(row) + "\n" for row in dataset.bad_rows))
+        say(f"skipped    {len(dataset.bad_rows)} bad rows, listed in {BAD_ROWS}")
     shown = ", ".join(dataset.labels[:10]) + (", …" if len(dataset.labels) > 10 else "")
     say(f"rows       {', '.join(f'{n:,} {split}' for split, n in rows.items())}; {len(dataset.labels)} labels: {shown}")
     for warning in dataset.warnings:

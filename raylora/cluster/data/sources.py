@@ -8,12 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-import pyarrow as pa
-import pyarrow.fs
-
 from raylora.cluster.data import formats
 from raylora.cluster.data.rows import Row, Source, Split
-from raylora.cluster.storage.address import is_remote
+from raylora.cluster.storage.filesystem import inside, is_remote, locate, plain
 from raylora.config import DataSection
 from raylora.demo import REVIEWS
 from raylora.errors import DataError
@@ -58,7 +55,7 @@ def check_head(source: Source, data: DataSection) -> None:
     """
     row = next(read_rows(source, data), None)
     if row is None:
-        raise DataError(f"{source.path} holds no rows: {'only a header' if _size(source.path) else 'it is empty'}.")
+        raise DataError(f"{source.path} holds no rows: {'it is empty' if _is_empty(source) else 'only a header'}.")
 
 
 def read_rows(source: Source, data: DataSection) -> Iterator[Row]:
@@ -82,11 +79,8 @@ def read_rows(source: Source, data: DataSection) -> Iterator[Row]:
 def open_input(path: str) -> IO[bytes]:
     """A readable, seekable stream of a local path or any URI that pyarrow knows (s3://, gs://, hdfs://)."""
     try:
-        if not is_remote(path):
-            return Path(path).open("rb")
-        filesystem, inner = pyarrow.fs.FileSystem.from_uri(path)
-        return filesystem.open_input_file(inner)  # pyright: ignore[reportReturnType]
-    except (OSError, pa.ArrowInvalid) as error:
+        return locate(path).open()
+    except OSError as error:
         raise DataError(f"{path} cannot be opened: {error}") from None
 
 
@@ -111,7 +105,7 @@ def _paths(pattern: str) -> list[str]:
         return [pattern]
     if is_remote(pattern):
         return _remote_paths(pattern)
-    path = Path(pattern).expanduser()
+    path = Path(plain(pattern))  # relative still: what a glob finds must not hang on the working directory's name
     if path.is_dir():
         found = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
         if not found:
@@ -127,18 +121,16 @@ def _paths(pattern: str) -> list[str]:
 
 def _remote_paths(uri: str) -> list[str]:
     try:
-        filesystem, inner = pyarrow.fs.FileSystem.from_uri(uri)
-        info = filesystem.get_file_info(inner)
-    except (OSError, pa.ArrowInvalid) as error:
+        place = locate(uri)
+        stat = place.stat()
+        if stat and not stat.is_folder:
+            return [uri]
+        names = sorted(name for name in place.files() if os.path.splitext(name)[1].lower() in EXTENSIONS)
+    except OSError as error:
         raise DataError(f"{uri} cannot be reached: {error}") from None
-    if info.type == pyarrow.fs.FileType.File:
-        return [uri]
-    scheme, query = uri.split("://")[0], uri.partition("?")[2]
-    inside = filesystem.get_file_info(pyarrow.fs.FileSelector(inner, allow_not_found=True))
-    names = sorted(i.path for i in inside if os.path.splitext(i.path)[1].lower() in EXTENSIONS)
     if not names:
         raise DataError(f"{uri} is not there, or a folder without a data file ({' '.join(EXTENSIONS)}).")
-    return [f"{scheme}://{name}{'?' if query else ''}{query}" for name in names]
+    return [inside(uri, name) for name in names]
 
 
 def decide_format(path: str, chosen: str) -> str:
@@ -156,5 +148,6 @@ def decide_format(path: str, chosen: str) -> str:
     return EXTENSIONS[ending]
 
 
-def _size(path: str) -> int:
-    return 1 if is_remote(path) else os.path.getsize(path)
+def _is_empty(source: Source) -> bool:
+    stat = None if source.path.startswith("hf://") else locate(source.path).stat()
+    return stat is not None and stat.size == 0

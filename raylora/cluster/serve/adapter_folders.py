@@ -7,10 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.fs
-
-from raylora.cluster.storage.address import inside, is_remote, parts
+from raylora.cluster.storage.filesystem import Location, inside, is_remote, locate, parts, plain
+from raylora.cluster.storage.run_folder import ADAPTER
 from raylora.errors import ConfigError, ModelError
 from raylora.model.lora.manifest import MANIFEST
 from raylora.model.serving.adapter import WEIGHTS
@@ -23,7 +21,7 @@ def absolute(path: str) -> str:
         ConfigError: an address that steps up by `..`.
     """
     if not is_remote(path):
-        return os.path.realpath(Path(path).expanduser())
+        return os.path.realpath(plain(path))
     address, mark, options = parts(path)
     if ".." in address.split("/"):
         raise ConfigError(f"path {path} must not hold `..`.")
@@ -54,10 +52,10 @@ class AdapterLocation:
 
 def adapter_in(path: str) -> AdapterLocation | None:
     """The adapter in this folder, or in its `adapter` where it is a run's; None where there is none."""
-    for folder in (path, inside(path, "adapter")):
-        filesystem, within = _open(folder)
-        manifest, weights = filesystem.get_file_info([f"{within}/{MANIFEST}", f"{within}/{WEIGHTS}"])
-        if manifest.is_file and weights.is_file:
+    for folder in (path, inside(path, ADAPTER)):
+        files = _locate(folder).files()  # one request, where each file's own would be two
+        manifest, weights = files.get(MANIFEST), files.get(WEIGHTS)
+        if manifest and weights and not (manifest.is_folder or weights.is_folder):
             return AdapterLocation(folder, f"{weights.mtime_ns}-{weights.size}-{manifest.mtime_ns}")
     return None
 
@@ -94,25 +92,22 @@ def adapter_inside(path: str, roots: Sequence[str]) -> AdapterLocation | None:
 @contextmanager
 def local(place: AdapterLocation) -> Generator[Path]:
     """Its files, here, as long as the block runs."""
-    if not is_remote(place.path):
-        yield Path(place.path)
+    folder = _locate(place.path)
+    if folder.is_local:
+        yield Path(folder.path)
         return
-    filesystem, within = _open(place.path)
     with tempfile.TemporaryDirectory(prefix="raylora-adapter-") as copy:
-        pyarrow.fs.copy_files(within, copy, source_filesystem=filesystem)
+        folder.copy_to(copy)
         yield Path(copy)
 
 
 def names(root: str) -> list[str]:
     """Folders in a root, sorted."""
-    filesystem, within = _open(root)
-    found = filesystem.get_file_info(pyarrow.fs.FileSelector(within, allow_not_found=True))
-    return sorted(info.base_name for info in found if info.type == pyarrow.fs.FileType.Directory)
+    return sorted(name for name, stat in _locate(root).files().items() if stat.is_folder)
 
 
-def _open(path: str) -> tuple[pyarrow.fs.FileSystem, str]:
+def _locate(path: str) -> Location:
     try:
-        filesystem, within = pyarrow.fs.FileSystem.from_uri(absolute(path))
-    except (pa.ArrowInvalid, OSError) as error:
+        return locate(absolute(path))
+    except OSError as error:
         raise ConfigError(f"path {path} cannot be used: {error}") from None
-    return filesystem, within.rstrip("/")

@@ -11,7 +11,7 @@ from itertools import chain
 from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.serve.adapter_folders import AdapterLocation
 from raylora.cluster.serve.table import Table, Version
-from raylora.cluster.storage.address import inside
+from raylora.cluster.storage.filesystem import inside
 from raylora.config.explain import close_to
 from raylora.config.serve import NAME
 from raylora.errors import ConfigError, ModelError, NotReadyError, UnknownAdapterError

@@ -8,7 +8,7 @@ import torch
 from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.sources import list_sources
 from raylora.cluster.serve import adapter_folders as folders
-from raylora.cluster.storage.address import inside
+from raylora.cluster.storage.filesystem import inside
 from raylora.config import Job, ModelSection, parse
 from raylora.errors import RayLoraError
 from raylora.model.base.load import load_tokenizer

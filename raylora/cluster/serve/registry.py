@@ -12,8 +12,8 @@ from typing import Any
 from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.serve import table as tables
 from raylora.cluster.serve.adapter_folders import absolute
-from raylora.cluster.serve.table import CHANGES, FILE, Change, Entry, Table
-from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.serve.table import Change, Entry, Table
+from raylora.cluster.storage.run_folder import ADAPTER_CHANGES, ADAPTERS, RunFolder
 from raylora.config import parse
 from raylora.errors import RayLoraError
 from raylora.model.serving.adapter import read_files
@@ -41,10 +41,10 @@ class Registry:
     def __init__(self, tree: dict[str, Any]) -> None:
         job = parse(tree)
         self.folder = RunFolder(job)
-        written = tables.load(self.folder.read_text(FILE)) if self.folder.has(FILE) else None
+        written = tables.load(self.folder.read_text(ADAPTERS)) if self.folder.has(ADAPTERS) else None
         self.table = written or Table()
-        if self.folder.has(CHANGES):
-            self.table = self.table.after(tables.load_changes(self.folder.read_text(CHANGES)))
+        if self.folder.has(ADAPTER_CHANGES):
+            self.table = self.table.after(tables.load_changes(self.folder.read_text(ADAPTER_CHANGES)))
         self.recent: deque[Change] = deque(maxlen=KEPT)
         self.apart: list[Change] = []
         self.seen: dict[str, Seen] = {}
@@ -61,10 +61,10 @@ class Registry:
 
     def _write_whole(self) -> None:
         """The changes are passed over by their revisions where a crash leaves them here."""
-        self.folder.write_text(FILE, self.table.dump())
+        self.folder.write_text(ADAPTERS, self.table.dump())
         self.apart = []
-        if self.folder.has(CHANGES):
-            self.folder.write_text(CHANGES, "")
+        if self.folder.has(ADAPTER_CHANGES):
+            self.folder.write_text(ADAPTER_CHANGES, "")
 
     def _keep(self, table: Table, change: Change) -> None:
         """Write down, then take over: what replicas are told outlives a crash."""
@@ -76,7 +76,7 @@ class Registry:
                 self.table = old
                 raise
         else:
-            self.folder.write_text(CHANGES, tables.dump_changes([*self.apart, change]))
+            self.folder.write_text(ADAPTER_CHANGES, tables.dump_changes([*self.apart, change]))
             self.apart.append(change)
             self.table = table
         self.recent.append(change)

@@ -20,7 +20,7 @@ from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.scaling import TOKENS
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.table import Change, Entry, Table
-from raylora.cluster.storage.address import inside
+from raylora.cluster.storage.filesystem import inside
 from raylora.config import Job, ModelSection, parse
 from raylora.config.serve import LOOPBACK
 from raylora.errors import NotReadyError, RayLoraError

@@ -13,7 +13,7 @@ import pyarrow as pa
 from raylora.cluster.serve.adapter_store import AdapterStore, Found
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.table import Entry
-from raylora.cluster.storage.address import parent
+from raylora.cluster.storage.filesystem import parent
 from raylora.config import Job
 from raylora.config.serve import NAME
 from raylora.errors import ConfigError, DataError, NotReadyError, TooLargeError

@@ -8,9 +8,6 @@ from typing import Any
 from raylora.config.explain import close_to
 from raylora.errors import ConfigError, UnknownAdapterError
 
-FILE = "adapters.json"
-CHANGES = "adapters.changes.jsonl"  # since FILE was written; a table of 100,000 is 30 MB, a change 300 bytes
-
 
 @dataclass(frozen=True)
 class Version:

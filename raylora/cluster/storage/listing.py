@@ -6,23 +6,28 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-import pyarrow.fs
-
 from raylora.cluster.serve import table as tables
-from raylora.cluster.storage.address import inside
-from raylora.cluster.storage.run_folder import FINISHED, Storage, open_storage
+from raylora.cluster.storage.filesystem import Location, Stat
+from raylora.cluster.storage.run_folder import (
+    ADAPTER_CHANGES,
+    ADAPTERS,
+    CONFIG,
+    FINISHED,
+    HISTORY,
+    Kind,
+    kind_of,
+    open_storage,
+)
 from raylora.config import Job, parse
 from raylora.config.explain import close_to
 from raylora.config.file import parse_yaml
 from raylora.errors import ConfigError
 
-CONFIG, HISTORY = "config.yaml", "history.jsonl"
 TAIL = 256 * 1024  # bytes; more of a file is not read for a list: a long sweep's history has tens of megabytes
 AT_ONCE = 16  # runs; on object storage each costs two or three requests of 50 ms
 
-Kind = Literal["run", "sweep", "endpoint", "unknown"]
 State = Literal["finished", "unfinished", "unreadable"]
-Found = dict[str, pyarrow.fs.FileInfo]
+Found = dict[str, Stat]
 Event = dict[str, Any]
 
 
@@ -75,9 +80,9 @@ def list_runs(storage_path: str) -> list[Summary]:
         ConfigError: the path is not there, is no folder, or is itself a run.
     """
     storage = _open(storage_path)
-    names = _folders(storage)
+    folders = [storage.inside(name) for name in _folders(storage)]
     with ThreadPoolExecutor(AT_ONCE) as pool:
-        found = pool.map(lambda name: _summary(storage, name, _files(storage, name)), names)
+        found = pool.map(lambda folder: _summary(folder, _files(folder)), folders)
         return sorted(filter(None, found), key=lambda summary: (-summary.written, summary.name))
 
 
@@ -86,93 +91,65 @@ def show_run(storage_path: str, name: str) -> Details:
     ConfigError: the path is not there, or holds no such run; names a close one.
     """
     storage = _open(storage_path)
-    names = _folders(storage)
-    files = _files(storage, name) if name in names else {}
-    summary = _summary(storage, name, files)
+    names, folder = _folders(storage), storage.inside(name)
+    files = _files(folder) if name in names else {}
+    summary = _summary(folder, files)
     if summary is None:
-        raise ConfigError(f"{storage.path} holds no run '{name}'{close_to(name, names)}")
-    details = Details(summary, _job(storage, name, files), files=_sizes(files))
+        raise ConfigError(f"{storage.address} holds no run '{name}'{close_to(name, names)}")
+    details = Details(summary, _job(folder, files), files=_sizes(files))
     if summary.kind == "endpoint":
-        table = _table(storage, name, files)
+        table = _table(folder, files)
         configured = {each: entry.configured for each, entry in table.entries.items() if entry.configured}
         adapters = {each: entry.current.path for each, entry in table.entries.items()}
         return replace(details, adapters=adapters, configured=configured)
-    records = _records(_text(storage, f"{name}/{HISTORY}")) if HISTORY in files else []
+    records = _records(folder.inside(HISTORY).read_text()) if HISTORY in files else []
     return replace(details, history=_reports(records) if summary.kind == "sweep" else _evaluations(records))
 
 
-def _open(storage_path: str) -> Storage:
+def _open(storage_path: str) -> Location:
     storage = open_storage(Job().replace({"storage_path": storage_path}))
-    info = _info(storage)
-    if info.type == pyarrow.fs.FileType.NotFound and not _folders(storage):
-        raise ConfigError(f"storage path {storage.path} is not there{_near(storage)}")
-    if info.is_file:
-        raise ConfigError(f"storage path {storage.path} is a file, not a folder of runs.")
-    above, _, name = storage.path.partition("?")[0].rstrip("/").rpartition("/")
-    if _kind(_files(storage, "")) is not None:
-        raise ConfigError(f"{storage.path} is a run, not a folder of runs. Try: raylora runs show {name} {above}")
+    try:
+        stat = storage.stat()
+    except OSError as error:  # no such host, no access
+        raise ConfigError(f"storage path {storage.address} cannot be read: {error}") from None
+    if stat is None and not _files(storage):
+        raise ConfigError(f"storage path {storage.address} is not there{_near(storage)}")
+    if stat and not stat.is_folder:
+        raise ConfigError(f"storage path {storage.address} is a file, not a folder of runs.")
+    if kind_of(_files(storage)) is not None:
+        command = f"raylora runs show {storage.name} {storage.parent.address}"
+        raise ConfigError(f"{storage.address} is a run, not a folder of runs. Try: {command}")
     return storage
 
 
-def _info(storage: Storage) -> pyarrow.fs.FileInfo:
-    try:
-        return storage.filesystem.get_file_info(storage.root)
-    except OSError as error:  # no such host, no access
-        raise ConfigError(f"storage path {storage.path} cannot be read: {error}") from None
-
-
-def _near(storage: Storage) -> str:
-    above, _, name = storage.root.rstrip("/").rpartition("/")
-    near = close_to(name, _folders(storage._replace(root=above))) if above else "."
+def _near(storage: Location) -> str:
+    near = close_to(storage.name, _folders(storage.parent)) if "/" in storage.path else "."
     return near if near != "." else ". It is `storage_path` of the config that the runs were made with."
 
 
-def _folders(storage: Storage) -> list[str]:
-    return [name for name, info in _files(storage, "").items() if info.type == pyarrow.fs.FileType.Directory]
+def _folders(storage: Location) -> list[str]:
+    return [name for name, stat in _files(storage).items() if stat.is_folder]
 
 
-def _files(storage: Storage, name: str) -> Found:
-    """What lies in a folder of the storage path, by name; nothing where it is not there."""
-    within = f"{storage.root.rstrip('/')}/{name}".rstrip("/")
-    selector = pyarrow.fs.FileSelector(within or "/", allow_not_found=True)
+def _files(folder: Location) -> Found:
     try:
-        return {info.base_name: info for info in storage.filesystem.get_file_info(selector)}
+        return folder.files()
     except OSError as error:
-        raise ConfigError(f"storage path {storage.path} cannot be read: {error}") from None
+        raise ConfigError(f"storage path {folder.address} cannot be read: {error}") from None
 
 
-def _text(storage: Storage, name: str, most: int | None = None) -> str:
-    """A file's text; of one longer than `most` bytes, its last whole lines."""
-    with storage.filesystem.open_input_file(f"{storage.root.rstrip('/')}/{name}") as file:
-        cut = most is not None and file.size() > most
-        if cut:
-            file.seek(file.size() - (most or 0))
-        text: str = file.read().decode("utf-8", errors="replace")
-    return text.partition("\n")[2] if cut else text
-
-
-def _kind(files: Found) -> Kind | None:
-    """None where the folder is no job's. A job that has begun has written its config, and an endpoint its table."""
-    if CONFIG in files:
-        if "trials" in files or "trials.csv" in files:
-            return "sweep"
-        begun = {FINISHED, HISTORY, "adapter"} & files.keys() or any(n.startswith("checkpoint_") for n in files)
-        return "run" if begun else "unknown"
-    return "endpoint" if tables.FILE in files else None
-
-
-def _summary(storage: Storage, name: str, files: Found) -> Summary | None:
-    kind = _kind(files)
+def _summary(folder: Location, files: Found) -> Summary | None:
+    kind = kind_of(files)
     if kind is None:
         return None
-    written = max(info.mtime_ns or 0 for info in files.values()) / 1e9
-    summary = Summary(name, kind, "unfinished", inside(storage.path, name), written=written)
+    written = max(stat.mtime_ns or 0 for stat in files.values()) / 1e9
+    summary = Summary(folder.name, kind, "unfinished", folder.address, written=written)
     try:
         if kind == "endpoint":
-            return replace(summary, state=None, reached=_reach(storage, name, files))
+            return replace(summary, state=None, reached=_reach(folder, files))
         if FINISHED in files:
-            return _finished(summary, json.loads(_text(storage, f"{name}/{FINISHED}")))
-        return _unfinished(summary, _text(storage, f"{name}/{HISTORY}", TAIL)) if HISTORY in files else summary
+            return _finished(summary, json.loads(folder.inside(FINISHED).read_text()))
+        return _unfinished(summary, folder.inside(HISTORY).read_text(TAIL)) if HISTORY in files else summary
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # half a file, another's file, one just gone
         return replace(summary, state="unreadable")
 
@@ -223,30 +200,30 @@ def _reports(records: list[Event]) -> list[Event]:
     return list({record["trial"]: record for record in records if "trial" in record}.values())
 
 
-def _reach(storage: Storage, name: str, files: Found) -> str:
-    if (files[tables.FILE].size or 0) > TAIL:
+def _reach(folder: Location, files: Found) -> str:
+    if (files[ADAPTERS].size or 0) > TAIL:
         return "many adapters"
-    count = len(_table(storage, name, files).entries)
+    count = len(_table(folder, files).entries)
     return f"{count} adapter{'s' * (count != 1)}"
 
 
-def _table(storage: Storage, name: str, files: Found) -> tables.Table:
-    table = tables.load(_text(storage, f"{name}/{tables.FILE}"))
-    if tables.CHANGES not in files:
+def _table(folder: Location, files: Found) -> tables.Table:
+    table = tables.load(folder.inside(ADAPTERS).read_text())
+    if ADAPTER_CHANGES not in files:
         return table
-    return table.after(tables.load_changes(_text(storage, f"{name}/{tables.CHANGES}")))
+    return table.after(tables.load_changes(folder.inside(ADAPTER_CHANGES).read_text()))
 
 
-def _job(storage: Storage, name: str, files: Found) -> Job | None:
+def _job(folder: Location, files: Found) -> Job | None:
     if CONFIG not in files:
         return None
     try:
-        tree = parse_yaml(_text(storage, f"{name}/{CONFIG}"), f"{name}/{CONFIG}")
+        tree = parse_yaml(folder.inside(CONFIG).read_text(), folder.inside(CONFIG).address)
         return parse(tree if isinstance(tree, dict) else {})
     except ConfigError:  # written by another version
         return None
 
 
 def _sizes(files: Found) -> dict[str, int | None]:
-    order = sorted(files.items(), key=lambda item: (item[1].type == pyarrow.fs.FileType.Directory, item[0]))
-    return {name: info.size if info.is_file else None for name, info in order}
+    order = sorted(files.items(), key=lambda item: (item[1].is_folder, item[0]))
+    return {name: stat.size for name, stat in order}

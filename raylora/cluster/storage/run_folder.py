@@ -1,52 +1,86 @@
-"""A run's folder, local or on object storage (s3://, gs://), through one door."""
+"""The folder of a job, `<storage_path>/<run_name>`, local or on object storage: what lies in it, and what that tells.
+
+    config.yaml         the resolved job, written once its data is read: it reproduces the run
+    history.jsonl       an event a line, as they come (`events.stream`)
+    bad_rows.jsonl      rows that were left out, with `data.on_bad_row: skip`
+    checkpoint_*/       Ray Train's
+    adapter/            the best epoch's: all that serving needs
+    metrics.json        final figures; written last
+
+A sweep's folder holds, beside config.yaml, history.jsonl, bad_rows.jsonl, adapter/ and metrics.json:
+
+    trials/             Ray Tune's: its state, and each trial's checkpoints
+    train/              a run folder per trial, where each trial has several workers
+    trials.csv          all trials, best first
+    best_config.yaml    the winner's job, to be trained again
+
+An endpoint's folder holds its table of adapters:
+
+    adapters.json             what each name stands for
+    adapters.changes.jsonl    changes since that was written
+"""
 
 import json
-import os
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal
 
-import pyarrow as pa
-import pyarrow.fs
-
-from raylora.cluster.storage.address import inside, is_remote
+from raylora.cluster.storage.filesystem import Location, locate
 from raylora.config import Job
 from raylora.errors import ConfigError
 
-FINISHED = "metrics.json"
+CONFIG = "config.yaml"
+HISTORY = "history.jsonl"
+BAD_ROWS = "bad_rows.jsonl"
+CHECKPOINT = "checkpoint_"  # and a number
+ADAPTER = "adapter"
+FINISHED = "metrics.json"  # a folder that has it is finished
+TRIALS = "trials"
+TRIAL_RUNS = "train"
+TRIALS_TABLE = "trials.csv"
+BEST_CONFIG = "best_config.yaml"
+ADAPTERS = "adapters.json"
+ADAPTER_CHANGES = "adapters.changes.jsonl"  # a table of 100,000 adapters is 30 MB, a change 300 bytes
+
+Kind = Literal["run", "sweep", "endpoint", "unknown"]
 
 
-class Storage(NamedTuple):
-    """`path`: absolute or an address; `root`: the same within the filesystem."""
+def kind_of(names: Collection[str]) -> Kind | None:
+    """What a folder with these files and folders is of; None where it is no job's, `unknown` where a job was
+    interrupted before it left anything but its config."""
+    if CONFIG not in names:
+        return "endpoint" if ADAPTERS in names else None
+    if TRIALS in names or TRIALS_TABLE in names:
+        return "sweep"
+    begun = any(name in (FINISHED, HISTORY, ADAPTER) or name.startswith(CHECKPOINT) for name in names)
+    return "run" if begun else "unknown"
 
-    path: str
-    filesystem: pyarrow.fs.FileSystem
-    root: str
 
-
-def open_storage(job: Job) -> Storage:
+def open_storage(job: Job) -> Location:
     """The folder of the job's `storage_path`, there or not.
 
     Raises:
         ConfigError: no such kind of address, or its options cannot be.
     """
-    path = job.storage_path
-    if not is_remote(path):
-        path = os.path.abspath(os.path.expanduser(path))
     try:
-        return Storage(path, *pyarrow.fs.FileSystem.from_uri(path))
-    except (pa.ArrowInvalid, OSError) as error:
+        return locate(job.storage_path)
+    except OSError as error:
         raise ConfigError(f"`storage_path` {job.storage_path} cannot be used: {error}") from None
 
 
 class RunFolder:
-    """`<storage_path>/<run_name>`. metrics.json is written last: a folder that has it is a finished run."""
+    """The folder of one job. Ray takes it as `root` and `name`, or as `path`, with `filesystem`; `uri` is for people.
+
+    What fails in it is a ConfigError that names the storage path.
+    """
 
     def __init__(self, job: Job) -> None:
         assert job.run_name, "jobfile.name_run names the run before anything is written"
-        self.storage_path, self.filesystem, self.root = open_storage(job)
-        self.name = job.run_name
-        self.path = f"{self.root.rstrip('/')}/{self.name}"
-        self.uri = inside(self.storage_path, self.name)
+        storage = open_storage(job)
+        self.name, self.storage_path, self.root = job.run_name, storage.address, storage.path
+        self.location = storage.inside(self.name)
+        self.uri, self.filesystem, self.path = self.location.address, storage.filesystem, self.location.path
 
     def absolute(self, job: Job) -> Job:
         """The job with this folder's `storage_path`: a process elsewhere works in another directory."""
@@ -54,39 +88,41 @@ class RunFolder:
 
     def inside(self, name: str) -> str:
         """The address of a folder in this one, as a `storage_path`."""
-        return inside(self.uri, name)
+        return self.location.inside(name).address
 
     def has(self, name: str) -> bool:
-        return self.filesystem.get_file_info(f"{self.path}/{name}").type != pyarrow.fs.FileType.NotFound
+        with self._named("read"):
+            return self.location.inside(name).exists()
 
     def read_text(self, name: str) -> str:
-        with self.filesystem.open_input_file(f"{self.path}/{name}") as file:
-            return file.read().decode("utf-8")
+        with self._named("read"):
+            return self.location.inside(name).read_text()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole: a reader sees the old content or the new, never a part."""
-        try:
-            self.filesystem.create_dir(self.path, recursive=True)
-            with self.filesystem.open_output_stream(f"{self.path}/{name}.part") as file:
-                file.write(text.encode("utf-8"))
-            self.filesystem.move(f"{self.path}/{name}.part", f"{self.path}/{name}")
-        except OSError as error:
-            raise ConfigError(f"`storage_path` {self.storage_path} cannot be written to: {error}") from None
+        with self._named("written to"):
+            self.location.inside(name).write_text(text)
 
     def write_json(self, name: str, value: Any) -> None:
         self.write_text(name, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
+    def append_text(self, name: str, text: str) -> None:
+        """Add to the end of a file.
+
+        Raises:
+            NotImplementedError: object stores cannot; nothing was written.
+        """
+        with self._named("written to"):
+            self.location.inside(name).append(text)
+
     def upload(self, folder: Path, name: str) -> None:
         """Copy a local folder in; it appears under its name only when it is whole."""
-        part, target = f"{self.path}/{name}.part", f"{self.path}/{name}"
-        for old in (part, target):
-            if self.filesystem.get_file_info(old).type != pyarrow.fs.FileType.NotFound:
-                self.filesystem.delete_dir(old)
-        self.filesystem.create_dir(part, recursive=True)
-        pyarrow.fs.copy_files(str(folder), part, destination_filesystem=self.filesystem)
-        if isinstance(self.filesystem, pyarrow.fs.LocalFileSystem):
-            self.filesystem.move(part, target)
-            return
-        # object stores have no rename of a folder
-        pyarrow.fs.copy_files(part, target, source_filesystem=self.filesystem, destination_filesystem=self.filesystem)
-        self.filesystem.delete_dir(part)
+        with self._named("written to"):
+            self.location.inside(name).copy_from(folder)
+
+    @contextmanager
+    def _named(self, what: str) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(f"`storage_path` {self.storage_path} cannot be {what}: {error}") from None

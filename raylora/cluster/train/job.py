@@ -11,7 +11,7 @@ from raylora.cluster.data.rows import Source
 from raylora.cluster.events.stream import Event, follow
 from raylora.cluster.placement import need_of, tell_wait
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
-from raylora.cluster.storage.run_folder import FINISHED, RunFolder
+from raylora.cluster.storage.run_folder import ADAPTER, CONFIG, FINISHED, RunFolder
 from raylora.cluster.train.workers import Task, global_batch_size, run_workers
 from raylora.config import Job
 from raylora.config.file import dump
@@ -45,7 +45,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
     with resolve_on_cluster(job, {job.model.base_model: base}, folder, sources, say) as found:
         job, resolved, plan = found.job, found.of(found.job), found.plan
         dataset = prepare(job, sources, tokenizer)
-        folder.write_text("config.yaml", dump(job))
+        folder.write_text(CONFIG, dump(job))
         announce(dataset, folder, say)
         dataset = with_frozen_states(dataset, resolved, use_gpu=plan.use_gpu)
         if dataset.frozen_states:
@@ -86,7 +86,7 @@ def _conclude(found: Resolution, dataset: Dataset, outcome: dict[str, Any]) -> T
     folder.write_json(FINISHED, metrics)
     return TrainResult(
         folder_uri=folder.uri,
-        adapter_uri=f"{folder.uri}/adapter",
+        adapter_uri=folder.inside(ADAPTER),
         labels=dataset.labels,
         validation=Scores(**outcome["validation"]),
         test=Scores(**outcome["test"]) if outcome["test"] else None,

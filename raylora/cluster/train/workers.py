@@ -16,7 +16,7 @@ from ray.train.torch import TorchTrainer
 from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.events.stream import Event
 from raylora.cluster.placement import WorkerPlan
-from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.storage.run_folder import ADAPTER, CHECKPOINT, RunFolder
 from raylora.config import Job
 from raylora.errors import TrainingError
 from raylora.model.fit.fit import FitResult, fit
@@ -88,12 +88,12 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
 
     def report(metrics: Event, folder: Path | None) -> None:
         checkpoint = Checkpoint.from_directory(str(folder)) if folder else None
-        ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"checkpoint_{round(metrics['epoch']):03d}")
+        ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"{CHECKPOINT}{round(metrics['epoch']):03d}")
 
     checkpoint = ray.train.get_checkpoint()
     opened = checkpoint.as_directory() if checkpoint else nullcontext()
     with opened as resume_from, tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
-        adapter = Path(scratch) / "adapter"
+        adapter = Path(scratch) / ADAPTER
         try:
             fitted = fit(
                 task.resolved.on_this_node(),
@@ -107,7 +107,7 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
         except TrainingError as error:  # every rank sees the same loss: trying again would end the same way
             return error
         if worker.rank == 0:
-            RunFolder(task.resolved.job).upload(adapter, "adapter")
+            RunFolder(task.resolved.job).upload(adapter, ADAPTER)
         return _outcome(fitted, worker)
 
 

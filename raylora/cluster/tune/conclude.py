@@ -9,7 +9,7 @@ from ray.tune import Checkpoint
 
 from raylora.cluster.placement import WorkerPlan, remote_options
 from raylora.cluster.resolve import Resolution
-from raylora.cluster.storage.run_folder import FINISHED, RunFolder
+from raylora.cluster.storage.run_folder import ADAPTER, BEST_CONFIG, FINISHED, TRIALS_TABLE, RunFolder
 from raylora.cluster.tune.search import mode_of
 from raylora.cluster.tune.shared_base import SharedBase
 from raylora.config import Job, TuneSection
@@ -34,7 +34,7 @@ def conclude(found: Resolution, trials: list[Trial], shared_bases: dict[str, Sha
     ranked = rank(trials, mode_of(job))
     size = job.tune.metric[1] if isinstance(job.tune.metric, list) else "trainable_parameters"
     front = pareto(ranked, mode_of(job), size)
-    folder.write_text("trials.csv", to_csv(ranked, front))
+    folder.write_text(TRIALS_TABLE, to_csv(ranked, front))
     for line in table(ranked, trial_job(job, {}).train.metric_for_best_model):
         say(line)
     floor = shared_bases[trial_job(job, ranked[0].sample).model.base_model].floor
@@ -52,13 +52,13 @@ def conclude(found: Resolution, trials: list[Trial], shared_bases: dict[str, Sha
         reasons = "\n".join(f"  {trial.name}: {trial.reason}" for trial in ranked[:5])
         raise TrainingError(f"all {len(ranked)} trials failed:\n{reasons}")
     best = trial_job(job, winner.sample)
-    folder.write_text("best_config.yaml", dump(best.model_copy(update={"run_name": None, "tune": TuneSection()})))
+    folder.write_text(BEST_CONFIG, dump(best.model_copy(update={"run_name": None, "tune": TuneSection()})))
     done = _finish(found, best, winner, shared_bases[best.model.base_model])
     metrics = _metrics(job, trials, winner, front, done, shared_bases[best.model.base_model])
     folder.write_json(FINISHED, metrics)
     return TuneResult(
         folder_uri=folder.uri,
-        adapter_uri=f"{folder.uri}/adapter",
+        adapter_uri=folder.inside(ADAPTER),
         trials=len(trials),
         sample=winner.sample,
         validation=done.validation,
@@ -80,10 +80,10 @@ def _finish_there(resolved: ResolvedJob, shared: SharedBase, winner: Trial, plan
     assert winner.checkpoint_path and winner.best_epoch, "a trial with a score has reported a checkpoint"
     checkpoint = Checkpoint(winner.checkpoint_path, filesystem=folder.filesystem)
     with checkpoint.as_directory() as files, tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
-        adapter = Path(scratch) / "adapter"
+        adapter = Path(scratch) / ADAPTER
         splits = shared.dataset.load()
         done = finish(resolved.on_this_node(), splits, shared.floor, Path(files), winner.best_epoch, worker, adapter)
-        folder.upload(adapter, "adapter")
+        folder.upload(adapter, ADAPTER)
     return done
 
 

@@ -8,24 +8,22 @@ sweep killed between the two has a state that names a checkpoint which is gone: 
 import re
 from typing import Any
 
-from pyarrow.fs import FileSelector, FileType
 from ray.tune import Checkpoint, Tuner
 
-from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.storage.filesystem import Location
+from raylora.cluster.storage.run_folder import CHECKPOINT, TRIALS, RunFolder
 from raylora.cluster.tune.checkpoints import Files, read_files
 from raylora.cluster.tune.trial_progress import is_whole
 from raylora.errors import TrainingError
-
-TRIALS = "trials"  # Ray Tune's own folder inside the run folder
 
 
 def can_go_on(folder: RunFolder) -> bool:
     """False also for a sweep killed before Ray Tune's first state, when no trial had begun: a restored Tuner that finds
     no state starts anew, and fails, since it does not know the search space."""
-    path, filesystem = f"{folder.path}/{TRIALS}", folder.filesystem
-    if not Tuner.can_restore(path, storage_filesystem=filesystem):
+    trials = folder.location.inside(TRIALS)
+    if not Tuner.can_restore(trials.path, storage_filesystem=trials.filesystem):
         return False
-    return any(each.base_name.startswith("experiment_state-") for each in filesystem.get_file_info(FileSelector(path)))
+    return any(name.startswith("experiment_state-") for name in trials.files())
 
 
 def restore(folder: RunFolder, trainable: Any) -> Tuner:
@@ -35,18 +33,18 @@ def restore(folder: RunFolder, trainable: Any) -> Tuner:
     Raises:
         TrainingError: Ray Tune's state cannot be read.
     """
-    path, filesystem = f"{folder.path}/{TRIALS}", folder.filesystem
-    tuner = Tuner.restore(path, trainable, resume_unfinished=True, storage_filesystem=filesystem)
+    trials = folder.location.inside(TRIALS)
+    tuner = Tuner.restore(trials.path, trainable, resume_unfinished=True, storage_filesystem=trials.filesystem)
     try:
         results = tuner.get_results()
     except RuntimeError:  # Ray Tune's words say that it has not been run
         raise TrainingError(
-            f"Ray Tune's state in {folder.uri}/{TRIALS} cannot be read: a kill may have cut it short. Its trials' "
+            f"Ray Tune's state in {trials.address} cannot be read: a kill may have cut it short. Its trials' "
             f"checkpoints are still there; the sweep starts anew under another `run_name`."
         ) from None
     for checkpoint in [result.checkpoint for result in results]:
-        if checkpoint and filesystem.get_file_info(checkpoint.path).type == FileType.NotFound:
-            filesystem.create_dir(checkpoint.path)
+        if checkpoint and not _location(checkpoint).exists():
+            _location(checkpoint).make_folder()
     return tuner
 
 
@@ -62,17 +60,20 @@ def newest_whole(checkpoint: Checkpoint) -> tuple[Files, bool]:
     files = _read(checkpoint)
     if is_whole(files):
         return files, True
-    later = (_read(Checkpoint(path, checkpoint.filesystem)) for path in _later(checkpoint))
+    later = (_read(Checkpoint(path, checkpoint.filesystem)) for path in _later(_location(checkpoint)))
     return next(filter(is_whole, later), {}), False
 
 
-def _later(checkpoint: Checkpoint) -> list[str]:
-    """Checkpoints of the same trial, newest first, down to the one after this."""
-    parent, _, name = checkpoint.path.rpartition("/")
+def _later(checkpoint: Location) -> list[str]:
+    """Paths of checkpoints of the same trial, newest first, down to the one after this."""
+    trial = checkpoint.parent
+    names = [each for each in trial.files() if re.fullmatch(rf"{CHECKPOINT}\d+", each) and each > checkpoint.name]
+    return [trial.inside(each).path for each in sorted(names, reverse=True)]
+
+
+def _location(checkpoint: Checkpoint) -> Location:
     assert checkpoint.filesystem, "Ray Tune sets it"
-    found = checkpoint.filesystem.get_file_info(FileSelector(parent))
-    paths = [each.path for each in found if re.fullmatch(r"checkpoint_\d+", each.base_name) and each.base_name > name]
-    return sorted(paths, reverse=True)
+    return Location(checkpoint.path, checkpoint.filesystem, checkpoint.path)
 
 
 def _read(checkpoint: Checkpoint) -> Files:

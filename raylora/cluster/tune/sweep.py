@@ -13,13 +13,13 @@ from raylora.cluster.data.rows import Source
 from raylora.cluster.events.stream import head_line
 from raylora.cluster.placement import need_of, one_worker, tell_wait
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
-from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.storage.run_folder import CONFIG, TRIAL_RUNS, TRIALS, RunFolder
 from raylora.cluster.tune import search
 from raylora.cluster.tune.conclude import conclude
 from raylora.cluster.tune.events import collect_trials
 from raylora.cluster.tune.nested import NestedTrial, is_nested, plan_nested
 from raylora.cluster.tune.pool import WorkerPool, plan_pool
-from raylora.cluster.tune.restore import TRIALS, can_go_on, restore
+from raylora.cluster.tune.restore import can_go_on, restore
 from raylora.cluster.tune.results import read_trials
 from raylora.cluster.tune.shared_base import SharedBase, make_shared_base
 from raylora.cluster.tune.trainable import SweepTrainable
@@ -57,7 +57,7 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
     with resolve_on_cluster(job, bases, folder, sources, say, one_worker(job.ray), dashboard=is_nested(job)) as found:
         examples = _examples(found.job, space)
         shared_bases = {name: make_shared_base(found, base, sources, examples) for name, base in bases.items()}
-        folder.write_text("config.yaml", dump(found.job))
+        folder.write_text(CONFIG, dump(found.job))
         announce(next(iter(shared_bases.values())).dataset, folder, say)
         for name, shared in shared_bases.items():
             start = shared.dataset.start
@@ -106,7 +106,7 @@ def _search(found: Resolution, space: dict[str, Domain], shared_bases: dict[str,
         nested = plan_nested(job, found.cluster, total)
         say(f"trials     {total}, {nested.concurrent} at once: {nested}")
         with collect_trials(job, folder, say) as tell:
-            run = NestedTrial(job, shared_bases, nested.workers, folder.inside("train"), tell)
+            run = NestedTrial(job, shared_bases, nested.workers, folder.inside(TRIAL_RUNS), tell)
             return read_trials(job, _tuner(job, space, run, nested.concurrent, folder).fit())
     lengths = next(iter(shared_bases.values())).dataset.splits["train"].lengths
     width = float(np.percentile(lengths, 90))
