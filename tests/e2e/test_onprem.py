@@ -118,7 +118,7 @@ def test_ray_up_submit_of_two_workers_on_two_hosts_and_ray_down(tmp_path: Path, 
             path.name for path in (run / "adapter").iterdir()
         }
         for host in (head, worker):
-            assert (host.home / "site" / "raylora" / "cli.py").is_file()
+            assert (host.home / "site" / "raylora" / "cli" / "main.py").is_file()
             assert not any((host.home / "raylora" / name).exists() for name in (".git", ".venv", "tests"))
             assert "raylet" in processes_of_ray(host)
 
