@@ -103,6 +103,7 @@ def test_what_cannot_be_shown_harms_nobody() -> None:
     gauges.train({"kind": "loss", "loss": None})
 
 
+@pytest.mark.slow
 def test_a_gauge_stays_while_its_job_lives_however_long_an_epoch_takes() -> None:
     gauges = Gauges("slow")
     with prometheus("slow") as found, gauges.kept():

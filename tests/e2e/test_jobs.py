@@ -78,6 +78,7 @@ def last_line(output: str, start: str) -> str:
     return next(line for line in reversed(output.splitlines()) if line.startswith(start))
 
 
+@pytest.mark.slow
 def test_a_submitted_job_gives_what_the_local_one_gives(
     head: dict[str, str], bases: Bases, reviews_file: Write, tmp_path: Path
 ) -> None:
