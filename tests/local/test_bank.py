@@ -2,7 +2,7 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,16 +29,6 @@ from raylora.model.lora.save import load_adapter, save_adapter, set_trainable_st
 from raylora.model.packing import NotPackable, pack_key, packable, slots
 from raylora.model.resolved import ResolvedJob, resolve_job
 from raylora.model.tokens import Collator
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """So small a network is slower on two."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 Bases = Callable[[str], Path]
 Weights = dict[str, torch.Tensor]
