@@ -11,7 +11,8 @@ from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.frozen_states import with_frozen_states
 from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.rows import Source
-from raylora.cluster.events.stream import Event, follow
+from raylora.cluster.events.history import Event
+from raylora.cluster.events.stream import follow
 from raylora.cluster.placement import WorkerPlan, need_of, plan_workers, tell_wait
 from raylora.cluster.preflight import preflight
 from raylora.cluster.session import Cluster, alive_nodes, connect, on_node
