@@ -100,7 +100,7 @@ def test_what_cannot_be_shown_harms_nobody() -> None:
     gauges = Gauges("x")
     gauges.show("raylora_train_loss", "none")  # pyright: ignore[reportArgumentType]
     gauges.show("no_such_metric", 1.0)
-    gauges.train({"kind": "loss", "loss": None})
+    gauges.add([{"kind": "loss", "loss": None}])
 
 
 @pytest.mark.slow

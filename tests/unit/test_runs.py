@@ -147,6 +147,26 @@ def test_json_is_whole(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(shown["commands"]) == {"serve"} and shown["files"]["trials"] is None
 
 
+def test_a_run_whose_driver_died_as_it_wrote_is_read_without_its_last_line(root: Path) -> None:
+    history = root / "half" / "history.jsonl"
+    history.write_text(history.read_text()[:-20])
+    (half,) = [each for each in list_runs(str(root)) if each.name == "half"]
+    assert (half.state, half.reached) == ("unfinished", "epoch 1")
+    assert [each["epoch"] for each in show_run(str(root), "half").history] == [1]
+
+
+def test_an_epoch_that_was_trained_again_is_shown_as_it_was_last(root: Path) -> None:
+    for name, record in {
+        "half": {"kind": "evaluation", "step": 5, "epoch": 1.0, "eval_accuracy": 0.1},
+        "search": {"kind": "trial", "trial": "t3", "words": "", "epoch": 2, "score": 0.1},
+    }.items():
+        folder = RunFolder(Job().replace({"run_name": name, "storage_path": str(root)}))
+        folder.append_text("history.jsonl", json.dumps(record) + "\n")
+    folder.append_text("history.jsonl", json.dumps({"kind": "failure", "trial": "t3", "failure": "lost"}) + "\n")
+    assert [each["eval_accuracy"] for each in show_run(str(root), "half").history] == [0.1, 0.7]
+    assert [each["score"] for each in show_run(str(root), "search").history] == [0.5, 0.501, 0.502, 0.1]
+
+
 def test_a_list_reads_only_the_end_of_a_long_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sweep_for(begin(tmp_path, "long"), 3000, pad="x" * 100)
     assert Path(tmp_path, "long", "history.jsonl").stat().st_size > 4 * runs.TAIL

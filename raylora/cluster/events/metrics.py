@@ -1,6 +1,6 @@
 """What running jobs measure, through `ray.util.metrics`: at the Prometheus port of the node where the driver runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, suppress
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ METRICS: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
     "raylora_tune_epochs": ("counter", "epochs of trials that were trained and scored", ("run",)),
 }
 
-# a record's key by the metric that shows it
+# an event's key by the metric that shows it
 LOSS = {
     "raylora_train_loss": "loss",
     "raylora_train_learning_rate": "learning_rate",
@@ -53,12 +53,13 @@ class Gauges:
         """While this is open, each gauge stays at its last value."""
         return run_every(KEPT_S, self._set_again, "raylora-gauges")
 
-    def train(self, record: Mapping[str, Any]) -> None:
-        """Show a record of a fit's log."""
-        shown = {"loss": LOSS, "evaluation": EVALUATION}.get(record["kind"], {})
-        for name, key in shown.items():
-            if key in record:
-                self.show(name, record[key])
+    def add(self, events: Iterable[Mapping[str, Any]]) -> None:
+        """Show what a fit logs."""
+        for event in events:
+            shown = {"loss": LOSS, "evaluation": EVALUATION}.get(event["kind"], {})
+            for name, key in shown.items():
+                if key in event:
+                    self.show(name, event[key])
 
     def trials(self, states: Mapping[str, int]) -> None:
         """Show how many trials of a sweep are in each state."""

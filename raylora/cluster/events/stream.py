@@ -1,20 +1,37 @@
-"""Records of a running fit, from rank 0 to the driver: printed as they come and kept in history.jsonl."""
+"""What a running job tells: from its workers to the driver, and there to each consumer.
 
-import json
+Consumers are the terminal, history.jsonl and the Prometheus gauges.
+
+An event is a flat dict, as it stands in history.jsonl. `kind` says what it tells; a run's events have the `step` and
+`epoch` where they were, but for the first three:
+
+    model         how many parameters are trained, on how many threads
+    head          where the head starts: `init`, `reason`, `seconds`
+    floor         baselines on the same rows, as `raylora.floor.summary` gives them
+    loss          `loss`, `learning_rate`, `rows_per_s`, each `train.logging_steps`
+    evaluation    `eval_*` of an epoch, `taken_s`, and `left_s` of the run
+    trial         of a sweep: an epoch of `trial`, whose sample is in `words`: `eval_*`, `score` and `best_*` so far
+    failure       of a sweep: why `trial` has no more epochs
+
+An epoch that was trained again, after a worker or the driver was lost, stands twice: the last counts. Sweeps before
+December 2026 wrote trials alone, without a `kind`.
+"""
+
 import queue
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 
+from raylora.cluster.events.history import Event, History, earlier_events
 from raylora.cluster.events.metrics import Gauges
 from raylora.cluster.periodic import run_every
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.floor import floor_line
 from raylora.records import Say
 
-Event = dict[str, Any]
+Consumer = Callable[[list[Event]], object]
 
 
 class EventQueue:
@@ -32,26 +49,34 @@ class EventQueue:
 
 @contextmanager
 def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[Event], None]]:
-    """A `log` for workers to call; while it is open, records are printed, kept in history.jsonl and shown as metrics.
+    """A `log` for workers to call; while it is open, events are printed, kept in history.jsonl and shown as metrics.
 
     Args:
-        last_step: of the checkpoint the run goes on from; later records of an earlier attempt are dropped.
+        last_step: of the checkpoint the run goes on from; later events of an earlier attempt are dropped.
     """
-    history = [r for r in read_history(folder) if r.get("step", 0) <= last_step]
+    earlier_events(folder, lambda event: event.get("step", 0) <= last_step)
     gauges = Gauges(folder.name)
+    with History(folder) as history, gauges.kept():
+        consumers: list[Consumer] = [tell_lines(say), history.add, gauges.add]
+        with collect(lambda events: hand_out(events, consumers)) as log:
+            yield log
 
-    def add(records: list[Event]) -> None:
-        for record in records:
-            line = event_line(record)
-            if line:
-                say(line)
-            history.append(record)
-            gauges.train(record)
-        if records:
-            write_history(folder, history)
 
-    with gauges.kept(), collect(add) as log:
-        yield log
+def tell_lines(say: Say, metric: str = "") -> Consumer:
+    """Says each event that has a line. `metric` is a sweep's."""
+
+    def tell(events: list[Event]) -> None:
+        for line in filter(None, (event_line(event, metric) for event in events)):
+            say(line)
+
+    return tell
+
+
+def hand_out(events: list[Event], consumers: Sequence[Consumer]) -> None:
+    """Give a batch to each consumer, if there is something in it."""
+    if events:
+        for consume in consumers:
+            consume(events)
 
 
 @contextmanager
@@ -70,18 +95,8 @@ def collect(add: Callable[[list[Event]], None]) -> Generator[Callable[[Event], N
         ray.kill(events)
 
 
-def write_history(folder: RunFolder, records: Iterable[Event]) -> None:
-    folder.write_text("history.jsonl", "".join(json.dumps(record) + "\n" for record in records))
-
-
-def read_history(folder: RunFolder) -> list[Event]:
-    if not folder.has("history.jsonl"):
-        return []
-    return [json.loads(line) for line in folder.read_text("history.jsonl").splitlines()]
-
-
-def event_line(record: Event) -> str | None:
-    """The line a record prints as; loss records only go to the file."""
+def event_line(record: Event, metric: str = "") -> str | None:
+    """The line an event prints as; losses only go to the file. A trial's shows the sweep's `metric`."""
     if record["kind"] == "model":
         share = record["trainable"] / record["parameters"]
         return (
@@ -98,6 +113,13 @@ def event_line(record: Event) -> str | None:
             f"epoch {record['epoch']:g}    accuracy {record['eval_accuracy']:.4f}  f1 {record['eval_f1']:.4f}  "
             f"loss {record['eval_loss']:.4f}  (validation; {duration(record['taken_s'])}{left})"
         )
+    if record["kind"] == "trial":
+        return (
+            f"trial      {record['trial']}  epoch {record['epoch']:g}  {metric} {record[f'eval_{metric}']:.4f}  "
+            f"best {record['score']:.4f}  ({record['words']})"
+        )
+    if record["kind"] == "failure":
+        return f"trial      {record['trial']}  failed: {record['failure']}  ({record['words']})"
     return None
 
 

@@ -4,8 +4,9 @@ import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
+from raylora.cluster.events.history import Event, parse_history
 from raylora.cluster.serve import table as tables
 from raylora.cluster.storage.filesystem import Location, Stat
 from raylora.cluster.storage.run_folder import (
@@ -28,7 +29,6 @@ AT_ONCE = 16  # runs; on object storage each costs two or three requests of 50 m
 
 State = Literal["finished", "unfinished", "unreadable"]
 Found = dict[str, Stat]
-Event = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def show_run(storage_path: str, name: str) -> Details:
         configured = {each: entry.configured for each, entry in table.entries.items() if entry.configured}
         adapters = {each: entry.current.path for each, entry in table.entries.items()}
         return replace(details, adapters=adapters, configured=configured)
-    records = _records(folder.inside(HISTORY).read_text()) if HISTORY in files else []
+    records = parse_history(folder.inside(HISTORY).read_text()) if HISTORY in files else []
     return replace(details, history=_reports(records) if summary.kind == "sweep" else _evaluations(records))
 
 
@@ -164,7 +164,7 @@ def _finished(summary: Summary, metrics: Event) -> Summary:
 
 
 def _unfinished(summary: Summary, history: str) -> Summary:
-    records = _records(history)
+    records = parse_history(history)
     if summary.kind == "sweep":
         # of a very long history these are the last trials alone, told by the word
         reports = _reports(records)
@@ -180,24 +180,20 @@ def _unfinished(summary: Summary, history: str) -> Summary:
     return replace(summary, validation=validation, reached=f"epoch {last['epoch']:g}")
 
 
-def _records(text: str) -> list[Event]:
-    return [json.loads(line) for line in text.splitlines() if line.strip()]
-
-
 def _evaluations(records: list[Event]) -> list[Event]:
-    """Of a run, each with the training loss that was logged last before it."""
-    found: list[Event] = []
+    """Of a run, each epoch's last with the training loss that was logged last before it."""
+    found: dict[float, Event] = {}
     loss: float | None = None
     for record in records:
         if record.get("kind") == "evaluation":
-            found.append({**record, "loss": loss})
+            found[record["epoch"]] = {**record, "loss": loss}
         loss = record.get("loss", loss)
-    return found
+    return list(found.values())
 
 
 def _reports(records: list[Event]) -> list[Event]:
-    """Of a sweep, the last of each trial that has one."""
-    return list({record["trial"]: record for record in records if "trial" in record}.values())
+    """Of a sweep, the last of each trial that has one; older versions wrote no `kind`."""
+    return list({each["trial"]: each for each in records if each.get("kind", "trial") == "trial"}.values())
 
 
 def _reach(folder: Location, files: Found) -> str:

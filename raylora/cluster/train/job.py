@@ -8,7 +8,8 @@ from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.frozen_states import with_frozen_states
 from raylora.cluster.data.prepare import announce, prepare
 from raylora.cluster.data.rows import Source
-from raylora.cluster.events.stream import Event, follow
+from raylora.cluster.events.history import Event
+from raylora.cluster.events.stream import follow
 from raylora.cluster.placement import need_of, tell_wait
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
 from raylora.cluster.storage.run_folder import ADAPTER, CONFIG, FINISHED, RunFolder

@@ -14,7 +14,7 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.events.stream import Event
+from raylora.cluster.events.history import Event
 from raylora.cluster.placement import WorkerPlan
 from raylora.cluster.storage.run_folder import ADAPTER, CHECKPOINT, RunFolder
 from raylora.config import Job

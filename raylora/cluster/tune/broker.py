@@ -194,8 +194,8 @@ class Broker:
     # -- inside
 
     def _add_event(self, request: TrialRequest, report: Report) -> None:
-        item = {"trial": request.trial, "words": request.words, "failure": report.failure}
-        self.new_events.append({**item, **report.metrics})
+        kind, said = ("failure", {"failure": report.failure}) if report.failure else ("trial", report.metrics)
+        self.new_events.append({"kind": kind, "trial": request.trial, "words": request.words, **said})
 
     def _waiting(self, key: str | None) -> list[_Attempt]:
         self.queue = [attempt for attempt in self.queue if attempt.worker is None and not attempt.gone]

@@ -8,11 +8,11 @@ from typing import Any
 import ray.tune
 from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallback
 
+from raylora.cluster.events.history import Event
 from raylora.cluster.placement import WorkerPlan, plan_workers
 from raylora.cluster.session import Cluster
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.cluster.train.workers import Task, global_batch_size, run_workers
-from raylora.cluster.tune.events import Event
 from raylora.cluster.tune.pool import leave_for_trainables
 from raylora.cluster.tune.shared_base import SharedBase
 from raylora.cluster.tune.trial_progress import FILE, TrialProgress, read_progress
@@ -93,7 +93,7 @@ class NestedTrial:
         job = trial_job(self.job, from_plain(sample)).replace({"storage_path": self.storage_path, "run_name": trial})
         shared = self.shared_bases[job.model.base_model]
         begun = _progress(job, shared)
-        tell, item = self.tell, {"trial": trial, "words": describe(from_plain(sample)), "failure": None}
+        tell, item = self.tell, {"kind": "trial", "trial": trial, "words": describe(from_plain(sample))}
         for report in begun.reports:
             tell({**item, **report, "again": True})
         rows = global_batch_size(job, self.plan)
@@ -101,7 +101,7 @@ class NestedTrial:
         try:
             run_workers(task, [ScoreCallback(job, begun, lambda report: tell({**item, **report}))])
         except TrainingError as error:
-            tell({**item, "failure": str(error)})
+            tell({**item, "kind": "failure", "failure": str(error)})
             raise
         ended = _progress(job, shared)
         if ended.epochs == begun.epochs:  # its last epoch was before a kill, and Ray Tune's state may not know of it
