@@ -130,10 +130,10 @@ def demo_splits(job: Job, base: Path, rows: int) -> Splits:
     encoded = encode(texts, spec)
     lengths = table_of(encoded).lengths
 
-    def side(rows: np.ndarray) -> TokenTable:
+    def table(rows: np.ndarray) -> TokenTable:
         return TokenTable([encoded], rows, ids[rows], lengths[rows])
 
-    return Splits(side(parts.train), side(parts.validation), None, labels, spec, {})
+    return Splits(table(parts.train), table(parts.validation), None, labels, spec, {})
 
 
 def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:

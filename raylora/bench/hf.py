@@ -48,10 +48,10 @@ def make_trainer(
     )
 
 
-def tokenize(job: Job, loop: Loop, tokenizer: Any, side: str) -> Any:
+def tokenize(job: Job, loop: Loop, tokenizer: Any, split: str) -> Any:
     """A split by `datasets.map`."""
     labels = read_labels(job)
-    texts, names = read_rows(job, side)
+    texts, names = read_rows(job, split)
     data = datasets.Dataset.from_dict({"text": texts, "label": [labels.index(name) for name in names]})
     padding = {"padding": "max_length"} if loop == "tutorial" else {}
     options = {"truncation": True, "max_length": job.data.max_length, **padding}

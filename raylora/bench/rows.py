@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from raylora.model.tokens import TokenTable
 
 
-def check_files(job: Job, sides: Sequence[str]) -> None:
+def check_files(job: Job, splits: Sequence[str]) -> None:
     """Raises:
-    ConfigError: one of `sides` is not one parquet file that is there.
+    ConfigError: one of `splits` is not one parquet file that is there.
     """
-    files = [getattr(job.data, side) for side in sides]
+    files = [getattr(job.data, split) for split in splits]
     if not all(isinstance(f, str) and f.endswith(".parquet") and Path(f).is_file() for f in files):
-        named = ", ".join(f"`data.{side}`" for side in sides)
+        named = ", ".join(f"`data.{split}`" for split in splits)
         raise ConfigError(f"the bench needs {named}, each one parquet file, e.g. those of jobs/sst2.yaml.")
 
 
-def read_rows(job: Job, side: str) -> tuple[list[Any], list[str]]:
+def read_rows(job: Job, split: str) -> tuple[list[Any], list[str]]:
     """Texts (or pairs of them) and labels.
 
     Raises:
         ConfigError: a column is missing, or has no value in some row.
     """
-    path, data = getattr(job.data, side), job.data
+    path, data = getattr(job.data, split), job.data
     table = pyarrow.parquet.read_table(path)
     wanted = [name for name in (data.text_column, data.text_pair_column, data.label_column) if name]
     for name in wanted:
@@ -55,11 +55,11 @@ def read_labels(job: Job) -> list[str]:
 def draw(job: Job, rows: int, validation_rows: int, folder: Path) -> Job:
     """The job on so many random rows of its own, or all where it has fewer; without a test split."""
     files: dict[str, str] = {}
-    for side, count in (("train", rows), ("validation", validation_rows)):
-        table = pyarrow.parquet.read_table(getattr(job.data, side))
+    for split, count in (("train", rows), ("validation", validation_rows)):
+        table = pyarrow.parquet.read_table(getattr(job.data, split))
         order = np.random.default_rng(job.seed).permutation(len(table))
-        files[f"data.{side}"] = str(folder / f"{side}-{count}.parquet")
-        pyarrow.parquet.write_table(table.take(order[:count]), files[f"data.{side}"])
+        files[f"data.{split}"] = str(folder / f"{split}-{count}.parquet")
+        pyarrow.parquet.write_table(table.take(order[:count]), files[f"data.{split}"])
     return job.replace({**files, "data.test": None})
 
 
@@ -72,13 +72,13 @@ def make_splits(job: Job, base: "BaseFolder") -> "Splits":
     spec = tokenizer_spec(load_tokenizer(base.path), job.data.max_length)
     labels = read_labels(job)
 
-    def read(side: str) -> "tuple[TokenTable, np.ndarray]":
+    def read(split: str) -> "tuple[TokenTable, np.ndarray]":
         """All rows in their order, and the texts' hashes."""
-        texts, names = read_rows(job, side)
+        texts, names = read_rows(job, split)
         tokens = table_of(encode(texts, spec))
         pairs: list[Any] = [text if isinstance(text, tuple) else (text, None) for text in texts]
         if unseen := set(names) - set(labels):
-            raise ConfigError(f"`data.{side}` holds labels that train never saw: {sorted(unseen)[:5]}.")
+            raise ConfigError(f"`data.{split}` holds labels that train never saw: {sorted(unseen)[:5]}.")
         hashes = np.array([text_hash(one, other, job.seed) for one, other in pairs], dtype=np.uint64)
         ids = np.array([labels.index(name) for name in names])
         order = canonical_order(hashes, ids)

@@ -121,7 +121,7 @@ def _compare(runs: Sequence[Run], rates: Mapping[str, float], default: str, say:
 
 
 def _say_frozen_states(runs: Sequence[Run], epochs: int, say: Say) -> None:
-    """The frozen states against all layers: a step alone, and a whole training that computes the prefix first."""
+    """The frozen states against all layers: a step alone, and a whole training that computes them first."""
     for name in [name for name in runs[0] if name.startswith("top")]:
         whole = name.replace("top", "fit")
         step = statistics.median(run[whole].train_s / run[name].train_s for run in runs)
@@ -166,4 +166,4 @@ def _accuracy(job: Job, top: Contender, seeds: int, say: Say) -> None:
     means = {name: statistics.mean(values) for name, values in found.items()}
     say(f"  means: {means['padded']:.4f} (tutorial), {means['fit']:.4f} (raylora), {means['top']:.4f} (frozen states)")
     target(say, "accuracy against the tutorial's, points", 100 * (means["fit"] - means["padded"]), ">=", -0.5)
-    target(say, "the frozen states's against all layers', points", 100 * (means["top"] - means["fit"]), ">=", -1)
+    target(say, "the frozen states' against all layers', points", 100 * (means["top"] - means["fit"]), ">=", -1)

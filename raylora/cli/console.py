@@ -1,12 +1,21 @@
 """What a command says: lines for people, or, with RAYLORA_LOG=json, a JSON object a line for programs."""
 
+import argparse
 import json
 import re
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, TextIO
 
+from raylora.config import Job
 from raylora.errors import ConfigError
+from raylora.floor import advice, difference_line, is_below
+from raylora.metrics import Scores
+from raylora.records import Say
+
+if TYPE_CHECKING:
+    from raylora.model.predictor import Prediction
 
 Level = Literal["info", "warning", "error"]
 TRIAL = re.compile(r"trial +(\S+)  ")
@@ -42,3 +51,35 @@ class Voice:
         if trial:
             record["trial"] = trial[1]
         return json.dumps({**record, "message": message.strip()}, ensure_ascii=False)
+
+
+def say_as(options: argparse.Namespace, job: Job) -> Say:
+    """What the job says, as RAYLORA_LOG wishes."""
+    options.voice.run = job.run_name
+    return options.voice.say
+
+
+def say_scores(say: Say, validation: Scores, test: Scores | None) -> None:
+    for split, scores in (("validation", validation), ("test", test)):
+        if scores:
+            say(
+                f"{split:<11}accuracy {scores.accuracy:.4f}  f1 {scores.f1:.4f}  loss {scores.loss:.4f}  "
+                f"({scores.rows:,} rows)"
+            )
+
+
+def say_floor(say: Say, job: Job, floor: dict[str, Any] | None) -> None:
+    """How the adapter stands to the baselines on each split; a warning where it ends below them."""
+    if floor is None:
+        return
+    for split in ("validation", "test"):
+        if "difference" in floor.get(split, {}):
+            say(f"floor      {split} {difference_line(floor, split)}")
+    if is_below(floor):
+        say(f"warning    the adapter ends below its floor. {advice(job)}")
+
+
+def say_predictions(say: Say, texts: Sequence[str], predictions: "Sequence[Prediction]") -> None:
+    width = max(len(prediction.label) for prediction in predictions)
+    for text, prediction in zip(texts, predictions, strict=True):
+        say(f"{prediction.label:<{width}}  {prediction.score:.4f}  {text}")

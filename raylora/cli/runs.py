@@ -1,38 +1,76 @@
-"""Runs for a terminal and for programs: the lines of `raylora runs`, and its JSON."""
+"""`raylora runs`: what a storage path holds, for a terminal and, as JSON, for programs."""
 
+import argparse
 import json
 import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from raylora import config
-from raylora.cluster.storage.filesystem import inside, is_remote, parent
-from raylora.cluster.storage.listing import Details, Summary, list_runs, show_run
+from raylora.cli.job import saying_renamed
 from raylora.config import Job
-from raylora.config.file import inline, value_of
+from raylora.config.file import inline, storage_path, value_of
 from raylora.config.space import trial_job
+from raylora.errors import ConfigError
 
+if TYPE_CHECKING:
+    from raylora.cluster.storage.listing import Details, Summary
+
+NAME, SUMMARY = "runs", "list runs, sweeps and endpoints, or show one"
 MOST = 12  # trials, adapters
 SCORES = ("accuracy", "f1", "loss")
 
+HELP = """\
+List the runs, sweeps and endpoints under a storage path, last written first, or show one.
 
-def told_of(storage_path: str, name: str | None, as_json: bool) -> str:
+  raylora runs                                  those of the default storage_path, `runs`
+  raylora runs s3://bucket/runs
+  raylora runs job.yaml                         those of the config's storage_path
+  raylora runs show first                       config, scores by epoch, files, and the command that goes on or serves
+  raylora runs show first s3://bucket/runs --json
+
+Read from the folders alone: `finished` has metrics.json; `unfinished` runs now or was interrupted; an endpoint is
+neither, and `unreadable` has a broken file. validation and test are accuracies: of the best epoch, or, while
+unfinished, a run's last epoch and a sweep's most accurate trial so far.
+"""
+
+
+def add_arguments(runs: argparse.ArgumentParser) -> None:
+    runs.description = HELP
+    runs.add_argument("words", nargs="*", metavar="[show NAME] [STORAGE_PATH]")
+    runs.add_argument("--json", action="store_true", help="a JSON list of runs, or one JSON object")
+
+
+def run(options: argparse.Namespace) -> None:
+    given: list[str] = options.words
+    name = given[1] if given[:1] == ["show"] and len(given) > 1 else None
+    places = given[2:] if name else given
+    if len(places) > 1 or given == ["show"]:
+        raise ConfigError("`raylora runs` takes [STORAGE_PATH], `raylora runs show` takes NAME [STORAGE_PATH].")
+    with saying_renamed(options.voice):
+        place = storage_path(places, options.environ)
+    print(described(place, name, options.json) or f"no runs in {place}")
+
+
+def described(place: str, name: str | None, as_json: bool) -> str:
     """What the path holds, or one run of it; empty where there is none.
 
     Raises:
         ConfigError: see `list_runs` and `show_run`.
     """
+    from raylora.cluster.storage.listing import list_runs, show_run  # pyarrow, which takes 0.2 s to load
+
     if name:
-        shown = show_run(storage_path, name)
+        shown = show_run(place, name)
         return json.dumps(as_tree(shown), indent=2) if as_json else "\n".join(details(shown, time.time()))
-    found = list_runs(storage_path)
+    found = list_runs(place)
     return json.dumps(list(map(as_record, found)), indent=2) if as_json else "\n".join(table(found, time.time()))
 
 
-def table(summaries: Sequence[Summary], now: float) -> list[str]:
+def table(summaries: "Sequence[Summary]", now: float) -> list[str]:
     """A line per run under a heading."""
     if not summaries:
         return []
@@ -45,7 +83,7 @@ def table(summaries: Sequence[Summary], now: float) -> list[str]:
     return lines
 
 
-def details(shown: Details, now: float) -> list[str]:
+def details(shown: "Details", now: float) -> list[str]:
     """One run, section by section."""
     summary = shown.summary
     lines = [
@@ -66,12 +104,12 @@ def details(shown: Details, now: float) -> list[str]:
     return lines + [f"{what:<11}{command}" for what, command in commands(shown).items()]
 
 
-def as_record(summary: Summary) -> dict[str, Any]:
+def as_record(summary: "Summary") -> dict[str, Any]:
     """A summary as JSON has it, with the time as ISO 8601."""
     return {**asdict(summary), "written": datetime.fromtimestamp(summary.written, UTC).isoformat(timespec="seconds")}
 
 
-def as_tree(shown: Details) -> dict[str, Any]:
+def as_tree(shown: "Details") -> dict[str, Any]:
     """Details as JSON has them: the whole config, and what goes on with it."""
     return {
         **as_record(shown.summary),
@@ -83,8 +121,10 @@ def as_tree(shown: Details) -> dict[str, Any]:
     }
 
 
-def commands(shown: Details) -> dict[str, str]:
+def commands(shown: "Details") -> dict[str, str]:
     """What to do with it next, by `continue`, `serve` and `again`; each can be pasted into a shell."""
+    from raylora.cluster.storage.filesystem import inside, is_remote, parent
+
     summary, job = shown.summary, shown.job
     place = [f"run_name={summary.name}", f"storage_path={parent(summary.uri)}"]
     if summary.kind == "endpoint":
@@ -113,14 +153,14 @@ def _changed(job: Job) -> dict[str, str]:
     return {key: inline(value) for key, (value, usual) in values.items() if value != usual}
 
 
-def _config(shown: Details) -> list[str]:
+def _config(shown: "Details") -> list[str]:
     if shown.job is None:
         return [] if shown.summary.kind == "endpoint" else ["config.yaml is of another version of raylora"]
     keys = {"model.base_model": shown.job.model.base_model} | _changed(shown.job)
     return [f"{key}: {value}" for key, value in keys.items() if key not in ("run_name", "storage_path")]
 
 
-def _epochs(shown: Details) -> list[str]:
+def _epochs(shown: "Details") -> list[str]:
     if not shown.history:
         return []
     lines = [f"{'epoch':<7}{'accuracy':<10}{'f1':<9}{'loss':<9}train loss"]
@@ -131,7 +171,7 @@ def _epochs(shown: Details) -> list[str]:
     return lines
 
 
-def _trials(shown: Details) -> list[str]:
+def _trials(shown: "Details") -> list[str]:
     """Best first, where the config says what is best."""
     if not shown.history:
         return []

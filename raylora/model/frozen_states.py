@@ -72,8 +72,8 @@ def _drops(base: "PreTrainedModel") -> bool:
 
 
 @dataclass
-class _Given:
-    """The prefix of the forward under way."""
+class _ForwardInput:
+    """The frozen states of the forward under way; None where it starts at the embeddings."""
 
     states: torch.Tensor | None = None
 
@@ -85,7 +85,7 @@ def install(model: "PreTrainedModel", depth: int) -> None:
     """
     body, found = _body(model), layers(model)
     assert body and found and 1 <= depth <= len(found), "depth is of constant_layers"
-    given = _Given()
+    given = _ForwardInput()
     pair = model.config.model_type == "deberta-v2"  # its layers return (states, attention)
     _skip_when_given(model.base_model.get_submodule(body.embeddings), given, pair=False)
     for layer in found[:depth]:
@@ -93,7 +93,7 @@ def install(model: "PreTrainedModel", depth: int) -> None:
     model.register_forward_pre_hook(partial(_take, given), with_kwargs=True)
 
 
-def _skip_when_given(module: nn.Module, given: _Given, pair: bool) -> None:
+def _skip_when_given(module: nn.Module, given: _ForwardInput, pair: bool) -> None:
     forward = module.forward
 
     def skip(*args: Any, **kwargs: Any) -> Any:
@@ -104,7 +104,7 @@ def _skip_when_given(module: nn.Module, given: _Given, pair: bool) -> None:
     module.forward = skip
 
 
-def _take(given: _Given, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _take(given: _ForwardInput, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     given.states = kwargs.pop("frozen_states", None)
     return args, kwargs
 
@@ -129,7 +129,7 @@ def compute(
     Returns:
         per chunk of the table, [tokens in the chunk, H].
     """
-    kept = _rooms(collator, _width(model), as_array(torch.empty(0, dtype=model.dtype)).dtype, scratch)
+    kept = _empty_states(collator, _width(model), as_array(torch.empty(0, dtype=model.dtype)).dtype, scratch)
     for indices, states in run_batches(collator, batch_rows, lambda batch: as_array(_states_at(model, batch, depth))):
         for row, index in zip(states, indices, strict=True):
             chunk, flat = collator.place(index)
@@ -157,7 +157,7 @@ def _stop(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
     raise _ReachedError(output[0] if isinstance(output, tuple) else output)
 
 
-def _rooms(collator: Collator, width: int, kind: np.dtype[Any], scratch: Path | None) -> list[np.ndarray]:
+def _empty_states(collator: Collator, width: int, kind: np.dtype[Any], scratch: Path | None) -> list[np.ndarray]:
     """Zeros for the tokens of each chunk; pages that stay zero take no memory and no disk."""
     shapes = [(int(offsets[-1]), width) for offsets in collator.offsets]
     if scratch is None:
@@ -203,8 +203,8 @@ def frozen_states_bytes(tables: Sequence[TokenTable], model: "PreTrainedModel") 
 
 
 def agrees(table: TokenTable, spec: TokenizerSpec, model: "PreTrainedModel", depth: int) -> bool:
-    """Whether the table's prefix is that of this model at this depth, by its first row (bf16 rounds to 0.4 %)."""
-    assert table.frozen_states is not None, "there is a prefix to compare"
+    """Whether the table's states are those of this model at this depth, by its first row (bf16 rounds to 0.4 %)."""
+    assert table.frozen_states is not None, "there are frozen states to compare"
     collator = Collator(table, spec)
     batch = collator(np.arange(1))
     own, given = _states_at(model, batch, depth), batch["frozen_states"].float()

@@ -30,7 +30,7 @@ OWN = {
 NO_MATTER = {"run_name", "storage_path", "ray", "tune"}
 
 CPU_TOKENS, GPU_TOKENS = 4096, 65536
-CPU_PLACES, GPU_PLACES = 8, 32
+CPU_SLOTS, GPU_SLOTS = 8, 32
 
 
 class NotPackable(RayLoraError):  # noqa: N818 - what the trial is
@@ -52,7 +52,7 @@ def packable(job: Job) -> str | None:
 
 
 def pack_key(job: Job) -> str:
-    """Equal for trials that can be in one pack, the lowest adapted layer included: below it all share the prefix."""
+    """Equal for trials that can be in one pack, the lowest adapted layer included: below it all share states."""
     tree: dict[str, Any] = job.model_dump(exclude={**OWN, **dict.fromkeys(NO_MATTER, True)})
     tree["lowest_layer"] = lowest_layer(job)
     return json.dumps(tree, sort_keys=True)
@@ -74,5 +74,5 @@ def slots(job: Job, lengths: "np.ndarray", use_gpu: bool) -> int:
     import numpy as np
 
     tokens = job.train.per_device_train_batch_size * float(np.percentile(lengths, 90))
-    limit, most = (GPU_TOKENS, GPU_PLACES) if use_gpu else (CPU_TOKENS, CPU_PLACES)
+    limit, most = (GPU_TOKENS, GPU_SLOTS) if use_gpu else (CPU_TOKENS, CPU_SLOTS)
     return max(1, min(most, int(limit / tokens)))

@@ -75,7 +75,7 @@ def test_the_demo_beats_tfidf_and_logistic_regression_on_the_same_split(
     from sklearn.pipeline import make_pipeline
 
     splits = demo_splits(Job(), Path(resolve(Job().model).path), len(reviews))
-    train, validation = ([reviews[i] for i in side.rows] for side in (splits.train, splits.validation))
+    train, validation = ([reviews[i] for i in split.rows] for split in (splits.train, splits.validation))
     metrics = json.loads((demo.folder / "metrics.json").read_text())
     assert metrics["validation"]["rows"] == len(validation)
     floors = []

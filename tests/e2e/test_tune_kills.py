@@ -82,9 +82,9 @@ def whole(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[
     """The leaderboard of the sweep that nobody disturbs."""
     storage = tmp_path_factory.mktemp("whole")
     assert start(words(bases("bert"), storage, "whole"), storage / "log").wait(900) == 0, (storage / "log").read_text()
-    board = leaderboard(storage / "whole")
-    assert [row[3] for row in board] == ["finished"] * 6
-    return board
+    rows = leaderboard(storage / "whole")
+    assert [row[3] for row in rows] == ["finished"] * 6
+    return rows
 
 
 def test_a_driver_killed_at_random_moments_ends_with_the_same_leaderboard(

@@ -35,9 +35,9 @@ Bases = Callable[[str], Path]
 def data(tmp_path: Path, reviews: list[dict[str, str]]) -> Job:
     """A job on 64 train and 32 validation rows of the demo, as parquet."""
     files = {"train": reviews[:64], "validation": reviews[64:96]}
-    for side, rows in files.items():
-        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / f"{side}.parquet")
-    return Job().replace({f"data.{side}": str(tmp_path / f"{side}.parquet") for side in files})
+    for split, rows in files.items():
+        pyarrow.parquet.write_table(pa.Table.from_pylist(rows), tmp_path / f"{split}.parquet")
+    return Job().replace({f"data.{split}": str(tmp_path / f"{split}.parquet") for split in files})
 
 
 def test_flops_of_a_row_are_those_counted_by_hand(bases: Bases) -> None:
@@ -69,7 +69,7 @@ def test_flops_leave_out_layers_below_the_frozen_prefix(bases: Bases, tmp_path: 
 
 def test_the_drawn_rows_are_the_same_each_time(data: Job, tmp_path: Path) -> None:
     first, second = (draw(data, 16, 8, tmp_path) for _ in range(2))
-    train, validation = (pyarrow.parquet.read_table(getattr(first.data, side)) for side in ("train", "validation"))
+    train, validation = (pyarrow.parquet.read_table(getattr(first.data, split)) for split in ("train", "validation"))
     assert (len(train), len(validation)) == (16, 8)
     assert first == second
     assert len(set(train["text"].to_pylist())) == 16

@@ -53,7 +53,7 @@ def states_of(fitted: FitResult) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize("kind", LAYOUTS)
-def test_a_fit_from_the_prefix_has_the_numbers_of_one_without(
+def test_a_fit_from_frozen_states_has_the_numbers_of_one_without(
     bases: Bases, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = top(bases(kind), 1)
@@ -68,7 +68,7 @@ def test_a_fit_from_the_prefix_has_the_numbers_of_one_without(
     base(**given, frozen_states=torch.zeros(1, 3, 32))
     assert not below, "layers below cost nothing"
     base(**given)
-    assert below, "and run where no prefix is given"
+    assert below, "and run where no frozen states are given"
     monkeypatch.setattr(module, "constant_layers", lambda model: 0)
     whole = run(job, splits)
     assert largest_difference(states_of(started_above), states_of(whole)) < 1e-5
@@ -76,7 +76,7 @@ def test_a_fit_from_the_prefix_has_the_numbers_of_one_without(
     assert started_above.validation.accuracy == whole.validation.accuracy
 
 
-def test_in_bf16_the_prefix_is_kept_in_bf16(deep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_bf16_frozen_states_are_kept_in_bf16(deep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job = top(deep, 3).replace({"train.bf16": True})
     splits = demo_splits(job, deep, 40)
     model = made(job)
@@ -88,7 +88,7 @@ def test_in_bf16_the_prefix_is_kept_in_bf16(deep: Path, monkeypatch: pytest.Monk
     assert started_above.validation.loss == pytest.approx(run(job, splits).validation.loss, rel=0.02)
 
 
-def test_beyond_the_byte_budget_the_prefix_is_on_disk_with_the_same_bits(
+def test_beyond_the_byte_budget_frozen_states_are_on_disk_with_the_same_bits(
     deep: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kinds: list[type] = []
@@ -110,7 +110,7 @@ def test_beyond_the_byte_budget_the_prefix_is_on_disk_with_the_same_bits(
     assert largest_difference(states_of(in_memory), states_of(on_disk)) == 0
 
 
-def test_sides_that_share_chunks_share_one_prefix_that_holds_their_rows_alone(deep: Path) -> None:
+def test_splits_that_share_chunks_share_frozen_states_that_hold_their_rows_alone(deep: Path) -> None:
     job = top(deep, 3)
     splits = demo_splits(job, deep, 40)
     few = TokenTable(splits.train.chunks, splits.train.rows[:5], splits.train.label_ids[:5], splits.train.lengths[:5])
@@ -129,8 +129,8 @@ def test_batches_hold_each_rows_states_at_its_tokens_and_zero_at_padding(deep: P
     texts = ["bad", "very bad film", "good good", "a", "the best of films"]
     whole = encode(texts, spec)
     lengths = table_of(whole).lengths
-    prefix = [np.arange(n, dtype=np.float32)[:, None] for n in (lengths[:2].sum(), lengths[2:].sum())]
-    table = TokenTable([whole[:2], whole[2:]], np.array([4, 1, 2]), np.zeros(3), lengths[[4, 1, 2]], prefix)
+    given = [np.arange(n, dtype=np.float32)[:, None] for n in (lengths[:2].sum(), lengths[2:].sum())]
+    table = TokenTable([whole[:2], whole[2:]], np.array([4, 1, 2]), np.zeros(3), lengths[[4, 1, 2]], given)
     batch = Collator(table, spec)(np.array([0, 1]))
     states, mask = batch["frozen_states"][..., 0], batch["attention_mask"].bool()
     assert states[0][mask[0]].tolist() == list(range(lengths[2] + lengths[3], lengths[2:].sum()))
@@ -169,7 +169,7 @@ def test_a_dropout_in_a_function_or_of_an_unknown_base_counts(deep: Path) -> Non
     assert constant_layers(attach_adapter(unknown, lora_config(lora, unknown))) == 0
 
 
-def test_a_fit_resumes_from_the_prefix_as_without_interruption(deep: Path, tmp_path: Path) -> None:
+def test_a_fit_resumes_from_frozen_states_as_without_interruption(deep: Path, tmp_path: Path) -> None:
     import shutil
 
     job = top(deep, 3, train__num_train_epochs=2, lora__lora_dropout=0.1)
@@ -184,14 +184,14 @@ def test_a_fit_resumes_from_the_prefix_as_without_interruption(deep: Path, tmp_p
     assert largest_difference(states_of(whole), states_of(resumed)) == 0
 
 
-def test_a_prefix_of_another_depth_is_a_bug_that_is_seen(deep: Path) -> None:
+def test_frozen_states_of_another_depth_are_a_bug_that_is_seen(deep: Path) -> None:
     job = top(deep, 3)
     splits = demo_splits(job, deep, 40)
     base = made(job).get_base_model()
-    sides = [splits.train, splits.validation]
+    tables = [splits.train, splits.validation]
 
     def brought(depth: int) -> Splits:
-        train, validation = fill(sides, splits.tokenizer, base, depth, 16)
+        train, validation = fill(tables, splits.tokenizer, base, depth, 16)
         return Splits(train, validation, None, splits.labels, splits.tokenizer, {})
 
     assert run(job, brought(3)).steps == 4

@@ -36,7 +36,7 @@ def read_path(path: str | Path, **data: Any) -> list[Row]:
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """SplitRows of a file of this name and content."""
+    """Rows of a file of this name and content."""
 
     def rows(name: str, content: str | bytes, **data: Any) -> list[Row]:
         path = tmp_path / name

@@ -32,7 +32,7 @@ def begin(root: Path, name: str, **changes: Any) -> RunFolder:
 
 
 def train_for(folder: RunFolder, epochs: int) -> None:
-    """As `progress.follow` does with what a fit logs."""
+    """As `stream.follow` does with what a fit logs."""
     lines = list[dict[str, Any]]()
     for epoch in range(1, epochs + 1):
         lines.append({"kind": "loss", "step": epoch * 5, "epoch": epoch, "loss": 1 / epoch})
@@ -42,7 +42,7 @@ def train_for(folder: RunFolder, epochs: int) -> None:
 
 
 def sweep_for(folder: RunFolder, trials: int, pad: str = "") -> None:
-    """As `crew` does with what trials report."""
+    """As `SweepEvents` does with what trials report."""
     lines = list[dict[str, Any]]()
     for epoch in (1, 2):
         for trial in range(trials):

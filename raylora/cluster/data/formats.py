@@ -151,7 +151,7 @@ def _check_plain(path: str, column: str, kind: pa.DataType) -> None:
 
 
 def hub_rows(source: Source, data: DataSection) -> Iterator[Row]:
-    """`hf://org/name` or `hf://org/name/split`, through `datasets` (the split defaults to the split)."""
+    """`hf://org/name` or `hf://org/name/split`, through `datasets` (its split defaults to the job's)."""
     import datasets
 
     name = source.path.removeprefix("hf://").removeprefix("datasets/")

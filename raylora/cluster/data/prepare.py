@@ -63,7 +63,7 @@ def _user_error(error: BaseException | None) -> DataError | None:
 
 
 def _read(batch: dict[str, np.ndarray], sources: list[Source], data: DataSection, seed: int) -> Iterator[pa.Table]:
-    """SplitRows of one file, a table per 4,096 of them."""
+    """Rows of one file, a table per 4,096 of them."""
     index = int(batch["index"][0])
     rows = read_rows(sources[index], data)
     while batch_rows := list(islice(rows, ROWS_PER_BATCH)):

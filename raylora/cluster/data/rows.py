@@ -1,4 +1,4 @@
-"""SplitRows as files hold them, each checked by itself.
+"""Rows as files hold them, each checked by itself.
 
 A fault is a value, not an exception: the driver decides what a bad row means, and sees them all at once.
 """

@@ -1,4 +1,4 @@
-"""Which split a row is on, by what it says: the same for any file, block or worker order."""
+"""Which split a row is in, by what it says: the same for any file, block or worker order."""
 
 import hashlib
 from dataclasses import dataclass

@@ -107,12 +107,12 @@ class Bank:
         if resume_from:
             trial.load(resume_from)
         new = self.base.inject_adapters(trial)
-        self._seat([*self.trials, trial])
+        self._set_trials([*self.trials, trial])
         if new:
             self._try_out(name)
 
     def drop(self, name: str) -> None:
-        self._seat([trial for trial in self.trials if trial.name != name])
+        self._set_trials([trial for trial in self.trials if trial.name != name])
 
     def save(self, name: str, folder: Path) -> None:
         """Write a checkpoint that `admit` can go on from."""
@@ -133,7 +133,7 @@ class Bank:
             log(name, {"kind": "evaluation", **result.metrics})
         return results
 
-    def _seat(self, trials: list[PackedTrial]) -> None:
+    def _set_trials(self, trials: list[PackedTrial]) -> None:
         self.trials = trials
         self.base.set_adapters(trials)
 

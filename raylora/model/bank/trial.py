@@ -106,7 +106,7 @@ class PackedTrial:
         return EpochResult(metrics, self.over, None)
 
     def state(self) -> dict[str, Tensor]:
-        """A copy on the CPU of the weights now, as `adapter.trainable_state` gives them."""
+        """A copy on the CPU of the weights now, as `save.trainable_state` gives them."""
         copies = {name: parameter.detach().to("cpu", copy=True) for name, parameter in self.weights.items()}
         return {name: copy.contiguous() for name, copy in copies.items()}
 

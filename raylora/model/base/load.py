@@ -174,7 +174,7 @@ def _quiet() -> Generator[None]:
 
 
 def _redraw(model: Any, names: Iterable[str], state: torch.Tensor) -> None:
-    """DropoutStream new weights again, in fp32: drawn in bf16, they are the same numbers rounded to 8 bits."""
+    """Draw new weights again, in fp32: drawn in bf16, they are the same numbers rounded to 8 bits."""
     torch.set_rng_state(state)
     for name in names:
         path, _, leaf = name.rpartition(".")

@@ -150,8 +150,8 @@ def use_frozen_states(job: Job, model: "PeftModel", splits: Splits, worker: Work
     """
     base: Any = model.get_base_model()
     depth = constant_layers(model)
-    sides = ("train", "validation", "test") if splits.test else ("train", "validation")
-    tables: list[TokenTable] = [getattr(splits, side) for side in sides]
+    names = ("train", "validation", "test") if splits.test else ("train", "validation")
+    tables: list[TokenTable] = [getattr(splits, name) for name in names]
     if not depth:
         tables = [replace(table, frozen_states=None) for table in tables]
     elif tables[0].frozen_states is None:
@@ -163,10 +163,10 @@ def use_frozen_states(job: Job, model: "PeftModel", splits: Splits, worker: Work
         )
         tables = fill(tables, splits.tokenizer, base, depth, job.train.per_device_eval_batch_size, folder)
     else:
-        assert agrees(tables[0], splits.tokenizer, base, depth), "the splits' prefix is of another depth or base"
+        assert agrees(tables[0], splits.tokenizer, base, depth), "frozen states of another depth or base"
     if depth:
         install(base, depth)
-    return replace(splits, **dict(zip(sides, tables, strict=True)))
+    return replace(splits, **dict(zip(names, tables, strict=True)))
 
 
 def batch_plan(job: Job, table: TokenTable, worker: Worker) -> BatchPlan:

@@ -61,7 +61,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def _floor_rows(floor: dict[str, Any]) -> str:
-    """What baselines without an adapter reach, as more rows of the manifest's table."""
+    """What baselines without an adapter reach, as more rows of the model card's table."""
     return "".join(
         f"| {split}, {WORDS[baseline]} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | | {floor[split]['rows']} |\n"
         for split in ("validation", "test")

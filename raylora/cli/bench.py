@@ -1,20 +1,22 @@
-"""`raylora bench`: its words, and which measurement they mean. Loads nothing heavy until it is run."""
+"""`raylora bench`: which measurement its words mean."""
 
 import argparse
 import re
 
+from raylora.cli.job import add_words, read_job
 from raylora.config import Job
 from raylora.config import file as jobfile
+from raylora.config.space import parse_space
 from raylora.errors import ConfigError
-from raylora.records import Say
 
+NAME, SUMMARY = "bench", "measure raylora against what one would write without it"
 TUNE_PARTS = ("pack", "sweep", "start")  # of raylora.bench.tune and .serve, without loading torch
 SERVE_PARTS = ("floor", "raylora", "mixed", "pipeline", "recipe", "batch", "memory")
 
 
 def add_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("what", choices=["train", "tune", "serve", "scale", "accuracy"])
-    bench.add_argument("words", nargs="*", metavar="CONFIG.yaml | section.key=value")
+    add_words(bench)
     bench.add_argument("--repeats", type=_count, default=3, help="interleaved speed measurements (default 3)")
     bench.add_argument("--speed-rows", type=_count, default=800, help="train rows of a speed measurement (default 800)")
     bench.add_argument(
@@ -43,21 +45,21 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--workers", type=_count, default=64, help="scale: of one sweep (default 64)")
 
 
-def run_bench(options: argparse.Namespace, job: Job, say: Say) -> None:
+def run(options: argparse.Namespace) -> None:
     """Raises:
     ConfigError: the job has no rows to measure on, or a search space that can never be.
     """
+    job = read_job(options)
     from raylora.bench.rows import check_files
-    from raylora.config.space import parse_space
 
     if options.what == "scale":
         from raylora.bench.scale import bench
 
-        bench(options.adapters, options.workers, say=say)
+        bench(options.adapters, options.workers, say=_say)
     elif options.what == "serve":
         from raylora.bench.serve import bench
 
-        bench(job, options.parts or SERVE_PARTS, options.repeats, options.seconds, options.clients, say=say)
+        bench(job, options.parts or SERVE_PARTS, options.repeats, options.seconds, options.clients, say=_say)
     elif options.what == "accuracy":
         check_files(job, ("train", "test"))
         if not options.seeds:
@@ -66,18 +68,22 @@ def run_bench(options: argparse.Namespace, job: Job, say: Say) -> None:
 
         words = options.setting or ([] if options.samples else ["tutorial", ""])
         settings = {each or "the job itself": _setting(each, job) for each in words}
-        bench(job, settings, options.samples, options.seeds, options.threads, say=say)
+        bench(job, settings, options.samples, options.seeds, options.threads, say=_say)
     elif options.what == "train":
         check_files(job, ("train", "validation", "test"))
         from raylora.bench.train import bench
 
-        bench(job, options.seeds, options.repeats, options.speed_rows, options.top_layers, say=say)
+        bench(job, options.seeds, options.repeats, options.speed_rows, options.top_layers, say=_say)
     else:
         check_files(job, ("train", "validation"))
         parse_space(job)
         from raylora.bench.tune import bench
 
-        bench(job, options.parts or TUNE_PARTS, options.repeats, options.speed_rows, options.sweep_rows, say=say)
+        bench(job, options.parts or TUNE_PARTS, options.repeats, options.speed_rows, options.sweep_rows, say=_say)
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
 
 
 def _setting(words: str, job: Job) -> Job:

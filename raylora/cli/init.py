@@ -1,0 +1,17 @@
+"""`raylora init`: a config to begin with."""
+
+import argparse
+
+NAME, SUMMARY = "init", "write a commented config for a data file"
+
+
+def add_arguments(init: argparse.ArgumentParser) -> None:
+    init.add_argument("data", metavar="DATA", help="csv, tsv, jsonl, json or parquet file")
+    init.add_argument("--output", metavar="FILE", help="default: the data file's name, ending in .yaml, here")
+
+
+def run(options: argparse.Namespace) -> None:
+    from raylora.cluster.data.guess import write_config
+
+    path = write_config(options.data, options.output)
+    print(f"wrote {path}. Read it, then: raylora train {path}")
