@@ -11,7 +11,7 @@ import pyarrow.fs
 from raylora.cluster.serve import table as tables
 from raylora.cluster.storage.address import inside
 from raylora.cluster.storage.run_folder import FINISHED, Storage, open_storage
-from raylora.config import Job, parse
+from raylora.config import Job, parse_saved
 from raylora.config.explain import close_to
 from raylora.config.file import parse_yaml
 from raylora.errors import ConfigError
@@ -242,7 +242,7 @@ def _job(storage: Storage, name: str, files: Found) -> Job | None:
         return None
     try:
         tree = parse_yaml(_text(storage, f"{name}/{CONFIG}"), f"{name}/{CONFIG}")
-        return parse(tree if isinstance(tree, dict) else {})
+        return parse_saved(tree if isinstance(tree, dict) else {})
     except ConfigError:  # written by another version
         return None
 
