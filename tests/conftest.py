@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -88,3 +89,11 @@ def reviews_file(tmp_path: Path, reviews: list[dict[str, str]]) -> Callable[[int
         return str(path)
 
     return write
+
+
+@pytest.fixture
+def old_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of tests/data/old, which is then the working directory: the paths in its files are relative to it."""
+    copy = shutil.copytree(ROOT / "tests" / "data" / "old", tmp_path / "old")
+    monkeypatch.chdir(copy)
+    return copy

@@ -28,6 +28,7 @@ __all__ = [
     "TuneSection",
     "keys",
     "parse",
+    "parse_saved",
 ]
 
 
@@ -86,6 +87,15 @@ def parse(tree: dict[str, Any]) -> Job:
         return Job.model_validate(tree)
     except ValidationError as error:
         raise ConfigError(explain(error, Job)) from None
+
+
+def parse_saved(tree: Any) -> Job:
+    """A job that raylora itself wrote into a folder: its old keys are nobody's to change, and no warning says them.
+
+    Raises:
+        ConfigError: as `parse`.
+    """
+    return parse(rename_keys(tree, warn=False))
 
 
 def keys() -> dict[str, str]:

@@ -14,23 +14,26 @@ def new_key(key: str) -> str:
     """A dotted key under its new name."""
     section, _, name = key.partition(".")
     new = RENAMED.get((section, name))
-    return _warned(section, name, new) if new else key
+    if new is None:
+        return key
+    _warn(section, name, new)
+    return f"{section}.{new}"
 
 
-def rename_keys(tree: Any) -> Any:
+def rename_keys(tree: Any, warn: bool = True) -> Any:
     """The tree of a config with its old keys under their new names; a new name beside its old one is left to fail."""
     if not isinstance(tree, dict):
         return tree
     for (section, old), new in RENAMED.items():
         keys: Any = tree.get(section)
         if isinstance(keys, dict) and old in keys and new not in keys:
-            _warned(section, old, new)
+            if warn:
+                _warn(section, old, new)
             keys = {new if key == old else key: value for key, value in keys.items()}
             tree = {**tree, section: keys}
     return tree
 
 
-def _warned(section: str, old: str, new: str) -> str:
+def _warn(section: str, old: str, new: str) -> None:
     message = f"`{section}.{old}` is `{section}.{new}` now; the old name goes with the next release."
     warnings.warn(message, RenamedKeyWarning, stacklevel=3)
-    return f"{section}.{new}"

@@ -9,7 +9,7 @@ from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.sources import list_sources
 from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.storage.filesystem import inside
-from raylora.config import Job, ModelSection, parse
+from raylora.config import Job, ModelSection, parse_saved
 from raylora.errors import RayLoraError
 from raylora.model.base.load import load_tokenizer
 from raylora.model.lora.manifest import base_of, read_manifest
@@ -41,7 +41,7 @@ def tell_change(job: Job, say: Say) -> None:
 
 def _change(folder: Path, trusted: bool) -> str:
     manifest = read_manifest(folder)
-    own = parse(manifest.config)
+    own = parse_saved(manifest.config)
     spec = tokenizer_spec(load_tokenizer(str(folder)), manifest.max_length)
     splits = prepare(own, list_sources(own.data), spec).load()
     table = splits.validation

@@ -19,7 +19,7 @@ from raylora.cluster.storage.run_folder import (
     kind_of,
     open_storage,
 )
-from raylora.config import Job, parse
+from raylora.config import Job, parse_saved
 from raylora.config.explain import close_to
 from raylora.config.file import parse_yaml
 from raylora.errors import ConfigError
@@ -215,7 +215,7 @@ def _job(folder: Location, files: Found) -> Job | None:
         return None
     try:
         tree = parse_yaml(folder.inside(CONFIG).read_text(), folder.inside(CONFIG).address)
-        return parse(tree if isinstance(tree, dict) else {})
+        return parse_saved(tree if isinstance(tree, dict) else {})
     except ConfigError:  # written by another version
         return None
 
