@@ -8,7 +8,9 @@ from typing import Any, Self
 from raylora.cluster.storage.run_folder import HISTORY, RunFolder
 
 Event = dict[str, Any]
-SELDOM_S = 30  # between two times that the file is written whole for losses alone: one of a long run has megabytes
+# Where the file can only be written whole, and one of a long sweep has tens of megabytes:
+SELDOM_S = 30  # between two times, for losses alone
+BYTES_PER_S = 1_000_000  # so much of it a second, at most, for all else
 
 
 def earlier_events(folder: RunFolder, keep: Callable[[Event], bool] = lambda event: True) -> list[Event]:
@@ -23,7 +25,7 @@ def earlier_events(folder: RunFolder, keep: Callable[[Event], bool] = lambda eve
 
 class History:
     """The file as it grows: each batch is appended. Object stores cannot append: there the file is written whole, at
-    each event but a loss, seldom for losses, and on leaving the `with`."""
+    each event but a loss while it is small, more seldom as it grows and for losses, and on leaving the `with`."""
 
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
@@ -42,8 +44,9 @@ class History:
         """Keep a batch."""
         self.pending += _lines(events)
         if self.pending and not self._append():
-            urgent = any(event["kind"] != "loss" for event in events)
-            if urgent or monotonic() >= self.written + SELDOM_S:
+            for_losses = all(event["kind"] == "loss" for event in events)
+            pause = SELDOM_S if for_losses else len(self.whole or "") / BYTES_PER_S
+            if monotonic() >= self.written + pause:
                 self._write_whole()
 
     def _append(self) -> bool:
