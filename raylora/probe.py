@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raylora.metrics import score
+from raylora.metrics import Scores, score
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,15 +24,21 @@ class Probe:
     """logits = features @ weight.T + bias, in the features' own scale.
 
     weight [C, F] and bias [C] float32; `c` is the chosen inverse strength, `log_loss` its mean cross-entropy, in nats,
-    on the rows held out to choose it, and `skill` the share of the labels' entropy that this explains: 1 of a probe
-    that knows all, 0 of one that knows how often each label comes; NaN where no label has five rows.
+    on the rows held out to choose it, and `accuracy` its share of them that it labels rightly; `majority` is that of
+    their commonest label. NaN where no label has five rows.
     """
 
     weight: "np.ndarray"
     bias: "np.ndarray"
     c: float
     log_loss: float
-    skill: float
+    accuracy: float
+    majority: float
+
+    @property
+    def skill(self) -> float:
+        """Of what the commonest label gets wrong, the share that the probe gets right: 1 where it knows all."""
+        return (self.accuracy - self.majority) / (1 - self.majority)
 
     def logits(self, features: "np.ndarray") -> "np.ndarray":
         """[N, C] of features [N, F]."""
@@ -58,8 +64,9 @@ def fit_probe(features: "np.ndarray", label_ids: "np.ndarray", num_labels: int, 
     scaled = ((features - mean) / deviation).astype(np.float32)
     present, ids = np.unique(label_ids, return_inverse=True)
     held_out = _held_out(ids)
-    losses = _losses(scaled, ids, held_out, bias) if held_out.any() else {GRID[0]: float("nan")}
-    c = min(losses, key=lambda one: losses[one])
+    nothing = Scores(float("nan"), float("nan"), float("nan"), 0)
+    tried = _tried(scaled, ids, held_out, bias) if held_out.any() else {GRID[0]: nothing}
+    c = min(tried, key=lambda one: tried[one].loss)
     with quiet():
         model = _regression(c, bias).fit(scaled, ids)
     coefficients, intercepts = _per_label(model)
@@ -68,9 +75,9 @@ def fit_probe(features: "np.ndarray", label_ids: "np.ndarray", num_labels: int, 
     offsets = np.full(num_labels, intercepts.min())
     offsets[present] = intercepts
     offsets -= weight @ mean
-    shares = np.bincount(ids) / len(ids)
-    skill = 1 - losses[c] / -float((shares * np.log(shares)).sum())
-    return Probe(weight.astype(np.float32), offsets.astype(np.float32), c, losses[c], skill)
+    majority = float(np.bincount(ids[held_out]).max() / held_out.sum()) if held_out.any() else float("nan")
+    found = tried[c]
+    return Probe(weight.astype(np.float32), offsets.astype(np.float32), c, found.loss, found.accuracy, majority)
 
 
 def spread(label_ids: "np.ndarray", count: int) -> "np.ndarray":
@@ -100,11 +107,11 @@ def _held_out(ids: "np.ndarray") -> "np.ndarray":
     return rank % HELD_OUT == HELD_OUT - 1
 
 
-def _losses(scaled: "np.ndarray", ids: "np.ndarray", held_out: "np.ndarray", bias: bool) -> dict[float, float]:
-    """Mean cross-entropy of the held-out rows for each strength, until it gets worse."""
+def _tried(scaled: "np.ndarray", ids: "np.ndarray", held_out: "np.ndarray", bias: bool) -> dict[float, Scores]:
+    """Scores on the held-out rows for each strength, until the loss gets worse."""
     import numpy as np
 
-    losses: dict[float, float] = {}
+    tried: dict[float, Scores] = {}
     fitted = np.flatnonzero(~held_out)
     fitted = fitted[spread(ids[fitted], CHOOSING_ROWS)]
     model = _regression(GRID[0], bias)
@@ -112,10 +119,10 @@ def _losses(scaled: "np.ndarray", ids: "np.ndarray", held_out: "np.ndarray", bia
         with quiet():
             model.set_params(C=c).fit(scaled[fitted], ids[fitted])
         coefficients, intercepts = _per_label(model)
-        losses[c] = score(scaled[held_out] @ coefficients.T + intercepts, ids[held_out]).loss
-        if losses[c] > min(losses.values()):
+        tried[c] = score(scaled[held_out] @ coefficients.T + intercepts, ids[held_out])
+        if tried[c].loss > min(each.loss for each in tried.values()):
             break
-    return losses
+    return tried
 
 
 @contextmanager

@@ -173,6 +173,10 @@ def _init(address: str | None, dashboard: bool) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or "a local Ray"
         raise ClusterError(f"no Ray at {where}: {error}. Set `ray.address`, or null for a Ray of its own.") from None
+    except Exception as error:
+        if "timed out during startup" not in str(error):
+            raise
+        raise ClusterError(f"Ray did not start on this machine: {error} Is it busy? Try again.") from None
 
 
 def _end_by_sigterm(ended: list[int]) -> None:

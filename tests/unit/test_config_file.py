@@ -90,6 +90,14 @@ def test_a_missing_file_is_told_its_neighbour(tmp_path: Path) -> None:
         read([str(tmp_path / "train")], {})
 
 
+def test_a_data_file_in_the_place_of_a_config_is_told_what_to_do_with_it(tmp_path: Path) -> None:
+    write(tmp_path / "reviews.csv", "text,label\na,b\n")
+    with pytest.raises(
+        ConfigError, match=r"is a data file, not a config\. .*`raylora init .*reviews\.csv`, or set data"
+    ):
+        read([str(tmp_path / "reviews.csv")], {})
+
+
 @pytest.mark.parametrize("text", ["lora: [r: 4", "lora:\n\tr: 4\n", "a: b: c"])
 def test_a_file_that_is_not_yaml_is_an_error_that_names_it(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"job\.yaml is not valid YAML: "):

@@ -1,6 +1,7 @@
 """What `ray job submit --working-dir .` uploads, packed by Ray's own code."""
 
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 
@@ -82,3 +83,14 @@ def test_a_worktrees_git_file_stays_at_home(tmp_path: Path) -> None:
     create_package(str(tmp_path), tmp_path.with_suffix(".zip"), include_gitignore=False)
     with zipfile.ZipFile(tmp_path.with_suffix(".zip")) as package:
         assert sorted(package.namelist()) == [".rayignore", "a.py"]
+
+
+@pytest.mark.slow
+def test_an_editable_install_is_found_from_beside_its_clone(project: Path, tmp_path: Path) -> None:
+    """There the clone, a folder of that name, is an empty namespace to Python; Ray's workers look there, too."""
+    (tmp_path / "raylora").symlink_to(project)
+    subprocess.run([sys.executable, "-m", "venv", "venv"], cwd=tmp_path, check=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "-q", "--no-deps", "-e", "raylora"], cwd=tmp_path, check=True)
+    code = "import raylora; print(raylora.__version__)"
+    assert subprocess.run([python, "-c", code], cwd=tmp_path, capture_output=True, text=True).stdout.startswith("0.")
