@@ -37,8 +37,9 @@ class Probe:
 
     @property
     def skill(self) -> float:
-        """Of what the commonest label gets wrong, the share that the probe gets right: 1 where it knows all."""
-        return (self.accuracy - self.majority) / (1 - self.majority)
+        """Of what the commonest label gets wrong, the share that the probe gets right: 1 where it knows all; NaN where
+        all held-out rows carry one label."""
+        return (self.accuracy - self.majority) / (1 - self.majority) if self.majority != 1 else float("nan")
 
     def logits(self, features: "np.ndarray") -> "np.ndarray":
         """[N, C] of features [N, F]."""

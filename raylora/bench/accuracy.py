@@ -15,7 +15,7 @@ from raylora.errors import ConfigError
 from raylora.floor import metric_of
 from raylora.leaderboard import describe
 from raylora.model.bank import Bank
-from raylora.model.base.find import BaseFolder
+from raylora.model.base.find import BaseFolder, resolve
 from raylora.model.fit.build import build, check_fits
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.fit.start import Start, local_start
@@ -61,19 +61,19 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
         samples: so many of `tune.space` are settings too, each with either start of the head; how the scores after
             the first epoch rank them is then held against how the last ones do.
     """
-    base, metric = resolve_job(job).base, metric_of(job.train.metric_for_best_model)
+    base, metric = resolve(job.model), metric_of(job.train.metric_for_best_model)
     drawn = {init: _samples(job, samples, init) for init in ("probe", "random")} if samples else {}
     settings = {**settings, **{name: one for group in drawn.values() for name, one in group.items()}}
     for name, setting in settings.items():
         _check(name, setting, job, base)
-    settings = {name: resolve_job(setting).job for name, setting in settings.items()}
+    resolved = {name: resolve_job(setting) for name, setting in settings.items()}
     say(f"cpu        {cpu()}")
     floors: list[tuple[float, float]] = []
     found: dict[str, list[Reached]] = {name: [] for name in settings}
     for seed in range(job.seed, job.seed + seeds):
-        jobs = {name: setting.replace({"seed": seed}) for name, setting in settings.items()}
+        jobs = {name: setting.replace({"seed": seed}) for name, setting in resolved.items()}
         splits = make_splits(job.replace({"seed": seed}), base)
-        start, seconds = _start(ResolvedJob(next(iter(jobs.values())), base), splits)
+        start, seconds = _start(next(iter(jobs.values())), splits)
         assert splits.test is not None, "`check_files` asks for it"
         if start.floor is None:
             raise ConfigError(f"bench accuracy needs a floor to compare with, and there is none: {start.reason}.")
@@ -85,7 +85,7 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
             f"({seconds:.1f} s, the floor's part {start.floor.seconds:.1f})"
         )
         for names in _packs(jobs):
-            pack = {name: ResolvedJob(jobs[name], base) for name in names}
+            pack = {name: jobs[name] for name in names}
             for name, one in train_pack(pack, splits, start, Worker(threads=threads), metric).items():
                 found[name].append(one)
                 say(f"  {name:<60} {one.score:.4f}  by epoch {_shown(one.test)}  {one.train_s / 60:.1f} min")
@@ -161,10 +161,10 @@ def _start(resolved: ResolvedJob, splits: Splits) -> tuple[Start, float]:
     return start, time.perf_counter() - started
 
 
-def _packs(jobs: Mapping[str, Job]) -> list[list[str]]:
+def _packs(jobs: Mapping[str, ResolvedJob]) -> list[list[str]]:
     packs: dict[str, list[str]] = {}
-    for name, job in jobs.items():
-        packs.setdefault(pack_key(job), []).append(name)
+    for name, resolved in jobs.items():
+        packs.setdefault(pack_key(resolved.job), []).append(name)
     return list(packs.values())
 
 

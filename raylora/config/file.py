@@ -96,7 +96,7 @@ def _read_file(path: Path) -> dict[str, Any]:
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
         hint = f" Did you mean {path.parent / near[0]}?" if near else " An override is written section.key=value."
         raise ConfigError(f"config file {path} is not there.{hint}")
-    if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet"):
+    if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"):  # JSON is YAML
         raise ConfigError(
             f"{path} is a data file, not a config. Write one for it with `raylora init {path}`, or set "
             f"data.train={path}."

@@ -90,6 +90,11 @@ def test_a_missing_file_is_told_its_neighbour(tmp_path: Path) -> None:
         read([str(tmp_path / "train")], {})
 
 
+def test_a_config_may_be_json(tmp_path: Path) -> None:
+    write(tmp_path / "job.json", '{"lora": {"r": 4}}')
+    assert read([str(tmp_path / "job.json")], {}).lora.r == 4
+
+
 def test_a_data_file_in_the_place_of_a_config_is_told_what_to_do_with_it(tmp_path: Path) -> None:
     write(tmp_path / "reviews.csv", "text,label\na,b\n")
     with pytest.raises(

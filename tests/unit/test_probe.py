@@ -79,3 +79,11 @@ def test_a_sample_keeps_every_labels_share_and_at_least_one_row() -> None:
     assert np.array_equal(places, np.sort(places))
     assert np.bincount(ids[places]).tolist() == [90, 10, 1]
     assert np.array_equal(spread(ids, 5000), np.arange(1000))
+
+
+def test_a_probe_whose_held_out_rows_carry_one_label_has_no_skill_to_tell() -> None:
+    """Three rows of the other label are too few to hold one out."""
+    features = np.random.default_rng(0).normal(size=(43, 4)).astype(np.float32)
+    probe = fit_probe(features, np.repeat([0, 1], [40, 3]), 2)
+    assert probe.majority == 1
+    assert np.isnan(probe.skill)

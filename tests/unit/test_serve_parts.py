@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from raylora.cluster.serve import keys, table
-from raylora.cluster.serve.adapter_folders import adapter_inside, check_inside, find
+from raylora.cluster.serve.adapter_folders import adapter_in, adapter_inside, check_inside, find
 from raylora.cluster.serve.endpoint import host_warning
 from raylora.cluster.serve.meters import TOLD_APART, Meters, together
 from raylora.cluster.serve.middleware import role_of
@@ -266,6 +266,11 @@ def test_links_out_of_the_root_are_refused_wherever_they_stand(tmp_path: Path) -
         with pytest.raises(ConfigError, match="must be inside"):
             adapter_inside(str(root / name), [str(root)])
     assert adapter_inside(str(root / "nobody"), [str(root)]) is None
+
+
+def test_a_file_in_the_place_of_a_folder_holds_no_adapter(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert adapter_in(str(tmp_path / "file")) is None
 
 
 def test_a_runs_folder_stands_for_the_adapter_in_it(tmp_path: Path) -> None:

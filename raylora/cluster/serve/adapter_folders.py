@@ -53,8 +53,7 @@ class AdapterLocation:
 def adapter_in(path: str) -> AdapterLocation | None:
     """The adapter in this folder, or in its `adapter` where it is a run's; None where there is none."""
     for folder in (path, inside(path, ADAPTER)):
-        files = _locate(folder).files()  # one request, where each file's own would be two
-        manifest, weights = files.get(MANIFEST), files.get(WEIGHTS)
+        manifest, weights = _locate(folder).stats(MANIFEST, WEIGHTS)
         if manifest and weights and not (manifest.is_folder or weights.is_folder):
             return AdapterLocation(folder, f"{weights.mtime_ns}-{weights.size}-{manifest.mtime_ns}")
     return None

@@ -84,8 +84,11 @@ class Location:
 
     def stat(self) -> Stat | None:
         """None where nothing is there."""
-        info = self.filesystem.get_file_info(self.path)
-        return None if info.type == pyarrow.fs.FileType.NotFound else _stat(info)
+        return _stat_or_none(self.filesystem.get_file_info(self.path))
+
+    def stats(self, *names: str) -> list[Stat | None]:
+        """Of some files in this folder, asked for at once; None of each that is not there."""
+        return [_stat_or_none(info) for info in self.filesystem.get_file_info([self.inside(n).path for n in names])]
 
     def exists(self) -> bool:
         return self.stat() is not None
@@ -169,6 +172,10 @@ def locate(address: str) -> Location:
     except pa.ArrowInvalid as error:
         raise OSError(str(error)) from None
     return Location(address, filesystem, path.rstrip("/"))
+
+
+def _stat_or_none(info: pyarrow.fs.FileInfo) -> Stat | None:
+    return None if info.type == pyarrow.fs.FileType.NotFound else _stat(info)
 
 
 def _stat(info: pyarrow.fs.FileInfo) -> Stat:

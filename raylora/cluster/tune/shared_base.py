@@ -71,18 +71,18 @@ class SharedBase:
         return TrialProgress(job.train.metric_for_best_model, job.train.greater_is_better, size, self.latency_ms)
 
 
-def make_shared_base(found: Resolution, base: BaseFolder, sources: list[Source], trials: Sequence[Job]) -> SharedBase:
+def make_shared_base(found: Resolution, name: str, sources: list[Source], trials: Sequence[Job]) -> SharedBase:
     """Read, check, split and tokenize the rows; load the base once, on a worker's resources.
 
     Args:
-        base: one of the sweep's.
+        name: of one of the sweep's bases.
         trials: jobs of the sweep, for the depths of their frozen states.
 
     Raises:
         DataError, ModelError: as `prepare` and `load_base`.
     """
-    resolved = found.of(found.job.replace({"model.base_model": base.id}))
-    spec = tokenizer_spec(load_tokenizer(base.path), found.job.data.max_length)
+    resolved = found.of(found.job.replace({"model.base_model": name}))
+    spec = tokenizer_spec(load_tokenizer(resolved.base.path), found.job.data.max_length)
     dataset = prepare(found.job, sources, spec)
     lengths = sorted(dataset.splits["train"].lengths)
     task: Any = ray.remote(_load).options(num_returns=2, **remote_options(found.plan))

@@ -56,7 +56,7 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
     # Ray Train inside a trial is cleaned up by a watcher that asks Ray's dashboard
     with resolve_on_cluster(job, bases, folder, sources, say, one_worker(job.ray), dashboard=is_nested(job)) as found:
         examples = _examples(found.job, space)
-        shared_bases = {name: make_shared_base(found, base, sources, examples) for name, base in bases.items()}
+        shared_bases = {name: make_shared_base(found, name, sources, examples) for name in bases}
         folder.write_text(CONFIG, dump(found.job))
         announce(next(iter(shared_bases.values())).dataset, folder, say)
         for name, shared in shared_bases.items():
