@@ -96,6 +96,14 @@ class TrainSection(Section):
     )
     warmup_steps: NotNegative = Field(default=0.0, description="below 1: share of all steps")
     logging_steps: Count = Field(default=50, description="steps between two training-loss records in history.jsonl")
+    save_steps: Count | None = Field(
+        default=None,
+        description="steps between checkpoints within an epoch, beside the one at its end; a sweep's trials save each "
+        "epoch",
+    )
+    save_minutes: Positive | None = Field(
+        default=None, description="as save_steps, by the clock; 10 loses at most ten minutes of a run on spot machines"
+    )
     metric_for_best_model: Literal["accuracy", "f1", "loss"] = Field(
         default="accuracy", description="decides which epoch's adapter is kept (validation split)"
     )

@@ -113,6 +113,10 @@ def draw_samples(job: Job, space: Mapping[str, Domain]) -> list[dict[str, Any]]:
     return samples
 
 
+# for trials: a checkpoint at the end of each epoch, and none within
+WHOLE_EPOCHS: dict[str, Any] = {"train.save_steps": None, "train.save_minutes": None}
+
+
 def trial_job(job: Job, sample: Mapping[str, Any]) -> Job:
     """The job of one trial.
 

@@ -210,3 +210,55 @@ def test_a_checkpoint_holds_what_peft_loads_and_the_best_weights(bases: Bases, t
     best = load_file(str(tmp_path / "checkpoint" / "best.safetensors"))
     assert all(torch.equal(best[name], tensor) for name, tensor in weights(fitted).items())
     assert (tmp_path / "checkpoint" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("changes", [{}, {"train__base_dropout": True, "train__gradient_accumulation_steps": 2}])
+@pytest.mark.parametrize("step", [3, 8])  # within the first epoch, before anything is the best, and within the second
+def test_a_fit_resumed_within_an_epoch_equals_an_uninterrupted_one(
+    bases: Bases, tmp_path: Path, changes: dict[str, Any], step: int
+) -> None:
+    job = tiny_job(bases("bert"), train__num_train_epochs=2, lora__lora_dropout=0.1, train__save_steps=step, **changes)
+    splits = demo_splits(job, bases("bert"), 100)
+
+    def stop_within(metrics: Event, folder: Path | None) -> None:
+        assert folder
+        if "eval_loss" not in metrics:
+            assert metrics["step"] == step
+            shutil.copytree(folder, tmp_path / "cut")
+            raise KeyboardInterrupt
+
+    whole_reports: list[Event] = []
+    whole = run(job, splits, report=lambda metrics, folder: whole_reports.append(metrics))
+    with pytest.raises(KeyboardInterrupt):
+        run(job, splits, report=stop_within)
+    reports: list[Event] = []
+    resumed = run(job, splits, resume_from=tmp_path / "cut", report=lambda m, f: reports.append(m))
+    assert reports == [metrics for metrics in whole_reports if metrics["step"] > step]
+    assert (resumed.epoch, resumed.validation) == (whole.epoch, whole.validation)
+    assert furthest(whole, resumed) == 0
+    assert resumed.steps == whole.steps - step
+
+
+def test_a_checkpoint_is_written_when_it_is_asked_for(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), train__num_train_epochs=1, train__per_device_train_batch_size=2)
+    reports: list[Event] = []
+    records: list[Event] = []
+    answers = iter(["a test wants it"])
+    run(
+        job,
+        demo_splits(job, bases("bert"), 60),
+        report=lambda metrics, folder: reports.append(metrics),
+        save_now=lambda: next(answers, None),
+        log=records.append,
+    )
+    assert [report["step"] for report in reports] == [8, 24]
+    saved = [record for record in records if record["kind"] == "checkpoint"]
+    assert [(record["step"], record["reason"]) for record in saved] == [(8, "a test wants it")]
+
+
+def test_a_checkpoint_is_written_by_the_clock(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), train__num_train_epochs=1, train__per_device_train_batch_size=2)
+    job = job.replace({"train.save_minutes": 1e-6})
+    reports: list[Event] = []
+    run(job, demo_splits(job, bases("bert"), 60), report=lambda metrics, folder: reports.append(metrics))
+    assert [report["step"] for report in reports] == [8, 16, 24]

@@ -8,6 +8,7 @@ An event is a flat dict, as it stands in history.jsonl. `kind` says what it tell
     model         how many parameters are trained, on how many threads
     head          where the head starts: `init`, `reason`, `seconds`
     floor         baselines on the same rows, as `raylora.floor.summary` gives them
+    checkpoint    one within an epoch, and its `reason`
     loss          `loss`, `learning_rate`, `rows_per_s`, each `train.logging_steps`
     evaluation    `eval_*` of an epoch, `taken_s`, and `left_s` of the run
     trial         of a sweep: an epoch of `trial`, whose sample is in `words`: `eval_*`, `score` and `best_*` so far
@@ -107,6 +108,8 @@ def event_line(record: Event, metric: str = "") -> str | None:
         return head_line(record["init"], record["reason"], record["seconds"])
     if record["kind"] == "floor":
         return f"floor      {floor_line(record)}"
+    if record["kind"] == "checkpoint":
+        return f"saved      epoch {record['epoch']:.2f}, step {record['step']} ({record['reason']})"
     if record["kind"] == "evaluation":
         left = f", about {duration(record['left_s'])} left" if record["left_s"] else ""
         return (

@@ -88,7 +88,7 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
 
     def report(metrics: Event, folder: Path | None) -> None:
         checkpoint = Checkpoint.from_directory(str(folder)) if folder else None
-        ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"{CHECKPOINT}{round(metrics['epoch']):03d}")
+        ray.train.report(metrics, checkpoint, checkpoint_dir_name=_checkpoint_name(metrics))
 
     checkpoint = ray.train.get_checkpoint()
     opened = checkpoint.as_directory() if checkpoint else nullcontext()
@@ -101,6 +101,7 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
                 worker=worker,
                 report=report,
                 log=task.log,
+                save_now=_until_preempted(),
                 resume_from=Path(resume_from) if resume_from else None,
                 save_to=adapter,
             )
@@ -109,6 +110,27 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
         if worker.rank == 0:
             RunFolder(task.resolved.job).upload(adapter, ADAPTER)
         return _outcome(fitted, worker)
+
+
+def _checkpoint_name(metrics: Event) -> str:
+    """Of a whole epoch, or of a step within one."""
+    if "eval_loss" in metrics:
+        return f"{CHECKPOINT}{round(metrics['epoch']):03d}"
+    return f"{CHECKPOINT}{int(metrics['epoch']):03d}_step_{metrics['step']:08d}"
+
+
+def _until_preempted() -> Callable[[], str | None]:
+    """Once a reason, when Ray announces that a node of the run is taken away: what was trained until then is kept."""
+    known: list[str] = []
+
+    def save_now() -> str | None:
+        info = ray.train.get_preemption_info()
+        if info is None or info.preempted_node_ids == known:
+            return None
+        known[:] = info.preempted_node_ids
+        return "a node is about to be taken away"
+
+    return save_now
 
 
 def global_batch_size(job: Job, plan: WorkerPlan) -> int:

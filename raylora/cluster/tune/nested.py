@@ -17,7 +17,7 @@ from raylora.cluster.tune.pool import leave_for_trainables
 from raylora.cluster.tune.shared_base import SharedBase
 from raylora.cluster.tune.trial_progress import FILE, TrialProgress, read_progress
 from raylora.config import Job
-from raylora.config.space import from_plain, trial_job
+from raylora.config.space import WHOLE_EPOCHS, from_plain, trial_job
 from raylora.errors import TrainingError
 from raylora.leaderboard import describe
 
@@ -64,6 +64,8 @@ class ScoreCallback(TuneReportCallback):
         self.job, self.progress, self.tell, self.start = job, progress, tell, time.perf_counter()
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        if "eval_loss" not in metrics[0]:  # a checkpoint within an epoch, as a node will be taken away
+            return
         self.progress.add(metrics[0], time.perf_counter() - self.start, packed=1)
         self.start = time.perf_counter()
         if checkpoint:
@@ -90,7 +92,8 @@ class NestedTrial:
             TrainingError: the trial failed; the reason.
         """
         trial = str(ray.tune.get_context().get_trial_id())
-        job = trial_job(self.job, from_plain(sample)).replace({"storage_path": self.storage_path, "run_name": trial})
+        own = {"storage_path": self.storage_path, "run_name": trial, **WHOLE_EPOCHS}
+        job = trial_job(self.job, from_plain(sample)).replace(own)
         shared = self.shared_bases[job.model.base_model]
         begun = _progress(job, shared)
         tell, item = self.tell, {"kind": "trial", "trial": trial, "words": describe(from_plain(sample))}

@@ -16,7 +16,7 @@ from raylora.cluster.tune.policy import alone_because, pack_slots
 from raylora.cluster.tune.restore import newest_whole
 from raylora.cluster.tune.trial_progress import read_progress
 from raylora.config import Job
-from raylora.config.space import from_plain, trial_job
+from raylora.config.space import WHOLE_EPOCHS, from_plain, trial_job
 from raylora.errors import TrainingError
 from raylora.leaderboard import describe
 from raylora.model.packing import pack_key
@@ -57,7 +57,7 @@ class SweepTrainable:
             ray.get(self.broker.leave.remote(attempt_id))
 
     def _request(self, trial: str, sample: dict[str, Any], checkpoint: Files) -> TrialRequest:
-        job = trial_job(self.job, sample)
+        job = trial_job(self.job, sample).replace(WHOLE_EPOCHS)
         return TrialRequest(
             trial=trial,
             tree=job.model_dump(),

@@ -26,7 +26,7 @@ from raylora.model.fit.build import build
 from raylora.model.fit.callback import BestCheckpointCallback, Event, Report
 from raylora.model.fit.splits import ALONE, Splits, Worker
 from raylora.model.fit.start import begin
-from raylora.model.fit.trainer import PlannedBatches, PlanTrainer
+from raylora.model.fit.trainer import PlanTrainer
 from raylora.model.frozen_states import agrees, constant_layers, fill, frozen_states_bytes, install
 from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter, set_trainable_state
@@ -66,15 +66,18 @@ def fit(
     worker: Worker = ALONE,
     report: Report = lambda metrics, checkpoint: None,
     log: Callable[[Event], None] = lambda record: None,
+    save_now: Callable[[], str | None] = lambda: None,
     resume_from: Path | None = None,
     save_to: Path | None = None,
 ) -> FitResult:
     """Train a LoRA adapter; leave the best epoch's weights in the model.
 
     Args:
-        report: called on every worker after each evaluation, with its metrics; on rank 0 also with a checkpoint folder
-            to copy before returning.
-        log: called on rank 0 with each record: `model`, `head`, `floor`, `loss`, `evaluation`.
+        report: called on every worker after each evaluation, with its metrics, and at each checkpoint within an epoch,
+            with only its place; on rank 0 also with the checkpoint folder to copy before returning.
+        log: called on rank 0 with each record: `model`, `head`, `floor`, `loss`, `checkpoint`, `evaluation`.
+        save_now: why a checkpoint is wanted within the epoch, or None; asked on every worker at the same steps, and to
+            answer the same on all of them.
         resume_from: a folder that `report` was given earlier.
         save_to: where rank 0 writes the adapter; written only when all is done.
 
@@ -97,12 +100,15 @@ def fit(
         trainer = PlanTrainer(
             model=model,
             args=training_arguments(job, plan, worker, scratch),
-            batches=PlannedBatches(plan, Collator(splits.train, splits.tokenizer)),
+            plan=plan,
+            train=Collator(splits.train, splits.tokenizer),
             validation=Collator(splits.validation, splits.tokenizer),
         )
         main_log = log if worker.rank == 0 else None
         beginning = begin(job, splits, model, trainer.features, resume_from, main_log)
-        best_checkpoint = BestCheckpointCallback(resolved, plan, model, report, main_log, resume_from, beginning.floor)
+        best_checkpoint = BestCheckpointCallback(
+            resolved, plan, model, report, save_now, main_log, resume_from, beginning.floor
+        )
         trainer.add_callback(best_checkpoint)
         for printer in ("PrinterCallback", "ProgressCallback"):
             for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
@@ -134,8 +140,8 @@ def fit(
             parameters=parameters,
             train_s=train_s - best_checkpoint.evaluation_s,
             steps=trainer.state.global_step - best_checkpoint.first_step,
-            rows=best_checkpoint.epochs_run * len(splits.train),
-            tokens=best_checkpoint.epochs_run * int(splits.train.lengths.sum()),
+            rows=round(best_checkpoint.epochs_run * len(splits.train)),
+            tokens=round(best_checkpoint.epochs_run * int(splits.train.lengths.sum())),
             floor=summary(beginning.floor, predicted, metric) if beginning.floor and worker.rank == 0 else None,
         )
         if save_to and worker.rank == 0:

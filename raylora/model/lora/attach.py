@@ -125,15 +125,16 @@ def attach_adapter(model: "PreTrainedModel", config: "LoraConfig") -> "PeftModel
     from peft.tuners.lora import LoraLayer
     from torch import nn
 
-    from raylora.model.lora.dropout import MaskedDropout
+    from raylora.model.lora.dropout import DropoutContext, MaskedDropout
     from raylora.model.lora.fused import FusedLinear
 
     config._register_custom_module({nn.Linear: FusedLinear})  # pyright: ignore[reportPrivateUsage]
     peft_model = get_peft_model(model, config)
-    for module in peft_model.modules():
+    context = DropoutContext()
+    for name, module in model.named_modules():
         if isinstance(module, LoraLayer):  # PEFT draws in fp32, and rounds to the base's bf16 on the way
             module.reset_lora_parameters("default", True)
             if isinstance(dropout := module.lora_dropout["default"], nn.Dropout):
-                module.lora_dropout["default"] = MaskedDropout(dropout.p)
+                module.lora_dropout["default"] = MaskedDropout(dropout.p, name, context)
     assert model.accepts_loss_kwargs is False, "the base must come from load_base, or the loss grows with world size"
     return peft_model  # pyright: ignore[reportReturnType]
