@@ -10,10 +10,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raylora.cluster.data.find import decide_format
 from raylora.cluster.data.rows import Row, Source
-from raylora.cluster.data.sources import decide_format, list_sources, read_rows
+from raylora.cluster.data.sources import list_sources, read_rows
 from raylora.config import DataSection
-from raylora.errors import DataError
+from raylora.errors import DataError, EmptyFileError
 
 Read = Callable[..., list[Row]]
 UNUSABLE = {
@@ -31,7 +32,15 @@ NOT_A_LABEL = {"label_case", "label_numeric_code", "unknown_label", "header_repe
 
 def read_path(path: str | Path, **data: Any) -> list[Row]:
     section = DataSection(train=str(path), **data)
-    return [row for source in list_sources(section) for row in read_rows(source, section)]
+    return [row for source in list_sources(section) for row in rows_of(source, section)]
+
+
+def rows_of(source: Source, section: DataSection) -> list[Row]:
+    """As the tasks of Ray Data take them: beside others an empty file has none."""
+    try:
+        return list(read_rows(source, section))
+    except EmptyFileError:
+        return []
 
 
 @pytest.fixture
@@ -277,7 +286,7 @@ def test_a_label_that_is_not_configured_is_a_fault(read: Read) -> None:
         ("a.json", '{"text": "a"}', r"must hold a list of objects, found dict"),
         ("a.json", '{"text": "a"}\n{"text": "b"}', r"is not JSON: .*Set data\.format=jsonl"),
         ("a.parquet", "text,label\na,1\n", r"a\.parquet is not readable as parquet"),
-        ("a.parquet", "", r"a\.parquet is not readable as parquet"),
+        ("a.parquet", "", r"a\.parquet is empty"),
         ("a.parquet", b"PAR1" + bytes(100) + b"PAR1", r"a\.parquet is not readable as parquet"),
         ("a.xlsx", "text,label\na,1\n", r"the ending '\.xlsx' tells no format\. Set `data\.format` to csv, tsv"),
         ("a", "text,label\na,1\n", r"the ending '' tells no format"),
@@ -342,6 +351,102 @@ def test_folders_globs_and_lists_are_files_in_a_fixed_order(tmp_path: Path, monk
     assert found("**/*.csv") == ["a.csv", "c.csv", "deep/d.csv"]
     assert found(["deep", "c.csv"]) == ["deep/d.csv", "c.csv"]
     assert found("./a.csv") == ["a.csv"]
+
+
+HAS_ROWS = "text,label\na,x\n"
+
+
+def lay(root: Path, *names: str, **contents: str | bytes) -> Path:
+    """Files in a folder: `names` hold a row each."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(HAS_ROWS, encoding="utf-8")
+    for name, content in contents.items():
+        path = root / name.replace("__", ".")
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+def found_in(root: Path, train: str | list[str], **data: Any) -> list[str]:
+    """Names of the files that a job reads, from `root`."""
+    sources = list_sources(DataSection(train=train, **data))
+    return [Path(source.path).relative_to(root).as_posix() for source in sources]
+
+
+SIDE_FILES = (
+    "._a.csv", ".a.csv.swp", "_SUCCESS", "_metadata.csv", "_temporary/0/a.csv", ".ipynb_checkpoints/a-checkpoint.csv",
+    "_delta_log/0.json", "__MACOSX/a.csv", "README.md", "LICENSE", "notes.txt",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("train", ["{}", "{}/*", "{}/*.csv", "{}/**/*", "{}/**/*.csv", "file://{}"])
+def test_side_files_in_a_folder_are_no_data(tmp_path: Path, train: str) -> None:
+    lay(tmp_path, "a.csv", "b.csv", *SIDE_FILES)
+    assert found_in(tmp_path, train.format(tmp_path)) == ["a.csv", "b.csv"]
+
+
+def test_a_json_object_beside_data_is_no_data(tmp_path: Path) -> None:
+    lay(tmp_path, "a.csv", dataset_info__json='\ufeff {"features": {}}', more__json='[{"text": "b", "label": "y"}]')
+    assert found_in(tmp_path, str(tmp_path)) == ["a.csv", "more.json"]
+    (tmp_path / "a.csv").unlink()
+    (tmp_path / "more.json").unlink()
+    with pytest.raises(DataError, match=r"dataset_info\.json must hold a list of objects, found dict"):
+        list_sources(DataSection(train=str(tmp_path)))
+    assert found_in(tmp_path, str(tmp_path), format="jsonl") == ["dataset_info.json"]
+
+
+def test_a_file_named_by_itself_is_data_whatever_its_name(tmp_path: Path) -> None:
+    lay(tmp_path, "_a.csv", ".b.csv", "c.csv")
+    for train in ("_a.csv", ".b.csv"):
+        assert found_in(tmp_path, f"{tmp_path}/{train}") == [train]
+    assert found_in(tmp_path, f"{tmp_path}/_*.csv") == ["_a.csv"]
+    assert found_in(tmp_path, str(lay(tmp_path / "_hidden", "d.csv"))) == ["_hidden/d.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "empty"),
+    [
+        ("a.csv", ""),
+        ("a.csv", "text,label\n"),
+        ("a.csv", "\n\n"),
+        ("a.tsv", ""),
+        ("a.jsonl", "\n"),
+        ("a.json", ""),
+        ("a.json", "[]"),
+        ("a.parquet", ""),
+    ],
+)
+def test_an_empty_part_beside_full_ones_is_no_data(tmp_path: Path, name: str, empty: str) -> None:
+    (tmp_path / name).write_text(empty)
+    with pytest.raises(DataError, match=r"is empty|holds no rows"):
+        list_sources(DataSection(train=str(tmp_path)))
+    for train in (str(tmp_path), [str(tmp_path / name), str(tmp_path / "b.csv")]):
+        lay(tmp_path, "b.csv")
+        assert pairs(read_path(tmp_path)) == [("a", "x")]
+        assert pairs([row for s in list_sources(DataSection(train=train)) for row in rows_of(s, DataSection())])
+
+
+def test_a_folder_of_a_tables_parts_is_found_by_a_glob(tmp_path: Path) -> None:
+    lay(tmp_path, "b.csv/part-1.csv", "b.csv/_SUCCESS", "a.csv")
+    assert found_in(tmp_path, f"{tmp_path}/*.csv") == ["a.csv", "b.csv/part-1.csv"]
+
+
+def test_parts_without_an_ending_are_read_where_the_format_is_named(tmp_path: Path) -> None:
+    lay(tmp_path, "part-0", "part-1", "_SUCCESS")
+    with pytest.raises(DataError, match=r"holds no data file; .*Files there: part-0, part-1\. .*data\.format"):
+        list_sources(DataSection(train=str(tmp_path)))
+    assert found_in(tmp_path, str(tmp_path), format="csv") == ["part-0", "part-1"]
+
+
+def test_a_folder_of_folders_names_them(tmp_path: Path) -> None:
+    lay(tmp_path, "train/a.csv", "test/a.csv", "_logs/a.csv")
+    with pytest.raises(DataError, match=r"holds no data file; .*Folders there: test, train\. .*\*\*/\*"):
+        list_sources(DataSection(train=str(tmp_path)))
+
+
+def test_a_glob_is_no_uri(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"s3://bucket/\*\.csv: globs are for local files\. Name the folder"):
+        list_sources(DataSection(train="s3://bucket/*.csv"))
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:

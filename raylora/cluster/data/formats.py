@@ -10,7 +10,7 @@ import pyarrow.parquet
 
 from raylora.cluster.data.rows import Row, Source, check_row
 from raylora.config import DataSection
-from raylora.errors import DataError
+from raylora.errors import DataError, EmptyFileError
 
 if TYPE_CHECKING:
     from _csv import Reader
@@ -71,14 +71,15 @@ def read_header(path: str, kind: str, text: IO[str]) -> list[str]:
     """Column names of a csv or tsv.
 
     Raises:
-        DataError: there are none.
+        EmptyFileError: there are none.
+        DataError: they cannot be read.
     """
     try:
         names = [name.strip() for name in next(csv_reader(kind, text), [])]
     except csv.Error as error:
         raise DataError(f"{path}: the header cannot be read: {error}.") from None
     if not any(names):
-        raise DataError(f"{path} is empty: a {kind} file starts with a line of column names.")
+        raise EmptyFileError(f"{path} is empty: a {kind} file starts with a line of column names.")
     return names
 
 
@@ -97,7 +98,7 @@ def jsonl_rows(source: Source, text: IO[str], data: DataSection) -> Iterator[Row
 def json_rows(source: Source, text: IO[str], data: DataSection) -> Iterator[Row]:
     content = text.read()
     if not content.strip():
-        raise DataError(f"{source.path} is empty.")
+        raise EmptyFileError(f"{source.path} is empty.")
     try:
         records = json.loads(content)
     except (ValueError, RecursionError) as error:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 from typing import Any, cast
 
@@ -18,7 +19,7 @@ from raylora.cluster.data.sources import read_rows
 from raylora.cluster.data.split import text_hash
 from raylora.cluster.storage.run_folder import BAD_ROWS, RunFolder
 from raylora.config import DataSection, Job
-from raylora.errors import DataError
+from raylora.errors import DataError, EmptyFileError
 from raylora.model.tokens import TokenizerSpec, encode
 from raylora.records import Say
 
@@ -66,8 +67,9 @@ def _read(batch: dict[str, np.ndarray], sources: list[Source], data: DataSection
     """Rows of one file, a table per 4,096 of them."""
     index = int(batch["index"][0])
     rows = read_rows(sources[index], data)
-    while batch_rows := list(islice(rows, ROWS_PER_BATCH)):
-        yield _table(batch_rows, index, data, seed)
+    with suppress(EmptyFileError):  # `list_sources` has seen another that is not
+        while batch_rows := list(islice(rows, ROWS_PER_BATCH)):
+            yield _table(batch_rows, index, data, seed)
 
 
 def _table(rows: Sequence[Row], index: int, data: DataSection, seed: int) -> pa.Table:

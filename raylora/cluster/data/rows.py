@@ -14,11 +14,12 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a split. `path` is absolute or a URI; `format` is decided."""
+    """One file of a split. `path` is absolute or a URI; `format` is decided; `size` in bytes, where it is known."""
 
     path: str
     split: Split
     format: str
+    size: int | None = None
 
     @property
     def name(self) -> str:
