@@ -145,7 +145,7 @@ def test_rows_that_do_not_fit_the_header_are_passed_over(tmp_path: Path) -> None
         ("a.csv", "", "is empty"),
         ("a.json", "[{", "cannot be read as json"),
         ("a.jsonl", "{", "cannot be read as jsonl"),
-        ("a.parquet", "text,label", "cannot be read as parquet"),
+        ("a.parquet", "text,label", "is not readable as parquet"),
         ("a.txt", "text", "the ending '.txt' tells no format"),
         ("a.csv", "text,label\n", "has no column of texts"),
     ],

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from raylora.cluster.data.content import LOOKED_AT, check_unpacked
 from raylora.cluster.storage.filesystem import inside, is_remote, locate, parts, plain
 from raylora.errors import DataError
 
@@ -48,12 +49,13 @@ def decide_format(path: str, chosen: str) -> str:
     """The format of a file: as chosen, or by its ending.
 
     Raises:
-        DataError: the ending tells nothing.
+        DataError: the ending tells nothing, or the content is of no known format.
     """
     if chosen != "auto" or path.startswith("hf://"):
         return chosen
     ending = _ending(path)
     if ending not in EXTENSIONS:
+        check_unpacked(path, _head(path))
         known = "csv, tsv, jsonl, json or parquet"
         raise DataError(f"{path}: the ending '{ending}' tells no format. Set `data.format` to {known}.")
     return EXTENSIONS[ending]
@@ -144,6 +146,14 @@ def _is_json_object(file: Found) -> bool:
 def _is_shown(name: str) -> bool:
     """What begins with . or _ is hidden, or left there by Spark, Hadoop, Delta, macOS and others for themselves."""
     return not name.startswith((".", "_"))
+
+
+def _head(path: str) -> bytes:
+    try:
+        with locate(path).open() as stream:
+            return stream.read(LOOKED_AT)
+    except OSError:
+        return b""
 
 
 def _ending(path: str) -> str:

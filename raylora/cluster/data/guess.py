@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from raylora.cluster.data.find import MAGIC, decide_format, find_files
-from raylora.cluster.data.formats import csv_reader, read_header
+from raylora.cluster.data.formats import check_once, csv_reader, label_names, open_table, read_header
 from raylora.cluster.data.sources import open_input, open_text
 from raylora.cluster.storage.filesystem import parts
 from raylora.config import Job
@@ -77,11 +77,10 @@ def _columns_of(path: str, most: int) -> dict[str, list[Any]]:
     try:
         if kind == "parquet":
             with open_input(path) as stream:
-                batch = next(pyarrow.parquet.ParquetFile(stream).iter_batches(most), None)
-                return batch.to_pydict() if batch is not None else {}
+                return _table_head(path, open_table(path, stream), most)
         with open_text(path) as text:
             if kind in ("csv", "tsv"):
-                names = read_header(path, kind, text)
+                names = _once(path, read_header(path, kind, text))
                 rows = [r for r in islice(csv_reader(kind, text), 1, most) if len(r) == len(names)]
                 return {name: [row[i] for row in rows] for i, name in enumerate(names)}
             lines = islice(text, most)
@@ -90,6 +89,21 @@ def _columns_of(path: str, most: int) -> dict[str, list[Any]]:
         raise DataError(f"{path} cannot be read as {kind}: {error}") from None
     names = list(dict.fromkeys(name for record in records for name in record))
     return {name: [record.get(name) for record in records] for name in names}
+
+
+def _once(path: str, names: list[str]) -> list[str]:
+    for name in filter(None, names):
+        check_once(path, names, name)
+    return names
+
+
+def _table_head(path: str, file: pyarrow.parquet.ParquetFile, most: int) -> dict[str, list[Any]]:
+    _once(path, file.schema_arrow.names)
+    batch = next(file.iter_batches(most), None)
+    columns: dict[str, list[Any]] = batch.to_pydict() if batch is not None else {}
+    for name, known in label_names(file.schema_arrow).items():
+        columns[name] = [known[n] if n is not None and 0 <= n < len(known) else None for n in columns.get(name, [])]
+    return columns
 
 
 def guess_text(data: str, columns: dict[str, list[Any]]) -> str:

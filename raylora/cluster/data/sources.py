@@ -1,11 +1,11 @@
 """The files of a job: found, opened, read row by row. Knows no ray: Ray Data calls `read_rows` in its tasks."""
 
-import codecs
 import io
 from collections.abc import Iterator
 from typing import IO
 
 from raylora.cluster.data import formats
+from raylora.cluster.data.content import LOOKED_AT, check_text
 from raylora.cluster.data.find import decide_format, find_files
 from raylora.cluster.data.rows import Row, Source, Split
 from raylora.cluster.storage.filesystem import locate
@@ -99,11 +99,9 @@ def open_text(path: str) -> IO[str]:
     Bytes that are not UTF-8 come as lone surrogates, so that one bad row does not cost the file.
 
     Raises:
-        DataError: the file cannot be opened, or is UTF-16.
+        DataError: the file cannot be opened, or is no text.
     """
     stream = open_input(path)
-    head = stream.read(4)
+    check_text(path, stream.read(LOOKED_AT), "text")
     stream.seek(0)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path} is UTF-16, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")
     return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
