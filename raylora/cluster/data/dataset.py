@@ -19,6 +19,7 @@ from raylora.model.fit.start import Start
 from raylora.model.tokens import TokenizerSpec, TokenTable
 
 SHOWN_FAULTS = 5
+IN_ORDER: Any = [("source", "ascending"), ("place", "ascending")]
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def assemble(
     outline: pa.Table,
 ) -> Dataset:
     """Decide labels and splits from the outline of all rows."""
-    bad = outline.filter(outline["fault"].is_valid()).sort_by([("source", "ascending"), ("place", "ascending")])
+    bad = outline.filter(outline["fault"].is_valid()).sort_by(IN_ORDER)
     bad_rows = [{"place": sources[r["source"]].place(r["place"]), "reason": r["fault"]} for r in bad.to_pylist()]
     if bad_rows and data.on_bad_row == "error":
         raise DataError(_bad_rows_message(bad_rows, outline.num_rows))
@@ -170,8 +171,8 @@ def _label_ids(
     for split, rows in members.items():
         unseen = rows[ids[rows] < 0]
         if len(unseen):
-            at = int(unseen[0])
-            place = sources[outline["source"][at].as_py()].place(outline["place"][at].as_py())
+            where = outline.select(["source", "place"]).take(unseen).sort_by(IN_ORDER)
+            place = sources[where["source"][0].as_py()].place(where["place"][0].as_py())
             alike = {_form(label): label for label in labels}
             wrong = ", ".join(
                 f"'{name}'" + (f" (train has '{alike[_form(name)]}')" if _form(name) in alike else "")

@@ -3,14 +3,16 @@
 import csv
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
 from typing import IO, TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
 from raylora.cluster.data.content import LOOKED_AT, TEXT_CONTROLS, check_unpacked
-from raylora.cluster.data.rows import Row, Source, check_row
+from raylora.cluster.data.rows import Part, Row, Source, check_row
 from raylora.config import DataSection
 from raylora.errors import DataError, EmptyFileError
 
@@ -53,13 +55,22 @@ def check_once(path: str, columns: Sequence[str], name: str) -> None:
         raise DataError(f"{path} has two columns named '{name}'. Rename one of them.")
 
 
-def csv_rows(source: Source, text: IO[str], data: DataSection) -> Iterator[Row]:
-    names = read_header(source.path, source.format, text)
+@dataclass(frozen=True)
+class Header:
+    """Column names of a csv or tsv, and what stands between them."""
+
+    names: list[str]
+    delimiter: str
+
+
+def csv_rows(source: Source, text: IO[str], data: DataSection, header: Header, part: Part) -> Iterator[Row]:
+    names = header.names
     positions = _columns(source, names, data, _header_hint(source.format, names))
-    reader = csv_reader(source.format, text)
-    next(filter(None, reader))
+    reader = csv_reader(source.format, text, header.delimiter)
+    if not part.start:
+        next(filter(None, reader))
     while True:
-        place = reader.line_num + 1
+        place = part.before + reader.line_num + 1
         try:
             cells = next(reader)
         except StopIteration:
@@ -92,15 +103,12 @@ def _header_hint(kind: str, names: list[str]) -> str:
     return ""
 
 
-def csv_reader(kind: str, text: IO[str]) -> "Reader":
-    """Rows from the start of a csv (delimiter by its header, quotes checked) or tsv (quotes taken literally)."""
+def csv_reader(kind: str, lines: Iterable[str], delimiter: str) -> "Reader":
+    """Rows of a csv (quotes checked) or tsv (quotes taken literally), from their lines."""
     csv.field_size_limit(LONGEST_CELL)
-    text.seek(0)
-    head = text.read(SNIFFED)
-    text.seek(0)
     if kind == "tsv":
-        return csv.reader(text, delimiter="\t", quoting=csv.QUOTE_NONE)
-    return csv.reader(text, delimiter=_delimiter(head), strict=True)
+        return csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE)
+    return csv.reader(lines, delimiter=delimiter, strict=True)
 
 
 def _delimiter(head: str) -> str:
@@ -108,25 +116,28 @@ def _delimiter(head: str) -> str:
     return max(",;\t|", key=header.count)
 
 
-def read_header(path: str, kind: str, text: IO[str]) -> list[str]:
-    """Column names of a csv or tsv: its first line that is not blank.
+def read_header(path: str, kind: str, text: IO[str]) -> Header:
+    """Of a csv or tsv: its first line that is not blank. Leaves the stream at its begin.
 
     Raises:
         EmptyFileError: there are none.
         DataError: they cannot be read.
     """
+    delimiter = "\t" if kind == "tsv" else _delimiter(text.read(SNIFFED))
+    text.seek(0)
     try:
-        names = [name.strip() for name in next(filter(None, csv_reader(kind, text)), [])]
+        names = [name.strip() for name in next(filter(None, csv_reader(kind, text, delimiter)), [])]
     except csv.Error as error:
         raise DataError(f"{path}: the header cannot be read: {error}.") from None
     if not names:
         raise EmptyFileError(f"{path} is empty: a {kind} file starts with a line of column names.")
-    return names
+    text.seek(0)
+    return Header(names, delimiter)
 
 
-def jsonl_rows(source: Source, text: IO[str], data: DataSection) -> Iterator[Row]:
-    begun = False
-    for place, line in enumerate(text, 1):
+def jsonl_rows(source: Source, text: IO[str], data: DataSection, part: Part) -> Iterator[Row]:
+    begun = part.start > 0
+    for place, line in enumerate(text, part.before + 1):
         if not line.strip():
             continue
         if not begun and line.lstrip().startswith("["):
@@ -140,7 +151,7 @@ def jsonl_rows(source: Source, text: IO[str], data: DataSection) -> Iterator[Row
         yield _record(place, record, data)
 
 
-def json_rows(source: Source, text: IO[str], data: DataSection) -> Iterator[Row]:
+def json_rows(source: Source, text: IO[str], data: DataSection, _: Part) -> Iterator[Row]:
     content = text.read()
     if not content.strip():
         raise EmptyFileError(f"{source.path} is empty.")
@@ -165,22 +176,34 @@ def _record(place: int, record: Any, data: DataSection) -> Row:
     return check_row(place, [record[name] for name in names], data)
 
 
-def parquet_rows(source: Source, stream: IO[bytes], data: DataSection) -> Iterator[Row]:
+def parquet_rows(source: Source, stream: IO[bytes], data: DataSection, part: Part) -> Iterator[Row]:
     file = open_table(source.path, stream)
     columns = file.schema_arrow.names
     positions = _columns(source, columns, data)
     for i in positions:
         _check_plain(source.path, columns[i], file.schema_arrow.field(i).type)
     known = label_names(file.schema_arrow).get(data.label_column)
-    place = 0
     try:
-        for batch in file.iter_batches(4096, columns=[columns[i] for i in positions]):
+        for place, batch in _batches(file, [columns[i] for i in positions], part):
             ordered = [batch.column(columns[i]).to_pylist() for i in positions]
-            for values in zip(*ordered, strict=True):
-                place += 1
-                yield _labelled(place, list(values), data, known)
+            for number, values in enumerate(zip(*ordered, strict=True), place + 1):
+                yield _labelled(number, list(values), data, known)
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{source.path} is not readable as parquet: {error}") from None
+
+
+def _batches(file: pyarrow.parquet.ParquetFile, columns: list[str], part: Part) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """The rows of a part, with how many of the file's lie before each batch; only its row groups are read."""
+    rows = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+    starts = [0, *accumulate(rows)]
+    end = starts[-1] if part.end is None else part.end
+    groups = [i for i, start in enumerate(starts[:-1]) if start < end and starts[i + 1] > part.start]
+    at = starts[groups[0]] if groups else 0
+    for batch in file.iter_batches(4096, row_groups=groups, columns=columns) if groups else ():
+        first, last = max(part.start - at, 0), min(end - at, batch.num_rows)
+        if first < last:
+            yield at + first, batch.slice(first, last - first)
+        at += batch.num_rows
 
 
 def open_table(path: str, stream: IO[bytes]) -> pyarrow.parquet.ParquetFile:

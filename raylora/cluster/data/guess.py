@@ -80,8 +80,11 @@ def _columns_of(path: str, most: int) -> dict[str, list[Any]]:
                 return _table_head(path, open_table(path, stream), most)
         with open_text(path) as text:
             if kind in ("csv", "tsv"):
-                names = _once(path, read_header(path, kind, text))
-                rows = [r for r in islice(csv_reader(kind, text), 1, most) if len(r) == len(names)]
+                header = read_header(path, kind, text)
+                names = _once(path, header.names)
+                reader = csv_reader(kind, text, header.delimiter)
+                next(filter(None, reader))
+                rows = [r for r in islice(reader, most) if len(r) == len(names)]
                 return {name: [row[i] for row in rows] for i, name in enumerate(names)}
             lines = islice(text, most)
             records = json.load(text)[:most] if kind == "json" else [json.loads(line) for line in lines if line.strip()]

@@ -32,6 +32,18 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Part:
+    """Consecutive rows of a file: bytes of a text file, rows of a table, from `start` to before `end` (None: its end).
+
+    `before` counts the lines or rows of the file that lie before it.
+    """
+
+    start: int = 0
+    end: int | None = None
+    before: int = 0
+
+
+@dataclass(frozen=True)
 class Row:
     """One record. `place` counts lines (text formats) or rows from 1; `fault` says why the row cannot be used."""
 

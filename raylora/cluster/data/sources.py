@@ -1,5 +1,6 @@
 """The files of a job: found, opened, read row by row. Knows no ray: Ray Data calls `read_rows` in its tasks."""
 
+import codecs
 import io
 from collections.abc import Iterator
 from typing import IO
@@ -7,11 +8,16 @@ from typing import IO
 from raylora.cluster.data import formats
 from raylora.cluster.data.content import LOOKED_AT, check_text
 from raylora.cluster.data.find import decide_format, find_files
-from raylora.cluster.data.rows import Row, Source, Split
+from raylora.cluster.data.rows import Part, Row, Source, Split
 from raylora.cluster.storage.filesystem import locate
 from raylora.config import DataSection
 from raylora.demo import REVIEWS
 from raylora.errors import DataError, EmptyFileError
+
+BOM = codecs.BOM_UTF8
+WHOLE = Part()
+PIECE = 2**22  # bytes read at once
+HEADER_BYTES = 2**20  # in which a csv's header ends
 
 
 def list_sources(data: DataSection) -> list[Source]:
@@ -64,8 +70,8 @@ def check_head(source: Source, data: DataSection) -> None:
         raise EmptyFileError(f"{source.path} holds no rows: {'only a header' if source.size else 'it is empty'}.")
 
 
-def read_rows(source: Source, data: DataSection) -> Iterator[Row]:
-    """Every record of a file, in order, bad ones too.
+def read_rows(source: Source, data: DataSection, part: Part = WHOLE) -> Iterator[Row]:
+    """Every record of a file, or of a part of it, in order, bad ones too.
 
     Raises:
         EmptyFileError: the file holds nothing, not even a header.
@@ -73,16 +79,27 @@ def read_rows(source: Source, data: DataSection) -> Iterator[Row]:
     """
     if source.path.startswith("hf://"):
         yield from formats.hub_rows(source, data)
-        return
-    if source.format == "parquet":
+    elif source.format == "parquet":
         if source.size == 0:
             raise EmptyFileError(f"{source.path} is empty.")
         with open_input(source.path) as stream:
-            yield from formats.parquet_rows(source, stream, data)
-        return
-    reader = {"jsonl": formats.jsonl_rows, "json": formats.json_rows}.get(source.format, formats.csv_rows)
-    with open_text(source.path) as text:
-        yield from reader(source, text, data)
+            yield from formats.parquet_rows(source, stream, data, part)
+    elif source.format in ("csv", "tsv"):
+        yield from _csv_rows(source, data, part)
+    else:
+        reader = formats.json_rows if source.format == "json" else formats.jsonl_rows
+        with open_text(source.path, part) as text:
+            yield from reader(source, text, data, part)
+
+
+def _csv_rows(source: Source, data: DataSection, part: Part) -> Iterator[Row]:
+    with open_text(source.path, part) as text:
+        if part.start:
+            with open_text(source.path, Part(end=HEADER_BYTES)) as head:
+                header = formats.read_header(source.path, source.format, head)
+        else:
+            header = formats.read_header(source.path, source.format, text)
+        yield from formats.csv_rows(source, text, data, header, part)
 
 
 def open_input(path: str) -> IO[bytes]:
@@ -93,8 +110,8 @@ def open_input(path: str) -> IO[bytes]:
         raise DataError(f"{path} cannot be opened: {error}") from None
 
 
-def open_text(path: str) -> IO[str]:
-    """A text stream of UTF-8, with or without a byte order mark.
+def open_text(path: str, part: Part = WHOLE, encoding: str | None = None) -> IO[str]:
+    """A text stream of a file, or of a part of it, without a byte order mark at the file's begin.
 
     Bytes that are not UTF-8 come as lone surrogates, so that one bad row does not cost the file.
 
@@ -102,6 +119,54 @@ def open_text(path: str) -> IO[str]:
         DataError: the file cannot be opened, or is no text.
     """
     stream = open_input(path)
-    check_text(path, stream.read(LOOKED_AT), "text")
-    stream.seek(0)
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    piece = _Piecewise(stream, part.start, part.end)
+    if not part.start:
+        check_text(path, piece.read1(LOOKED_AT), "text")
+        piece.seek(0)
+    encoding = encoding or ("utf-8" if part.start else "utf-8-sig")
+    return io.TextIOWrapper(piece, encoding=encoding, errors="surrogateescape", newline="")
+
+
+class _Piecewise(io.BufferedIOBase):
+    """Bytes `start` to before `end` of a stream, read in large pieces; the last is kept.
+
+    TextIOWrapper asks for 8 KiB at a time, which on object storage is a request each.
+    """
+
+    def __init__(self, stream: IO[bytes], start: int, end: int | None) -> None:
+        self._stream, self._start = stream, start
+        size: int = stream.size()  # pyright: ignore[reportAttributeAccessIssue] - pyarrow's
+        self._end = size if end is None else min(end, size)
+        self._at = self._piece_at = start
+        self._piece = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at - self._start
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        assert whence == 0, "TextIOWrapper goes back to the begin, and nowhere else"
+        self._at = self._start + offset
+        return offset
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Up to a whole piece, whatever `size`."""
+        if not self._piece_at <= self._at < self._piece_at + len(self._piece):
+            self._stream.seek(self._at)
+            self._piece_at, self._piece = self._at, self._stream.read(max(min(PIECE, self._end - self._at), 0))
+        found = self._piece[self._at - self._piece_at :]
+        self._at += len(found)
+        return found
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """All that is left; TextIOWrapper asks for nothing else."""
+        return b"".join(iter(self.read1, b""))
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
