@@ -16,6 +16,10 @@ class DataError(RayLoraError):
     """A file, row or label that cannot be used."""
 
 
+class EmptyFileError(DataError):
+    """A file without rows: nothing is wrong with it beside files that have some."""
+
+
 class ModelError(RayLoraError):
     """A base model or adapter that cannot be found, read or fitted to the config."""
 

@@ -2,11 +2,11 @@
 
 import argparse
 
-NAME, SUMMARY = "init", "write a commented config for a data file"
+NAME, SUMMARY = "init", "write a commented config for a data file or folder"
 
 
 def add_arguments(init: argparse.ArgumentParser) -> None:
-    init.add_argument("data", metavar="DATA", help="csv, tsv, jsonl, json or parquet file")
+    init.add_argument("data", metavar="DATA", help="csv, tsv, jsonl, json or parquet file, or a folder of these")
     init.add_argument("--output", metavar="FILE", help="default: the data file's name, ending in .yaml, here")
 
 

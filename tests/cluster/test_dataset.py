@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.data.prepare import prepare
+from raylora.cluster.data.prepare import PART_BYTES, prepare
 from raylora.cluster.data.sources import list_sources
 from raylora.config import Job
 from raylora.errors import DataError
@@ -24,9 +24,9 @@ def spec(bases: Callable[[str], Path]) -> TokenizerSpec:
     return tokenizer_spec(load_tokenizer(str(bases("bert"))), 64)
 
 
-def load(spec: TokenizerSpec, **data: Any) -> Dataset:
+def load(spec: TokenizerSpec, part_bytes: int = PART_BYTES, **data: Any) -> Dataset:
     job = Job().replace({f"data.{key}": value for key, value in data.items()})
-    return prepare(job, list_sources(job.data), spec)
+    return prepare(job, list_sources(job.data), spec, part_bytes)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -55,6 +55,37 @@ def test_the_split_does_not_depend_on_file_or_row_order(
         assert tokens_of(whole, split) == tokens_of(backwards, split) == tokens_of(parts, split)
     assert whole.facts["fingerprint"] == backwards.facts["fingerprint"] == parts.facts["fingerprint"]
     assert whole.facts["rows"]["train"]["negative"] + whole.facts["rows"]["train"]["positive"] == 48
+
+
+def test_each_file_and_each_part_of_a_large_file_is_a_task(
+    spec: TokenizerSpec, reviews: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """A task leaves a block; the rows, their ids and the split are those of one task."""
+    rows = reviews[:300]
+    (tmp_path / "parts").mkdir()
+    for i in range(100):
+        write(tmp_path / "parts" / f"{i}.jsonl", rows[i::100])
+    (tmp_path / "parts" / "empty.csv").write_text("text,label\n")
+    whole = load(spec, train=write(tmp_path / "whole.jsonl", rows))
+    many = load(spec, train=str(tmp_path / "parts"))
+    cut = load(spec, part_bytes=3000, train=str(tmp_path / "whole.jsonl"))
+    size = (tmp_path / "whole.jsonl").stat().st_size
+    assert (len(whole.blocks), len(many.blocks)) == (1, 100)
+    assert size / 3500 < len(cut.blocks) <= size / 3000 + 1
+    for other in (many, cut):
+        assert other.facts["fingerprint"] == whole.facts["fingerprint"]
+        assert [tokens_of(other, split) for split in other.splits] == [tokens_of(whole, s) for s in whole.splits]
+        assert [r.label_ids.tolist() for r in other.splits.values()] == [
+            r.label_ids.tolist() for r in whole.splits.values()
+        ]
+
+
+def test_places_are_exact_wherever_a_file_is_cut(spec: TokenizerSpec, real_data: Path) -> None:
+    path = str(real_data / "dirty" / "reviews_dirty.csv")
+    whole, cut = (load(spec, part_bytes=size, train=path, on_bad_row="skip") for size in (PART_BYTES, 5000))
+    assert len(cut.blocks) > 10
+    assert cut.bad_rows == whole.bad_rows
+    assert cut.facts["fingerprint"] == whole.facts["fingerprint"]
 
 
 def test_bad_rows_are_errors_or_skipped_with_their_places(spec: TokenizerSpec, real_data: Path) -> None:
