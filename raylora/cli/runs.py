@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 from raylora import config
 from raylora.cli.job import saying_renamed
 from raylora.config import Job
-from raylora.config.file import inline, storage_path, value_of
+from raylora.config.file import storage_path, value_of
 from raylora.config.space import trial_job
+from raylora.config.typed import as_word, place_of
+from raylora.config.yaml12 import inline
 from raylora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -143,21 +145,20 @@ def commands(shown: "Details") -> dict[str, str]:
 
 def words(job: Job) -> list[str]:
     """The job as `section.key=value`, its name and place and all that is as by default left out."""
-    return [f"{key}={value}" for key, value in _changed(job).items() if key not in ("run_name", "storage_path")]
+    changed = {key: value for key, value in _changed(job).items() if key not in ("run_name", "storage_path")}
+    return [f"{key}={as_word(value, place_of(Job, key).kind)}" for key, value in changed.items()]
 
 
-def _changed(job: Job) -> dict[str, str]:
-    default = Job()
-    known = config.keys()
-    values = {key: (value_of(job, key), value_of(default, key)) for key in known}
-    return {key: inline(value) for key, (value, usual) in values.items() if value != usual}
+def _changed(job: Job) -> dict[str, Any]:
+    default, known = Job(), config.keys()
+    return {key: value_of(job, key) for key in known if value_of(job, key) != value_of(default, key)}
 
 
 def _config(shown: "Details") -> list[str]:
     if shown.job is None:
         return [] if shown.summary.kind == "endpoint" else ["config.yaml is of another version of raylora"]
     keys = {"model.base_model": shown.job.model.base_model} | _changed(shown.job)
-    return [f"{key}: {value}" for key, value in keys.items() if key not in ("run_name", "storage_path")]
+    return [f"{key}: {inline(value)}" for key, value in keys.items() if key not in ("run_name", "storage_path")]
 
 
 def _epochs(shown: "Details") -> list[str]:

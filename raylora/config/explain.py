@@ -60,7 +60,8 @@ def _reason(detail: ErrorDetails, root: type[BaseModel]) -> _Reason:
         return _Reason(did_you_mean(".".join(str(part) for part in detail["loc"]), root), "")
     if detail["type"] == "value_error":
         return _Reason(detail["msg"].removeprefix("Value error, "), "")
-    return _Reason(detail["msg"].replace("Input should", "must"), f", found {redact(repr(detail['input']))}")
+    what = "must be true or false" if detail["type"] == "bool_type" else detail["msg"].replace("Input should", "must")
+    return _Reason(what, f", found {redact(repr(detail['input']))}")
 
 
 def did_you_mean(path: str, root: type[BaseModel]) -> str:

@@ -621,7 +621,9 @@ def test_a_hub_dataset_reads_with_its_label_names(tmp_path: Path, monkeypatch: p
     first, second, null = read_path("hf://folder")
     assert pairs([first, second]) == [("a", "yes"), ("b", "no")]
     assert (null.place, null.fault) == (3, "'text' is null")
-    with pytest.raises(DataError, match=r"hf://folder \(split 'test'\) cannot be loaded from the hub"):
+    with pytest.raises(
+        DataError, match=r"hf://folder \(split 'test'\) cannot be .*Where there is no hub, set `data\.test`"
+    ):
         list_sources(DataSection(test="hf://folder"))
 
 

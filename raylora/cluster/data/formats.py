@@ -265,7 +265,10 @@ def hub_rows(source: Source, data: DataSection) -> Iterator[Row]:
     try:
         table: Any = datasets.load_dataset(name, split=split)
     except Exception as error:  # noqa: BLE001 - the hub client raises many types, all meaning "not to be had"
-        raise DataError(f"{source.path} (split '{split}') cannot be loaded from the hub: {error}") from None
+        raise DataError(
+            f"{source.path} (split '{split}') cannot be loaded from the hub: {error}. Where there is no hub, set "
+            f"`data.{source.split}` to a file, and data.text_column and data.label_column to columns of it."
+        ) from None
     positions = _columns(source, list(table.column_names), data)
     names = [table.column_names[i] for i in positions]
     known: list[str] | None = getattr(table.features[names[1]], "names", None)  # a ClassLabel

@@ -6,7 +6,6 @@ import threading
 from contextlib import closing
 from typing import Any
 
-import yaml
 from ray import serve
 from ray.serve import Application
 
@@ -18,7 +17,7 @@ from raylora.cluster.serve.quantized import tell_change
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.replica import Endpoint
 from raylora.cluster.session import Cluster, connect, environ
-from raylora.config import Job, ServeSection, parse
+from raylora.config import Job, ServeSection, parse, yaml12
 from raylora.config.serve import LOOPBACK
 from raylora.errors import ClusterError, ConfigError
 from raylora.model.serving.adapter import read_files
@@ -86,7 +85,7 @@ def serve_config(job: Job) -> str:
         "args": _with_absolute_paths(job).model_dump(),
     }
     http = {"host": job.serve.host, "port": job.serve.port}
-    return yaml.safe_dump({"http_options": http, "applications": [app]}, sort_keys=False, allow_unicode=True)
+    return yaml12.dump({"http_options": http, "applications": [app]})
 
 
 def _with_absolute_paths(job: Job) -> Job:

@@ -19,9 +19,9 @@ from raylora.cluster.storage.run_folder import (
     kind_of,
     open_storage,
 )
-from raylora.config import Job, parse_saved
+from raylora.config import Job
 from raylora.config.explain import close_to
-from raylora.config.file import parse_yaml
+from raylora.config.file import read_saved
 from raylora.errors import ConfigError
 
 TAIL = 256 * 1024  # bytes; more of a file is not read for a list: a long sweep's history has tens of megabytes
@@ -214,8 +214,7 @@ def _job(folder: Location, files: Found) -> Job | None:
     if CONFIG not in files:
         return None
     try:
-        tree = parse_yaml(folder.inside(CONFIG).read_text(), folder.inside(CONFIG).address)
-        return parse_saved(tree if isinstance(tree, dict) else {})
+        return read_saved(folder.inside(CONFIG).read_text() or "{}", folder.inside(CONFIG).address)
     except ConfigError:  # written by another version
         return None
 
