@@ -7,7 +7,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from raylora.cluster.periodic import run_every
+from raylora.cluster.periodic import never_failing, run_every
 from raylora.cluster.placement import WorkerPlan, remote_options
 from raylora.cluster.session import Cluster
 from raylora.cluster.storage.run_folder import RunFolder
@@ -79,13 +79,18 @@ class WorkerPool:
     def __enter__(self) -> Any:
         for _ in range(self.plan.count):
             self._start_worker()
-        self.watching.enter_context(self.events.gauges.kept())
-        self.watching.enter_context(run_every(0.5, self._watch, "raylora-pool"))
+        self.watching.callback(self._end)
+        self.watching.enter_context(self.events.kept())
+        drain = never_failing(self._drain, "progress", self.say)
+        self.watching.callback(drain)  # to the last event
+        self.watching.enter_context(run_every(0.5, drain, "progress", self.say))
+        self.watching.enter_context(run_every(0.5, self._watch, "workers", self.say))
         return self.broker
 
     def __exit__(self, *_: Any) -> None:
         self.watching.close()
-        self._drain()
+
+    def _end(self) -> None:
         ray.get(self.broker.close.remote())
         ray.wait(list(self.runs), num_returns=len(self.runs), timeout=2)
         for actor in [*self.workers, self.broker]:  # after a time budget a worker is in the middle of an epoch
@@ -100,7 +105,6 @@ class WorkerPool:
         self.workers.append(worker)
 
     def _watch(self) -> None:
-        self._drain()
         ended, _ = ray.wait(list(self.runs), timeout=0)
         for run in ended:
             self._replace(run)
