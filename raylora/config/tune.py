@@ -21,7 +21,10 @@ class TuneSection(Section):
         description="key: {choice | grid: [values]}, {uniform | loguniform | randint: [low, high]}, "
         "{quniform: [low, high, step]}; lora.lora_alpha_ratio sets lora_alpha = ratio * r",
     )
-    num_samples: Count = Field(default=8, description="trials, no two alike; with grid keys, how often the grid is run")
+    num_samples: Count = Field(
+        default=8,
+        description="trials, no two alike; with grid keys, draws of the others for each point (a grid alone runs once)",
+    )
     metric: Score | Annotated[list[Score | Size], Field(min_length=2, max_length=2)] | None = Field(
         default=None,
         description="null = train.metric_for_best_model; [score, trainable_parameters | latency_ms] = two objectives",

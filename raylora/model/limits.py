@@ -34,6 +34,15 @@ def latency_ms(model: Any, length: int, repeats: int = 15) -> float:
     return statistics.median(times[repeats // 3 :])
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Of the device or of the machine. torch has a type of its own for the device's allocator alone."""
+    import torch
+
+    said = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    is_said = isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    return is_said or isinstance(error, torch.OutOfMemoryError | MemoryError)
+
+
 def check_limits(job: Job, parameters: int, latency: float) -> None:
     """Refuse a trial before it is trained.
 

@@ -1,12 +1,13 @@
 """How a sweep is spread over a cluster, worked out by hand; how a trial's progress adds up. No Ray is started."""
 
 import pytest
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raylora.cluster.placement import one_worker, plan_workers
 from raylora.cluster.session import Cluster
 from raylora.cluster.tune.nested import is_nested, plan_nested
 from raylora.cluster.tune.policy import alone_because, pack_slots
-from raylora.cluster.tune.pool import PoolPlan, leave_for_trainables, plan_pool
+from raylora.cluster.tune.pool import PoolPlan, is_failure, is_too_large, leave_for_trainables, plan_pool
 from raylora.cluster.tune.trial_progress import FILE, TrialProgress, is_whole, read_progress
 from raylora.config import Job
 from raylora.errors import ClusterError, TrainingError
@@ -104,6 +105,13 @@ def test_room_is_left_for_the_trials_own_processes() -> None:
     plan = pool(Job(), cluster(4), total=16, width=25)
     assert leave_for_trainables(plan.workers).resources_per_worker == {"CPU": pytest.approx(0.9)}
     assert plan.workers.resources_per_worker == {"CPU": 1.0}
+
+
+def test_a_preempted_worker_is_no_failure_and_one_that_filled_the_memory_packs_half_as_many() -> None:
+    preempted, full, died = RayActorError(preempted=True), OutOfMemoryError("the node is full"), RayActorError()
+    assert [is_failure(loss, held=4) for loss in (preempted, full, died)] == [False, False, True]
+    assert [is_too_large(loss, held=4) for loss in (preempted, full, died)] == [False, True, False]
+    assert is_failure(full, held=1) and not is_too_large(full, held=1), "it does not fit even alone"
 
 
 def test_trials_of_several_workers_run_as_many_at_once_as_fit() -> None:

@@ -51,7 +51,7 @@ class Gauges:
 
     def kept(self) -> AbstractContextManager[None]:
         """While this is open, each gauge stays at its last value."""
-        return run_every(KEPT_S, self._set_again, "raylora-gauges")
+        return run_every(KEPT_S, self._set_again, "raylora-gauges", say=lambda line: None)
 
     def add(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Show what a fit logs."""

@@ -27,7 +27,7 @@ import ray
 
 from raylora.cluster.events.history import Event, History, earlier_events
 from raylora.cluster.events.metrics import Gauges
-from raylora.cluster.periodic import run_every
+from raylora.cluster.periodic import never_failing, run_every
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.floor import floor_line
 from raylora.records import Say
@@ -59,7 +59,7 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[E
     gauges = Gauges(folder.name)
     with History(folder) as history, gauges.kept():
         consumers: list[Consumer] = [tell_lines(say), history.add, gauges.add]
-        with collect(lambda events: hand_out(events, consumers)) as log:
+        with collect(lambda events: hand_out(events, consumers), say) as log:
             yield log
 
 
@@ -74,25 +74,35 @@ def tell_lines(say: Say, metric: str = "") -> Consumer:
 
 
 def hand_out(events: list[Event], consumers: Sequence[Consumer]) -> None:
-    """Give a batch to each consumer, if there is something in it."""
-    if events:
-        for consume in consumers:
+    """Give a batch to each consumer, if there is something in it, also where another one fails.
+
+    Raises:
+        Exception: of the first that failed.
+    """
+    failures: list[Exception] = []
+    for consume in consumers if events else ():
+        try:
             consume(events)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 @contextmanager
-def collect(add: Callable[[list[Event]], None]) -> Generator[Callable[[Event], None]]:
+def collect(add: Callable[[list[Event]], None], say: Say) -> Generator[Callable[[Event], None]]:
     """A function that other processes call with a record; while this is open, `add` takes them here, to the last."""
     events: Any = ray.remote(num_cpus=0)(EventQueue).remote()
 
     def take() -> None:
         add(ray.get(events.take.remote()))
 
+    tried = never_failing(take, "progress", say)
     try:
-        with run_every(0.5, take, "raylora-progress"):
+        with run_every(0.5, tried, "progress", say):
             yield lambda record: events.put.remote(record)
     finally:
-        take()
+        tried()
         ray.kill(events)
 
 
