@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from raylora.config.section import Count, Fraction, NotNegative, Positive, Probability, Section
+from raylora.metrics import Metric, greater_is_better
 
 
 class DataSection(Section):
@@ -104,8 +105,10 @@ class TrainSection(Section):
     save_minutes: Positive | None = Field(
         default=None, description="as save_steps, by the clock; 10 loses at most ten minutes of a run on spot machines"
     )
-    metric_for_best_model: Literal["accuracy", "f1", "loss"] = Field(
-        default="accuracy", description="decides which epoch's adapter is kept (validation split)"
+    metric_for_best_model: Metric = Field(
+        default="accuracy",
+        description="decides which epoch's adapter is kept (validation split), the lower loss between equals; f1 = of "
+        "the second of two labels, of more f1_macro",
     )
     early_stopping_patience: Count | None = Field(
         default=None, description="stop after this many epochs without a better one"
@@ -134,7 +137,7 @@ class TrainSection(Section):
 
     @property
     def greater_is_better(self) -> bool:
-        return self.metric_for_best_model != "loss"
+        return greater_is_better(self.metric_for_best_model)
 
 
 class RaySection(Section):

@@ -124,6 +124,26 @@ def test_the_best_epoch_is_kept_across_a_resume(bases: Bases, tmp_path: Path) ->
     assert furthest(whole, resumed) == 0
 
 
+def test_of_equal_epochs_the_one_of_lower_loss_is_kept_across_a_resume(bases: Bases, tmp_path: Path) -> None:
+    """Every row carries one label: the accuracy is 1 from the first epoch on, and the loss falls."""
+    job = tiny_job(bases("bert"), train__num_train_epochs=3)
+    splits = demo_splits(job, bases("bert"), 60)
+    splits = replace(splits, train=one_label(splits.train, 1), validation=one_label(splits.validation, 1))
+    reports: list[Event] = []
+
+    def keep(metrics: Event, folder: Path | None) -> None:
+        reports.append(metrics)
+        shutil.copytree(folder or tmp_path, tmp_path / f"epoch{metrics['epoch']:g}")
+
+    whole = run(job, splits, report=keep)
+    losses = [report["eval_loss"] for report in reports]
+    assert [report["eval_accuracy"] for report in reports] == [1, 1, 1] and losses == sorted(losses, reverse=True)
+    assert (whole.epoch, whole.validation.loss) == (3, losses[2])
+    resumed = run(job, splits, resume_from=tmp_path / "epoch2")
+    assert resumed.epoch == 3
+    assert furthest(whole, resumed) == 0
+
+
 def test_early_stopping_ends_a_run_that_no_longer_improves(bases: Bases) -> None:
     job = tiny_job(bases("bert"), train__num_train_epochs=9, train__early_stopping_patience=1)
     job = job.replace({"train.learning_rate": 1e-12})

@@ -11,6 +11,7 @@ from raylora.cluster.tune.pool import PoolPlan, is_failure, is_too_large, leave_
 from raylora.cluster.tune.trial_progress import FILE, TrialProgress, is_whole, read_progress
 from raylora.config import Job
 from raylora.errors import ClusterError, TrainingError
+from raylora.metrics import Scores
 from raylora.model.limits import check_limits
 
 
@@ -126,11 +127,11 @@ def test_trials_of_several_workers_run_as_many_at_once_as_fit() -> None:
 
 
 def epoch(number: float, loss: float) -> dict[str, float]:
-    return {"eval_accuracy": 0.5, "eval_f1": 0.5, "eval_loss": loss, "eval_rows": 10, "epoch": number}
+    return {**Scores(0.5, 0.5, 0.4, loss, 10).as_dict("eval_"), "epoch": number}
 
 
 def test_a_trials_score_is_its_best_epochs_and_survives_a_checkpoint() -> None:
-    progress = TrialProgress("loss", greater_is_better=False, trainable_parameters=7, latency_ms=1.0)
+    progress = TrialProgress("loss", trainable_parameters=7, latency_ms=1.0)
     assert progress.add(epoch(1, 0.6), 2.0, packed=8)["score"] == 0.6
     second = progress.add(epoch(2, 0.4), 2.0, packed=8)
     assert (second["score"], second["best_epoch"], second["train_s"]) == (0.4, 2, 4.0)
@@ -139,10 +140,15 @@ def test_a_trials_score_is_its_best_epochs_and_survives_a_checkpoint() -> None:
     assert (third["trainable_parameters"], third["packed"]) == (7, 2)
 
 
+def test_of_a_trials_equal_epochs_the_one_of_lower_loss_is_its_best() -> None:
+    progress = TrialProgress("accuracy", trainable_parameters=7, latency_ms=1.0)
+    bests = [progress.add(epoch(i, loss), 1.0, packed=1)["best_epoch"] for i, loss in enumerate((0.6, 0.4, 0.5), 1)]
+    assert bests == [1, 2, 2]
+    assert progress.last["best_f1_macro"] == 0.4
+
+
 def test_a_checkpoint_cut_short_is_known_as_such() -> None:
-    files = TrialProgress("loss", False, trainable_parameters=7, latency_ms=1.0).seal(
-        {"weights": b"xyz", "optimizer": b"z"}
-    )
+    files = TrialProgress("loss", trainable_parameters=7, latency_ms=1.0).seal({"weights": b"xyz", "optimizer": b"z"})
     assert is_whole(files)
     for torn in ({}, {**files, "weights": b"xy"}, {**files, FILE: files[FILE][:-2]}):
         assert not is_whole(torn)

@@ -30,6 +30,7 @@ from raylora.cluster.events.metrics import Gauges
 from raylora.cluster.periodic import never_failing, run_every
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.floor import floor_line
+from raylora.metrics import in_words
 from raylora.records import Say
 
 Consumer = Callable[[list[Event]], object]
@@ -123,8 +124,8 @@ def event_line(record: Event, metric: str = "") -> str | None:
     if record["kind"] == "evaluation":
         left = f", about {duration(record['left_s'])} left" if record["left_s"] else ""
         return (
-            f"epoch {record['epoch']:g}    accuracy {record['eval_accuracy']:.4f}  f1 {record['eval_f1']:.4f}  "
-            f"loss {record['eval_loss']:.4f}  (validation; {duration(record['taken_s'])}{left})"
+            f"epoch {record['epoch']:g}    {in_words(record, 'eval_')}  "
+            f"(validation; {duration(record['taken_s'])}{left})"
         )
     if record["kind"] == "trial":
         return (

@@ -17,6 +17,7 @@ from ray.tune.search.optuna import OptunaSearch
 from raylora.config import Job
 from raylora.config.space import Domain, draw_samples, to_plain
 from raylora.leaderboard import Mode
+from raylora.metrics import greater_is_better
 
 SCORE = "score"  # of a report: the best so far of the sweep's metric, which is what the trial keeps
 EPOCHS = "training_iteration"  # Ray Tune's count of reports: one an epoch
@@ -25,7 +26,7 @@ EPOCHS = "training_iteration"  # Ray Tune's count of reports: one an epoch
 def mode_of(job: Job) -> Mode:
     """`max`, or `min` for a sweep by loss."""
     metric = job.tune.metric[0] if isinstance(job.tune.metric, list) else job.tune.metric
-    return "min" if (metric or job.train.metric_for_best_model) == "loss" else "max"
+    return "max" if greater_is_better(metric or job.train.metric_for_best_model) else "min"
 
 
 def searcher(job: Job, space: dict[str, Domain], concurrent: int) -> SearchAlgorithm | Searcher:

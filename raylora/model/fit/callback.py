@@ -80,7 +80,7 @@ class BestCheckpointCallback(TrainerCallback):
         if self.best_file and self.best_file.exists():  # not within the first epoch
             evaluations = [record for record in state.log_history if "eval_loss" in record]
             best = next(r for r in evaluations if r["step"] == state.best_global_step)
-            self.best = Best(load_file(self.best_file), _scores(best), best["epoch"])
+            self.best = Best(load_file(self.best_file), Scores.of(best, "eval_"), best["epoch"])
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """What draws from torch's own generator, as the base's dropout, draws the same in a run that goes on here."""
@@ -125,6 +125,10 @@ class BestCheckpointCallback(TrainerCallback):
                 f"the loss is {metrics['eval_loss']} after epoch {round(state.epoch)}: the run diverged. "
                 f"Lower `train.learning_rate` (now {self.train.learning_rate})."
             )
+        scores, metric = Scores.of(metrics, "eval_"), self.train.metric_for_best_model
+        if self.best is None or scores.merit(metric) > self.best.scores.merit(metric):
+            self.best = Best(trainable_state(self.model), scores, state.epoch)
+            state.best_global_step = state.global_step
         if self.log:
             place = {"step": state.global_step, "epoch": state.epoch, "dtype": self.dtype}
             self.log({"kind": "evaluation", **place, **metrics, **self._pace(state)})
@@ -132,8 +136,6 @@ class BestCheckpointCallback(TrainerCallback):
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         is_whole = state.global_step % self.plan.steps == 0
         evaluation = next(r for r in reversed(state.log_history) if "eval_loss" in r) if is_whole else {}
-        if is_whole and (state.best_global_step == state.global_step or self.best is None):
-            self.best = Best(trainable_state(self.model), _scores(evaluation), state.epoch)
         place = {"epoch": state.epoch, "step": state.global_step, "dtype": self.dtype}
         metrics = {**evaluation, **place, "global_batch_size": self.plan.global_batch_size}
         self.report(metrics, self._complete(args, state) if args.should_save else None)
@@ -161,7 +163,3 @@ class BestCheckpointCallback(TrainerCallback):
         taken = time.perf_counter() - self.start
         done = state.global_step - self.first_step
         return {"taken_s": taken, "left_s": taken / done * (state.max_steps - state.global_step)}
-
-
-def _scores(record: Event) -> Scores:
-    return Scores(**{name: record[f"eval_{name}"] for name in ("accuracy", "f1", "loss", "rows")})

@@ -204,8 +204,6 @@ def training_arguments(job: Job, plan: BatchPlan, worker: Worker, scratch: str) 
         warmup_steps=train.warmup_steps,
         logging_steps=train.logging_steps,
         logging_nan_inf_filter=False,  # a loss that is not a number must be seen
-        metric_for_best_model=train.metric_for_best_model,
-        greater_is_better=train.greater_is_better,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,

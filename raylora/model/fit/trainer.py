@@ -76,7 +76,7 @@ class PlanTrainer(Trainer):
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
         scores = score(self.logits(self.validation), self.validation.table.label_ids)
-        metrics = {f"eval_{name}": value for name, value in scores.as_dict().items()}
+        metrics = scores.as_dict("eval_")
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics

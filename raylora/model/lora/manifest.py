@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from raylora.config import ModelSection
 from raylora.errors import ModelError
 from raylora.floor import BASELINES, WORDS
+from raylora.metrics import METRICS, POSITIVE
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -63,7 +64,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _floor_rows(floor: dict[str, Any]) -> str:
     """What baselines without an adapter reach, as more rows of the model card's table."""
     return "".join(
-        f"| {split}, {WORDS[baseline]} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | | {floor[split]['rows']} |\n"
+        f"| {split}, {WORDS[baseline]} |{_cells(scores)} {floor[split]['rows']} |\n"
         for split in ("validation", "test")
         if split in floor
         for baseline in BASELINES
@@ -71,14 +72,17 @@ def _floor_rows(floor: dict[str, Any]) -> str:
     )
 
 
+def _cells(scores: dict[str, Any]) -> str:
+    return "".join(f" {scores[name]:.4f} |" if name in scores else " |" for name in METRICS)
+
+
 def readme(manifest: Manifest, config: "LoraConfig", own_pooling: str | None) -> str:
-    rows = "".join(
-        f"| {split} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | {scores['loss']:.4f} | {scores['rows']} |\n"
-        for split, scores in manifest.metrics.items()
-    )
+    rows = "".join(f"| {split} |{_cells(scores)} {scores['rows']} |\n" for split, scores in manifest.metrics.items())
     id2label, count = dict(enumerate(manifest.labels)), len(manifest.labels)
     pooling = f', classifier_pooling="{own_pooling}"' if manifest.pooling != "auto" else ""
     floor = _floor_rows(manifest.floor)
+    f1 = f"F1 (`{manifest.labels[POSITIVE]}`)" if count == 2 else "F1"
+    columns = {name: name for name in METRICS} | {"f1": f1, "f1_macro": "F1 (macro)"}
     # `all-linear` is by whole paths
     adapted = sorted({name.rpartition(".")[2] for name in config.target_modules or []})
     return f"""---
@@ -93,8 +97,8 @@ Sorts texts into {len(manifest.labels)} labels: {", ".join(f"`{label}`" for labe
 Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(adapted)}; texts are cut at
 {manifest.max_length} tokens. Trained with [raylora](https://pypi.org/project/raylora/).
 
-| split | accuracy | F1 (macro) | loss | rows |
-|---|---|---|---|---|
+| split | {" | ".join(columns.values())} | rows |
+|---|{"---|" * len(columns)}---|
 {rows}{floor}
 ```python
 import raylora
