@@ -151,6 +151,50 @@ def test_changes_are_folded_in_now_and_then_and_no_crash_between_counts_one_twic
     assert Registry(tree(tmp_path)).table == registry.table
 
 
+def save(folder: Path, base: str, weights: str = "weights") -> Path:
+    """The files of an adapter of this base, as far as a registry reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {"labels": ["a", "b"], "base_model": base, "revision": None, "base_digest": "0" * 64, "max_length": 64}
+    (folder / "raylora.json").write_text(json.dumps(manifest))
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_text(weights)
+    return folder
+
+
+def base_of(registry: Registry) -> str:
+    return asyncio.run(registry.base()).base_model
+
+
+def test_a_new_run_in_the_root_changes_no_replicas_base(tmp_path: Path) -> None:
+    job = Job().replace({"storage_path": str(tmp_path), "run_name": "serve", "serve.adapter_root": str(tmp_path)})
+    save(tmp_path / "m", "first/base")
+    assert base_of(Registry(job.model_dump(), "a")) == "first/base"
+    save(tmp_path / "a-newer-one", "other/base")
+    assert base_of(Registry(job.model_dump(), "a")) == "first/base"  # killed, and made anew
+    assert base_of(Registry(job.model_dump(), "b")) == "first/base"  # another start
+    job = job.replace({"serve.adapters": {"x": str(tmp_path / "a-newer-one")}})
+    assert base_of(Registry(job.model_dump(), "c")) == "other/base"  # the config says so
+
+
+def test_a_start_serves_what_the_configs_path_holds_and_a_registry_that_comes_back_what_it_served(
+    tmp_path: Path,
+) -> None:
+    folder = save(tmp_path / "x", "a/base")
+    job = Job().replace({"storage_path": str(tmp_path), "run_name": "serve", "serve.adapters": {"x": str(folder)}})
+    first = Registry(job.model_dump(), "a").table
+    save(folder, "a/base", "retrained")
+    assert Registry(job.model_dump(), "a").table == first
+    entry = Registry(job.model_dump(), "b").table.entry("x")
+    assert (entry.current.number, entry.previous) == (2, first.entry("x").current)
+    assert {path.name for path in (tmp_path / "serve" / "versions").iterdir()} == {
+        entry.current.digest,
+        first.entry("x").current.digest,
+    }
+    save(folder, "a/base", "once more")
+    Registry(job.model_dump(), "c")
+    assert first.entry("x").current.digest not in {p.name for p in (tmp_path / "serve" / "versions").iterdir()}
+
+
 def test_changes_read_back_as_they_were_written() -> None:
     table = Table().put("x", "/ü", "d1", configured="/ü").put("x", "/b", "d2", traffic=0.25)
     changes = [table.change_of("x"), table.drop("x").change_of("x"), table.promote("x").change_of("x")]

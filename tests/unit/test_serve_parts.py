@@ -13,7 +13,7 @@ from raylora.cluster.serve.meters import TOLD_APART, Meters, together
 from raylora.cluster.serve.middleware import role_of
 from raylora.cluster.serve.scaling import replicas_for
 from raylora.cluster.serve.service import check_inputs
-from raylora.cluster.serve.table import Table
+from raylora.cluster.serve.table import Table, Version
 from raylora.cluster.session import Cluster
 from raylora.errors import ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
 from raylora.model.serving.cost import Cost, fit_cost, least_seconds
@@ -135,6 +135,17 @@ def test_a_restart_keeps_what_http_changed_unless_the_config_says_otherwise() ->
     changed = table.configure(swapped, {"x": "/c"}, {"x": "d5"}, None)
     assert changed.entry("x").current.path == "/c"
     assert sorted(changed.entries) == ["x", "z"]  # y left the config; z came over HTTP
+
+
+def test_a_start_takes_files_that_were_replaced_in_place_as_a_new_version_and_keeps_the_old_one() -> None:
+    started = table.configure(Table(), {"x": "/run"}, {"x": "d1"}, None)
+    again = table.configure(started, {"x": "/run"}, {"x": "d2"}, None).entry("x")
+    assert (again.current, again.previous) == (Version(2, "/run", "d2"), started.entry("x").current)
+    put = started.put("x", "/run/adapter", "d3").put("x", "/c", "d4", traffic=0.2)  # a run's folder stands for it
+    retrained = table.configure(put, {"x": "/run"}, {"x": "d5"}, None).entry("x")
+    assert (retrained.current, retrained.traffic) == (Version(4, "/run/adapter", "d5"), 0.2)
+    moved = started.put("x", "/elsewhere", "d3")
+    assert table.configure(moved, {"x": "/run"}, {"x": "d2"}, None) == moved
 
 
 def test_a_dropped_default_is_no_default() -> None:

@@ -62,9 +62,13 @@ class AdapterStore:
         root: folder whose folders are adapters, by name; the table's names come first.
         own: name of a folder in `root` that is the endpoint's own, and no adapter.
         merge: whether an adapter that is the only one may be merged into a base of its own.
+        kept: folder of versions by their digest, for those whose files were written over or moved.
     """
 
-    def __init__(self, base: ServedBase, cache_bytes: int, root: str | None, own: str | None, merge: bool) -> None:
+    def __init__(
+        self, base: ServedBase, cache_bytes: int, root: str | None, own: str | None, merge: bool, kept: str
+    ) -> None:
+        self.kept = kept
         self.base, self.root, self.own, self.merge = base, root, own, merge and root is None
         self.table = Table()
         self.cache = AdapterCache(cache_bytes)
@@ -146,6 +150,18 @@ class AdapterStore:
         rooted = await asyncio.to_thread(lambda: [n for n in folders.names(root) if re.match(NAME, n)]) if root else []
         return [*sorted(self.table.entries), *(name for name in rooted if name not in known)]
 
+    async def check_previous(self, name: str) -> None:
+        """Raises:
+        ConfigError: the version to which `name` would go back cannot be loaded any more.
+        """
+        entry = self.table.entries.get(name)
+        if entry is None or entry.canary or entry.previous is None:
+            return  # the table itself has words for these
+        try:
+            await self._versioned(entry.previous)
+        except NotReadyError as error:
+            raise ConfigError(f"adapter '{name}' cannot go back to version {entry.previous.number}: {error}") from None
+
     async def is_rooted(self, name: str) -> bool:
         """Whether the root has an adapter of this name."""
         return bool(self.root and re.match(NAME, name) and await asyncio.to_thread(lambda: self._look(name)))
@@ -173,10 +189,19 @@ class AdapterStore:
         return self.merge and len(table.entries) == 1 and all(entry.canary is None for entry in table.entries.values())
 
     def _checked(self, version: Version, merged: bool) -> ServedAdapter:
-        adapter = self._read(folders.find(version.path), merged)
+        try:
+            return self._of_digest(version, folders.find(version.path), merged)
+        except ModelError:
+            copy = folders.adapter_in(inside(self.kept, version.digest))
+            if copy is None:
+                raise
+        return self._of_digest(version, copy, merged)
+
+    def _of_digest(self, version: Version, place: AdapterLocation, merged: bool) -> ServedAdapter:
+        adapter = self._read(place, merged)
         if adapter.digest != version.digest:
             raise ModelError(
-                f"the files in {version.path} have changed since they were put (sha256 {adapter.digest[:12]}…, then "
+                f"the files in {place.path} have changed since they were put (sha256 {adapter.digest[:12]}…, then "
                 f"{version.digest[:12]}…). PUT the adapter again."
             )
         return adapter

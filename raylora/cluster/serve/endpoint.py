@@ -3,6 +3,7 @@
 import signal
 import socket
 import threading
+import uuid
 from contextlib import closing
 from typing import Any
 
@@ -53,7 +54,7 @@ def application(job: Job, threads: int | None) -> Application:
         graceful_shutdown_timeout_s=30.0,
         **_replicas(settings.autoscaling_config),
     )
-    return endpoint.bind(tree, known, own, registry.bind(tree))
+    return endpoint.bind(tree, known, own, registry.bind(tree, uuid.uuid4().hex))
 
 
 def _environment(options: dict[str, Any]) -> dict[str, Any]:

@@ -185,7 +185,7 @@ def _adapter_routes(service: Service) -> APIRouter:
     async def rollback(name: str) -> PutAnswer:
         """End the canary; where there is none, go back to the previous version."""
         request_context.get().adapter = name
-        return PutAnswer(name=name, version=str((await service.changes.rollback(name)).current.number))
+        return PutAnswer(name=name, version=str(await service.rollback(name)))
 
     return router
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,12 +11,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from raylora.cluster.serve import adapter_folders as folders
+from raylora.cluster.serve import base as bases
 from raylora.cluster.serve import table as tables
 from raylora.cluster.serve.adapter_folders import absolute
 from raylora.cluster.serve.table import Change, Entry, Table
-from raylora.cluster.storage.run_folder import ADAPTER_CHANGES, ADAPTERS, RunFolder
-from raylora.config import parse
-from raylora.errors import RayLoraError
+from raylora.cluster.storage.run_folder import ADAPTER_CHANGES, ADAPTERS, SERVING, VERSIONS, RunFolder
+from raylora.config import Job, ModelSection, parse
+from raylora.errors import ModelError, RayLoraError
 from raylora.model.serving.adapter import read_files
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,10 @@ class Seen:
 class Registry:
     """A Serve deployment of one replica. Killed, it comes back with the table as it was."""
 
-    def __init__(self, tree: dict[str, Any]) -> None:
+    def __init__(self, tree: dict[str, Any], start: str | None = None) -> None:
+        """Args:
+        start: this start's own word, the same whenever Serve makes this replica anew; None = of no other.
+        """
         job = parse(tree)
         self.folder = RunFolder(job)
         written = tables.load(self.folder.read_text(ADAPTERS)) if self.folder.has(ADAPTERS) else None
@@ -49,15 +54,42 @@ class Registry:
         self.apart: list[Change] = []
         self.seen: dict[str, Seen] = {}
         self.changed = asyncio.Condition()
-        adapters = {name: absolute(path) for name, path in job.serve.adapters.items()}
-        new = {n: path for n, path in adapters.items() if not tables.is_configured(self.table, n, path)}
-        digests: dict[str, str] = {}
-        for name, path in new.items():
-            with folders.local(folders.find(path)) as folder:
-                digests[name] = read_files(folder).digest
-        self.table = tables.configure(self.table, adapters, digests, job.serve.default)
+        before = bases.load(self.folder.read_text(SERVING)) if self.folder.has(SERVING) else None
+        self.is_back = before is not None and start == before.start
+        if before and self.is_back:
+            self.decision = before
+            return
+        self._configure(job)
         if self.table != written:
             self._write_whole()
+        self.decision = bases.decide(job, self.table, start or uuid.uuid4().hex, before)
+        self.folder.write_text(SERVING, self.decision.dump())
+
+    def _configure(self, job: Job) -> None:
+        """Take over what the config names, as it is now; its files are kept, for what is written over in place can
+        then still be gone back to."""
+        adapters = {name: absolute(path) for name, path in job.serve.adapters.items()}
+        kept = self.folder.location.inside(VERSIONS).files()
+        digests: dict[str, str] = {}
+        for name, path in adapters.items():
+            try:
+                with folders.local(folders.find(path)) as folder:
+                    digests[name] = read_files(folder).digest
+                    if digests[name] not in kept:
+                        self.folder.upload(folder, f"{VERSIONS}/{digests[name]}")
+            except ModelError as error:
+                if not tables.is_configured(self.table, name, path):
+                    raise
+                logger.warning("adapter %s stays as the table has it: %s", name, error)
+        self.table = tables.configure(self.table, adapters, digests, job.serve.default)
+        versions = [(entry.current, entry.previous, entry.canary) for entry in self.table.entries.values()]
+        used = {version.digest for of_entry in versions for version in of_entry if version}
+        for digest in kept.keys() - used:
+            self.folder.location.inside(VERSIONS).inside(digest).delete()
+
+    async def base(self) -> ModelSection:
+        """What every replica loads."""
+        return self.decision.base
 
     def _write_whole(self) -> None:
         """The changes are passed over by their revisions where a crash leaves them here."""

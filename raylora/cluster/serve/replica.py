@@ -20,11 +20,10 @@ from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.scaling import TOKENS
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.table import Change, Entry, Table
-from raylora.cluster.storage.filesystem import inside
+from raylora.cluster.storage.run_folder import VERSIONS, RunFolder
 from raylora.config import Job, ModelSection, parse
 from raylora.config.serve import LOOPBACK
 from raylora.errors import NotReadyError, RayLoraError
-from raylora.model.lora.manifest import base_of, read_manifest
 from raylora.model.serving.base import ServedBase, resolve_dtype
 from raylora.model.serving.engine import Engine, Limits
 from raylora.model.threads import run_in_thread
@@ -59,6 +58,9 @@ class RegistryClient:
     async def meters(self) -> dict[str, str]:
         return await self._call(self.handle.meters.remote)
 
+    async def base(self) -> ModelSection:
+        return await self._call(self.handle.base.remote)
+
     async def _call(self, remote: Callable[..., Awaitable[Any]], *values: Any) -> Any:
         try:
             return await remote(*values)
@@ -75,26 +77,40 @@ class RegistryClient:
 class Endpoint:
     """The deployment class. `tree` is the job, `threads` torch's, None = its default."""
 
-    def __init__(self, tree: dict[str, Any], known: list[HashedKey], threads: int | None, registry: Any) -> None:
+    async def __init__(self, tree: dict[str, Any], known: list[HashedKey], threads: int | None, registry: Any) -> None:
         _log_access()
         sys.setswitchinterval(SWITCH_S)
         self.job, self.known = parse(tree), known
+        self.registry = RegistryClient(registry)
         settings = self.job.serve
         use_gpu = torch.cuda.is_available()
         device = torch.device("cuda" if use_gpu else "cpu")
         dtype = resolve_dtype(settings.dtype, use_gpu, settings.int8)
-        model = _base_model(self.job)
-        base = run_in_thread(lambda: ServedBase(model, dtype, device, settings.int8)).result()
+        model = await self._base()
+        base = await asyncio.wrap_future(run_in_thread(lambda: ServedBase(model, dtype, device, settings.int8)))
         meters = Meters()
         limits = Limits(settings.max_batch_tokens, settings.max_queued_tokens, settings.max_queued_requests)
         self.engine = Engine(base, limits, threads, meters.observe)
         store = AdapterStore(
-            base, settings.cache_bytes, settings.adapter_root, _own_folder(self.job), settings.merge == "auto"
+            base,
+            settings.cache_bytes,
+            settings.adapter_root,
+            _own_folder(self.job),
+            settings.merge == "auto",
+            RunFolder(self.job).inside(VERSIONS),
         )
-        self.registry = RegistryClient(registry)
         replica = serve.get_replica_context().replica_id.unique_id
         self.service = Service(self.job, replica, store, self.engine, self.registry, meters)
         self.tasks: list[asyncio.Task[None]] = []
+
+    async def _base(self) -> ModelSection:
+        """As the registry has decided, once for all replicas."""
+        while True:
+            try:
+                return await self.registry.base()
+            except NotReadyError as error:
+                logger.warning("%s", error)
+                await asyncio.sleep(RETRY_S)
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Comes back with the adapter table: a replica that has none yet would say 404 to what is sent to it."""
@@ -138,23 +154,6 @@ class Endpoint:
         """Read by Ray Serve: a replica that raises is replaced."""
         if not self.engine.alive:
             raise RuntimeError("the engine's thread has ended")
-
-
-def _base_model(job: Job) -> ModelSection:
-    """The base of the first adapter that can be read; of the config where there is none yet."""
-    settings = job.serve
-    paths = [*settings.adapters.values()]
-    if settings.adapter_root:
-        paths += [inside(settings.adapter_root, name) for name in folders.names(settings.adapter_root)[:20]]
-    for path in paths:
-        try:
-            with folders.local(folders.find(path)) as folder:
-                manifest = read_manifest(folder)
-        except RayLoraError:
-            continue
-        trusted = job.model.trust_remote_code
-        return base_of(manifest, trusted)
-    return job.model
 
 
 def _own_folder(job: Job) -> str | None:

@@ -97,6 +97,16 @@ class Service:
         entry = await self.changes.put(name, version.path, version.digest, traffic)
         return (entry.canary or entry.current).number if traffic < 1 else entry.current.number
 
+    async def rollback(self, name: str) -> int:
+        """The number of the version that all requests now go to.
+
+        Raises:
+            UnknownAdapterError: no such name.
+            ConfigError: there is nothing to go back to, or its files are gone.
+        """
+        await self.store.check_previous(name)
+        return (await self.changes.rollback(name)).current.number
+
     async def promote(self, name: str) -> None:
         await self.store.find(name, 1.0)  # it must be there and load; it may be the root's
         await self.changes.promote(name)

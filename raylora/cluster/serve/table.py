@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from raylora.cluster.storage.filesystem import inside
+from raylora.cluster.storage.run_folder import ADAPTER
 from raylora.config.explain import close_to
 from raylora.errors import ConfigError, UnknownAdapterError
 
@@ -70,6 +72,12 @@ class Table:
             return self._with(name, replace(entry, canary=version, traffic=traffic, newest=newest))
         configured = configured or entry.configured
         return self._with(name, Entry(version, previous=entry.current, configured=configured, newest=newest))
+
+    def renew(self, name: str, digest: str) -> "Table":
+        """A new version of the files where the current one's were; a canary keeps its share."""
+        entry = self.entry(name)
+        version = Version(entry.newest + 1, entry.current.path, digest)
+        return self._with(name, replace(entry, current=version, previous=entry.current, newest=version.number))
 
     def rollback(self, name: str) -> "Table":
         """Drop the canary; where there is none, go back to the previous version.
@@ -165,16 +173,21 @@ def _entry(tree: dict[str, Any]) -> Entry:
 
 def configure(table: Table, adapters: Mapping[str, str], digests: Mapping[str, str], default: str | None) -> Table:
     """The table after a start with these `serve.adapters`: what was changed over HTTP since stays, unless the config
-    itself now says otherwise.
+    itself now says otherwise. Files that were replaced where the config's path points are a new version.
 
     Args:
-        digests: of the folders of the adapters that are new or whose path is.
+        digests: of the folders as they are now; of those of the adapters that are new or whose path is, at least.
     """
     for name in [n for n, entry in table.entries.items() if entry.configured and n not in adapters]:
         table = table.drop(name)
     for name, path in adapters.items():
         if not is_configured(table, name, path):
             table = table.put(name, path, digests[name], configured=path)
+            continue
+        current = table.entries[name].current
+        in_place = current.path in (path, inside(path, ADAPTER))
+        if in_place and digests.get(name, current.digest) != current.digest:
+            table = table.renew(name, digests[name])
     first = default or table.default or next(iter(adapters), None)
     return table if first == table.default or first is None else table.promote(first)
 

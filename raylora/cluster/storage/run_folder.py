@@ -18,6 +18,8 @@ An endpoint's folder holds its table of adapters:
 
     adapters.json             what each name stands for
     adapters.changes.jsonl    changes since that was written
+    serving.json              which base it serves, decided at its start
+    versions/                 the files of the config's adapters as they were taken, by their digest
 """
 
 import json
@@ -41,6 +43,8 @@ TRIAL_RUNS = "train"
 TRIALS_TABLE = "trials.csv"
 BEST_CONFIG = "best_config.yaml"
 ADAPTERS = "adapters.json"
+SERVING = "serving.json"
+VERSIONS = "versions"
 ADAPTER_CHANGES = "adapters.changes.jsonl"  # a table of 100,000 adapters is 30 MB, a change 300 bytes
 
 Kind = Literal["run", "sweep", "endpoint", "unknown"]
