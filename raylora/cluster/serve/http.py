@@ -23,14 +23,16 @@ from raylora.cluster.serve.schemas import (
     AdapterInfo,
     AdapterList,
     Canary,
+    ChangeAnswer,
     ErrorBody,
+    MissingReplica,
     PredictBody,
-    PutAnswer,
     PutBody,
     Score,
 )
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.status import WORDS, body
+from raylora.cluster.serve.table import Outcome
 from raylora.errors import ConfigError, RayLoraError
 from raylora.model.tokens import Text
 from raylora.tasks import best_first
@@ -43,7 +45,9 @@ PAGE_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 INPUTS = "`inputs` must be a text, a list of texts, or a list of [text, text] pairs."
-ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 401, 404, 413, 422, 429, 503)}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorBody} for code in (400, 401, 404, 413, 422, 429, 503)
+}
 
 
 def build_app(service: Service, known: Sequence[HashedKey], open_admin: bool) -> FastAPI:
@@ -158,34 +162,47 @@ def _adapter_routes(service: Service) -> APIRouter:
         names = [name for name in await store.names() if name.startswith(prefix)][:limit]
         return AdapterList(default=store.table.default, adapters=[describe(name) for name in names])
 
-    @router.put("/{name}")
-    async def put(name: str, asked: PutBody) -> PutAnswer:
-        """Load an adapter, or replace one: no request is dropped; after the answer all replicas serve the new one."""
+    def told(response: Response, answer: ChangeAnswer, outcome: Outcome) -> ChangeAnswer:
+        """202 in place of 200, with the replicas that do not serve the change yet."""
+        if outcome.missing:
+            response.status_code = 202
+            answer.missing = [MissingReplica(**vars(each)) for each in outcome.missing]
+        return answer
+
+    # a change is written down before it is answered; 202 is one that some replicas do not serve yet
+    changing: dict[str, Any] = {"response_model_exclude_none": True, "responses": {202: {"model": ChangeAnswer}}}
+
+    @router.put("/{name}", **changing)
+    async def put(name: str, asked: PutBody, response: Response) -> ChangeAnswer:
+        """Load an adapter, or replace one: no request is dropped; after 200 all replicas serve the new one."""
         service.check_name(name)
         request_context.get().adapter = name
-        return PutAnswer(name=name, version=str(await service.put(name, asked.path, asked.traffic)))
+        outcome = await service.put(name, asked.path, asked.traffic)
+        assert outcome.entry, "what was put is in the table"
+        taken = outcome.entry.canary if asked.traffic < 1 else None
+        return told(response, ChangeAnswer(name=name, version=str((taken or outcome.entry.current).number)), outcome)
 
-    @router.delete("/{name}")
-    async def drop(name: str) -> dict[str, str]:
+    @router.delete("/{name}", **changing)
+    async def drop(name: str, response: Response) -> ChangeAnswer:
         """Serve an adapter no more."""
         request_context.get().adapter = name
         if name not in store.table.entries and await store.is_rooted(name):
             raise ConfigError(f"adapter '{name}' is served from `serve.adapter_root`: remove its folder there.")
-        await service.changes.drop(name)
-        return {"name": name}
+        return told(response, ChangeAnswer(name=name), await service.changes.drop(name))
 
-    @router.post("/{name}/default")
-    async def promote(name: str) -> dict[str, str]:
+    @router.post("/{name}/default", **changing)
+    async def promote(name: str, response: Response) -> ChangeAnswer:
         """Let this adapter answer requests that name none."""
         request_context.get().adapter = name
-        await service.promote(name)
-        return {"default": name}
+        return told(response, ChangeAnswer(default=name), await service.promote(name))
 
-    @router.post("/{name}/rollback")
-    async def rollback(name: str) -> PutAnswer:
+    @router.post("/{name}/rollback", **changing)
+    async def rollback(name: str, response: Response) -> ChangeAnswer:
         """End the canary; where there is none, go back to the previous version."""
         request_context.get().adapter = name
-        return PutAnswer(name=name, version=str(await service.rollback(name)))
+        outcome = await service.rollback(name)
+        assert outcome.entry, "what was rolled back is in the table"
+        return told(response, ChangeAnswer(name=name, version=str(outcome.entry.current.number)), outcome)
 
     return router
 

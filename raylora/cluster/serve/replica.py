@@ -14,12 +14,13 @@ from ray.serve.handle import DeploymentHandle
 
 from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.serve.adapter_store import AdapterStore
+from raylora.cluster.serve.follower import RETRY_S, follow
 from raylora.cluster.serve.http import build_app
 from raylora.cluster.serve.keys import HashedKey
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.scaling import TOKENS
 from raylora.cluster.serve.service import Service
-from raylora.cluster.serve.table import Change, Entry, Table
+from raylora.cluster.serve.table import Change, Outcome, Table
 from raylora.cluster.storage.run_folder import VERSIONS, RunFolder
 from raylora.config import Job, ModelSection, parse
 from raylora.config.serve import LOOPBACK
@@ -30,7 +31,6 @@ from raylora.model.threads import run_in_thread
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 0.5
 SWITCH_S = 0.0005  # the engine asks for Python's lock at every operation; Python's 5 ms looked slower at 32 clients
 
 
@@ -40,20 +40,20 @@ class RegistryClient:
     def __init__(self, handle: DeploymentHandle) -> None:
         self.handle: Any = handle
 
-    async def sync(self, replica: str, revision: int, meters: str) -> Table | list[Change]:
-        return await self._call(self.handle.sync.remote, replica, revision, meters)
+    async def sync(self, replica: str, revision: int, meters: str, fault: str) -> Table | list[Change]:
+        return await self._call(self.handle.sync.remote, replica, revision, meters, fault)
 
-    async def put(self, name: str, path: str, digest: str, traffic: float) -> Entry:
+    async def put(self, name: str, path: str, digest: str, traffic: float) -> Outcome:
         return await self._call(self.handle.put.remote, name, path, digest, traffic)
 
-    async def drop(self, name: str) -> None:
-        await self._call(self.handle.drop.remote, name)
+    async def drop(self, name: str) -> Outcome:
+        return await self._call(self.handle.drop.remote, name)
 
-    async def rollback(self, name: str) -> Entry:
+    async def rollback(self, name: str) -> Outcome:
         return await self._call(self.handle.rollback.remote, name)
 
-    async def promote(self, name: str) -> None:
-        await self._call(self.handle.promote.remote, name)
+    async def promote(self, name: str) -> Outcome:
+        return await self._call(self.handle.promote.remote, name)
 
     async def meters(self) -> dict[str, str]:
         return await self._call(self.handle.meters.remote)
@@ -117,33 +117,17 @@ class Endpoint:
         open_admin = self.job.serve.host in LOOPBACK
         app = build_app(self.service, self.known, open_admin)
         loop = asyncio.get_running_loop()
-        self.tasks = [loop.create_task(self._follow()), loop.create_task(self._watch())]
+        self.tasks = [loop.create_task(follow(self.service, self.registry)), loop.create_task(self._watch())]
         while not self.service.ready:
             await asyncio.sleep(0.02)
         return app
-
-    async def _follow(self) -> None:
-        """Keep the table as the registry has it; a lost registry comes back, and until then the last table holds."""
-        service, store, revision = self.service, self.service.store, -1
-        while True:
-            try:
-                changes = await self.registry.sync(service.replica, revision, service.meter_text())
-                table = store.table
-                if changes:
-                    table = changes if isinstance(changes, Table) else store.table.after(changes)
-                if table.revision != store.table.revision or not service.ready:
-                    await store.follow(table)
-                revision, service.ready = table.revision, True
-            except NotReadyError as error:
-                logger.warning("%s", error)
-                await asyncio.sleep(RETRY_S)
 
     async def _watch(self) -> None:
         while self.job.serve.adapter_root:
             await asyncio.sleep(self.job.serve.watch_s)
             try:
                 await self.service.store.watch()
-            except (OSError, RayLoraError):
+            except Exception:  # the next look may find it again
                 logger.exception("`serve.adapter_root` cannot be looked at")
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -154,6 +138,8 @@ class Endpoint:
         """Read by Ray Serve: a replica that raises is replaced."""
         if not self.engine.alive:
             raise RuntimeError("the engine's thread has ended")
+        if self.tasks and self.tasks[0].done():
+            raise RuntimeError("the table of adapters is followed no more")
 
 
 def _own_folder(job: Job) -> str | None:

@@ -136,6 +136,22 @@ class Change:
     entry: Entry | None
 
 
+@dataclass(frozen=True)
+class Missing:
+    """A replica that does not serve a change, and why."""
+
+    replica: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a change: what its name now stands for, and who does not serve it yet."""
+
+    entry: Entry | None
+    missing: tuple[Missing, ...] = ()
+
+
 def load(text: str) -> Table:
     """`Table.dump` undone."""
     tree: dict[str, Any] = json.loads(text)
@@ -190,6 +206,14 @@ def configure(table: Table, adapters: Mapping[str, str], digests: Mapping[str, s
             table = table.renew(name, digests[name])
     first = default or table.default or next(iter(adapters), None)
     return table if first == table.default or first is None else table.promote(first)
+
+
+def difference(old: Table, new: Table) -> list[Change]:
+    """Changes that lead from one table to the other, of the revisions that follow the old one's."""
+    names = [name for name in {**old.entries, **new.entries} if old.entries.get(name) is not new.entries.get(name)]
+    if not names and new.default != old.default and new.default:
+        names = [new.default]
+    return [Change(i, new.default, name, new.entries.get(name)) for i, name in enumerate(names, old.revision + 1)]
 
 
 def is_configured(table: Table, name: str, path: str) -> bool:

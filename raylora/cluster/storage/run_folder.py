@@ -17,7 +17,7 @@ A sweep's folder holds, beside config.yaml, history.jsonl, bad_rows.jsonl, adapt
 An endpoint's folder holds its table of adapters:
 
     adapters.json             what each name stands for
-    adapters.changes.jsonl    changes since that was written
+    adapters.changes/         changes since that was written, and some before (adapters.changes.jsonl in earlier code)
     serving.json              which base it serves, decided at its start
     versions/                 the files of the config's adapters as they were taken, by their digest
 """
@@ -45,7 +45,8 @@ BEST_CONFIG = "best_config.yaml"
 ADAPTERS = "adapters.json"
 SERVING = "serving.json"
 VERSIONS = "versions"
-ADAPTER_CHANGES = "adapters.changes.jsonl"  # a table of 100,000 adapters is 30 MB, a change 300 bytes
+OLD_ADAPTER_CHANGES = "adapters.changes.jsonl"
+ADAPTER_CHANGES = "adapters.changes"  # a table of 100,000 adapters is 30 MB, a change 300 bytes
 
 Kind = Literal["run", "sweep", "endpoint", "unknown"]
 
