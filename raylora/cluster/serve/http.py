@@ -12,6 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import raylora
@@ -26,6 +27,7 @@ from raylora.cluster.serve.schemas import (
     ChangeAnswer,
     ErrorBody,
     MissingReplica,
+    Parameters,
     PredictBody,
     PutBody,
     Score,
@@ -33,6 +35,7 @@ from raylora.cluster.serve.schemas import (
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.status import WORDS, body
 from raylora.cluster.serve.table import Outcome
+from raylora.config.explain import close_to
 from raylora.errors import ConfigError, RayLoraError
 from raylora.model.tokens import Text
 from raylora.tasks import best_first
@@ -46,7 +49,7 @@ PAGE_POLICY = (
 )
 INPUTS = "`inputs` must be a text, a list of texts, or a list of [text, text] pairs."
 ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"model": ErrorBody} for code in (400, 401, 404, 413, 422, 429, 503)
+    code: {"model": ErrorBody} for code in (400, 401, 404, 413, 415, 422, 429, 503)
 }
 
 
@@ -77,6 +80,7 @@ def build_app(service: Service, known: Sequence[HashedKey], open_admin: bool) ->
         open_admin=open_admin,
         max_body_bytes=service.settings.max_body_bytes,
         meters=service.meters,
+        cors_origins=service.settings.cors_origins,
     )
     if service.settings.cors_origins:
         app.add_middleware(
@@ -269,10 +273,22 @@ async def _invalid(request: Request, error: Exception) -> Response:
         return JSONResponse(body(WORDS[400], f"the body is not JSON: {faults[0]['ctx']['error']}."), 400)
     if all(fault["loc"] == ("body",) and fault["type"] == "missing" for fault in faults):
         return JSONResponse(body(WORDS[400], "the request has no body."), 400)
+    unknown = [fault["loc"][1:] for fault in faults if fault["type"] == "extra_forbidden"]
+    if unknown:
+        words = (_unknown_key(key, PutBody if request.method == "PUT" else PredictBody) for key in unknown[:5])
+        return JSONResponse(body(WORDS[422], "; ".join(words)), 422)
     if any(fault["loc"][:2] == ("body", "inputs") for fault in faults):
         return JSONResponse(body(WORDS[422], INPUTS), 422)
     words = [f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}" for fault in faults[:5]]
     return JSONResponse(body(WORDS[422], "; ".join(dict.fromkeys(words))), 422)
+
+
+def _unknown_key(place: Sequence[int | str], asked: type[BaseModel]) -> str:
+    """The key with a close one, or with all that its place has."""
+    *above, key = map(str, place)
+    known = (Parameters if above else asked).model_fields
+    where = f" of `{'.'.join(above)}`" if above else ""
+    return f"unknown key '{key[:100]}'{close_to(key, known)} The keys{where} are {', '.join(known)}."
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
