@@ -5,16 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from raylora.cluster.serve import keys, table
 from raylora.cluster.serve.adapter_folders import adapter_in, adapter_inside, check_inside, find
 from raylora.cluster.serve.endpoint import host_warning
 from raylora.cluster.serve.meters import TOLD_APART, Meters, together
 from raylora.cluster.serve.middleware import role_of
+from raylora.cluster.serve.replica import device_of
 from raylora.cluster.serve.scaling import replicas_for
 from raylora.cluster.serve.service import check_inputs
 from raylora.cluster.serve.table import Table, Version
 from raylora.cluster.session import Cluster
+from raylora.config import ServeSection
 from raylora.errors import ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
 from raylora.model.serving.cost import Cost, fit_cost, least_seconds
 from raylora.model.serving.queue import Waiting, cheapest, choose
@@ -304,6 +307,16 @@ def test_scores_take_the_form_of_the_task() -> None:
     assert scores(logits, "single_label_classification", "none")[0].tolist() == logits[0].tolist()
     best = best_first(np.array([0.2, 0.4, 0.4]), ("a", "b", "c"), top_k=2)
     assert [(entry.label, entry.score) for entry in best] == [("b", 0.4), ("c", 0.4)]
+
+
+def test_a_replica_that_asked_for_no_gpu_uses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def device(**options: float) -> str:
+        return device_of(ServeSection(ray_actor_options=options)).type
+
+    assert device(num_cpus=1, num_gpus=1) == "cpu"  # there is none
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device(num_cpus=1) == device(num_gpus=0) == "cpu"
+    assert device(num_gpus=1) == device(num_gpus=0.25) == "cuda"
 
 
 def test_an_endpoint_on_several_nodes_does_not_hide_on_loopback() -> None:

@@ -1,5 +1,6 @@
 """The endpoint as a Ray Serve application: run here, or written as YAML for `serve deploy`."""
 
+import logging
 import signal
 import socket
 import threading
@@ -137,10 +138,13 @@ def run(job: Job, say: Say) -> None:
         check_room(_need(settings), cluster, job.ray)
         if line := host_warning(settings.host, cluster):
             say(line)
+        if cluster.gpus and not _gpus(settings):
+            say("           on CPUs; serve.ray_actor_options='{num_cpus: 1, num_gpus: 1}' gives each replica a GPU")
         if cluster.own:
             _check_port(settings.host, settings.port)
         if settings.int8:
             tell_change(job, say)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its import sets INFO
         where = "HeadOnly" if cluster.own else None
         serve.start(proxy_location=where, http_options=_http_options(job), logging_config=QUIET)
         serve.run(
@@ -170,7 +174,7 @@ def host_warning(host: str, cluster: Cluster) -> str | None:
 def _need(settings: ServeSection) -> Need:
     """What the fewest replicas reserve; one, where there may be none at times."""
     options = settings.ray_actor_options
-    named = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0), **options.get("resources", {})}
+    named = {"CPU": options.get("num_cpus", 1), "GPU": _gpus(settings), **options.get("resources", {})}
     fewest = max(1, int(settings.autoscaling_config.get("min_replicas", 1)))
     each = {name: float(amount) for name, amount in named.items()}
     return Need("serve.autoscaling_config.min_replicas", fewest, "serve.ray_actor_options", each)
@@ -179,7 +183,12 @@ def _need(settings: ServeSection) -> Need:
 def _threads(job: Job, cluster: Cluster) -> int | None:
     """On a Ray of its own, replicas share out all cores."""
     most = int(job.serve.autoscaling_config.get("max_replicas", 1))
-    return max(1, cluster.cpus // most) if cluster.own and not cluster.gpus else None
+    return max(1, cluster.cpus // most) if cluster.own and not _gpus(job.serve) else None
+
+
+def _gpus(settings: ServeSection) -> float:
+    """Of a replica."""
+    return float(settings.ray_actor_options.get("num_gpus") or 0)
 
 
 def _what(job: Job) -> str:

@@ -22,7 +22,7 @@ from raylora.cluster.serve.scaling import TOKENS
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.table import Change, Outcome, Table
 from raylora.cluster.storage.run_folder import VERSIONS, RunFolder
-from raylora.config import Job, ModelSection, parse
+from raylora.config import Job, ModelSection, ServeSection, parse
 from raylora.config.serve import LOOPBACK
 from raylora.errors import NotReadyError, RayLoraError
 from raylora.model.serving.base import ServedBase, resolve_dtype
@@ -83,8 +83,8 @@ class Endpoint:
         self.job, self.known = parse(tree), known
         self.registry = RegistryClient(registry)
         settings = self.job.serve
-        use_gpu = torch.cuda.is_available()
-        device = torch.device("cuda" if use_gpu else "cpu")
+        device = device_of(settings)
+        use_gpu = device.type == "cuda"
         dtype = resolve_dtype(settings.dtype, use_gpu, settings.int8)
         model = await self._base()
         base = await asyncio.wrap_future(run_in_thread(lambda: ServedBase(model, dtype, device, settings.int8)))
@@ -140,6 +140,14 @@ class Endpoint:
             raise RuntimeError("the engine's thread has ended")
         if self.tasks and self.tasks[0].done():
             raise RuntimeError("the table of adapters is followed no more")
+
+
+def device_of(settings: ServeSection) -> torch.device:
+    """The GPU that a replica asked for; the CPUs where it asked for none, whatever it sees: Ray hides no GPU from it."""
+    asked = float(settings.ray_actor_options.get("num_gpus") or 0) > 0
+    if asked and not torch.cuda.is_available():
+        logger.warning("`serve.ray_actor_options.num_gpus` is set, and torch finds no GPU here: it runs on CPUs")
+    return torch.device("cuda" if asked and torch.cuda.is_available() else "cpu")
 
 
 def _own_folder(job: Job) -> str | None:
