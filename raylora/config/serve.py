@@ -67,7 +67,10 @@ class ServeSection(Section):
         default=None,
         description="file of hashed keys, or env:NAME of a variable that holds them; `raylora key` makes one",
     )
-    cors_origins: list[str] = Field(default=[], description="web origins whose pages may call the endpoint; * = all")
+    cors_origins: list[str] = Field(
+        default=[],
+        description="web origins whose pages may call the endpoint; * = all, but to change adapters without keys",
+    )
     watch_s: Positive = Field(default=10.0, description="how often changed adapters in `adapter_root` are looked for")
 
     @model_validator(mode="after")

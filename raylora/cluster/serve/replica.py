@@ -143,7 +143,7 @@ class Endpoint:
 
 
 def device_of(settings: ServeSection) -> torch.device:
-    """The GPU that a replica asked for; the CPUs where it asked for none, whatever it sees: Ray hides no GPU from it."""
+    """The GPU that a replica asked for, else the CPUs, whatever it sees: Ray hides no GPU from it."""
     asked = float(settings.ray_actor_options.get("num_gpus") or 0) > 0
     if asked and not torch.cuda.is_available():
         logger.warning("`serve.ray_actor_options.num_gpus` is set, and torch finds no GPU here: it runs on CPUs")
