@@ -3,6 +3,7 @@
 import asyncio
 import json
 import pickle
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -244,6 +245,39 @@ def test_a_change_says_which_replica_does_not_serve_it(tmp_path: Path, monkeypat
         assert outcome.missing == (Missing("asleep", "adapter x version 2: it is broken"),)
 
     with_followers(registry, work, count=1)
+
+
+def test_a_replica_that_waits_for_its_answer_is_not_taken_for_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registries, "GONE_S", 0.05)
+    monkeypatch.setattr(registries, "WAIT_S", 0.01)
+    registry = Registry(tree(tmp_path))
+    keep = registry.log.keep
+
+    def slowly(table: Table, changes: Sequence[Change]) -> bool:
+        time.sleep(0.2)  # storage that hangs
+        return keep(table, changes)
+
+    monkeypatch.setattr(registry.log, "keep", slowly)
+
+    has: list[int] = []
+
+    async def replica() -> None:
+        for revision in (0, 1):
+            has.append(revision)
+            await registry.sync("r", revision, "")
+            await asyncio.sleep(0.02)
+
+    async def work() -> None:
+        put = asyncio.create_task(registry.put("x", "/a", "d", 1.0))
+        await asyncio.sleep(0.01)
+        asking = asyncio.create_task(replica())
+        assert not (await put).missing
+        assert has == [0, 1]
+        await asking
+
+    asyncio.run(work())
 
 
 class Stub:

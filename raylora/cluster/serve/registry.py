@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 import uuid
 from collections import deque
@@ -33,12 +34,12 @@ HEARD_S = 2.0  # after its return a registry waits so long for the word of repli
 
 @dataclass
 class Seen:
-    """A replica's last word."""
+    """A replica's last word; it is there while it asks, however long the answer takes, and `GONE_S` more."""
 
     revision: int
-    at: float
     meters: str
     fault: str
+    until: float = math.inf
 
 
 class Registry:
@@ -137,7 +138,13 @@ class Registry:
         Args:
             fault: what of `revision`, or of the one after it, the replica cannot serve.
         """
-        self.seen[replica] = Seen(revision, time.monotonic(), meters, fault)
+        seen = self.seen[replica] = Seen(revision, meters, fault)
+        try:
+            return await self._news(revision)
+        finally:
+            seen.until = time.monotonic() + GONE_S
+
+    async def _news(self, revision: int) -> Table | list[Change]:
         await self._look()
         async with self.changed:
             self.changed.notify_all()
@@ -210,4 +217,4 @@ class Registry:
 
     def _living(self) -> dict[str, Seen]:
         now = time.monotonic()
-        return {name: seen for name, seen in self.seen.items() if now - seen.at < GONE_S}
+        return {name: seen for name, seen in self.seen.items() if now < seen.until}
