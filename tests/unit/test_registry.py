@@ -19,7 +19,7 @@ from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.table import Change, Entry, Missing, Table, Version
 from raylora.cluster.storage.run_folder import ADAPTER_CHANGES, ADAPTERS, OLD_ADAPTER_CHANGES
 from raylora.config import Job
-from raylora.errors import UnknownAdapterError
+from raylora.errors import ConfigError, UnknownAdapterError
 
 MANY = 20_000
 
@@ -176,6 +176,22 @@ def test_an_older_table_that_a_slow_registry_writes_last_loses_nothing(tmp_path:
     with_followers(registry, work, count=0)
     (tmp_path / "serve" / ADAPTERS).write_bytes(old)
     assert Registry(tree(tmp_path)).table == registry.table
+
+
+def test_a_table_that_lacks_changes_is_named_and_not_guessed(tmp_path: Path) -> None:
+    registry = Registry(tree(tmp_path))
+
+    async def work() -> None:
+        for i in range(3):
+            await registry.put(f"x{i}", "/a", "d", 1.0)
+
+    with_followers(registry, work, count=0)
+    (tmp_path / "serve" / ADAPTERS).unlink()
+    assert Registry(tree(tmp_path)).table == registry.table  # all of its changes are there
+    (tmp_path / "serve" / ADAPTERS).unlink()
+    (tmp_path / "serve" / ADAPTER_CHANGES / "000000000001.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"begins at change 2, adapters.json beside it ends at 0"):
+        Registry(tree(tmp_path))
 
 
 def test_a_table_of_earlier_code_is_read_with_its_changes(tmp_path: Path) -> None:

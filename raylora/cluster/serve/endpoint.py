@@ -1,13 +1,16 @@
 """The endpoint as a Ray Serve application: run here, or written as YAML for `serve deploy`."""
 
+import io
 import logging
 import signal
 import socket
 import threading
+import time
 import uuid
-from contextlib import closing
+from contextlib import closing, redirect_stdout
 from typing import Any
 
+import ray
 import yaml
 from ray import serve
 from ray.serve import Application
@@ -28,6 +31,7 @@ from raylora.records import Say
 
 TARGET_TOKENS = 4096.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}  # the middleware logs each request, with its adapter
+GROUP_S = 0.5  # in which Ray's processes have ended, where a signal was for all of the process group
 OWN_LIMIT = 100_000  # requests at a replica: raylora refuses earlier, by tokens
 
 
@@ -158,7 +162,30 @@ def run(job: Job, say: Say) -> None:
         say("           Ctrl-C ends it")
         ended.wait()
         say("ending")
-        serve.shutdown()
+        _end(cluster)
+
+
+def _end(cluster: Cluster) -> None:
+    """End Serve, and the Ray that this process started, without a word of theirs: of its own controller, which it ends
+    while that still has a call to answer, Ray would say in colour that it died.
+
+    A signal to the whole process group ends Ray's processes, too; then there is nobody to shut down in good order.
+    """
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    time.sleep(GROUP_S)
+    with redirect_stdout(io.StringIO()):
+        if _answers(cluster.address):
+            serve.shutdown()
+        ray.shutdown()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def host_warning(host: str, cluster: Cluster) -> str | None:

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 RETAINED = 1000  # changes that stay beside a newer adapters.json, for registries that are behind
 READERS = 16
+TRIES = 5
 
 
 class TableLog:
@@ -36,12 +37,16 @@ class TableLog:
 
     def load(self) -> Table:
         """All that was ever kept."""
-        while True:
+        for _ in range(TRIES):
             table = self._whole()
             pending = self._pending(table)
             if not pending or pending[0] == table.revision + 1:
                 return table.after(self._read(pending))
             # what lay between went while this was read: it is in a newer adapters.json
+        raise OSError(
+            f"{self.changes.address} begins at change {pending[0]}, {ADAPTERS} beside it ends at {table.revision}: what"
+            f" was between is lost. Bring {ADAPTERS} back, or remove both to start with the config alone."
+        )
 
     def newer(self, table: Table) -> Table | list[Change]:
         """What was kept since this table; as a table where that is not known change by change any more."""
