@@ -36,6 +36,10 @@ class TooLargeError(RayLoraError):
     """A request beyond a limit of `serve`."""
 
 
+class MediaTypeError(RayLoraError):
+    """A request's body in a form that the endpoint does not read."""
+
+
 class KeyMissingError(RayLoraError):
     """A request without the API key that it needs."""
 

@@ -162,3 +162,13 @@ class RaySection(Section):
         if isinstance(self.num_workers, list) and self.num_workers[0] > self.num_workers[1]:
             raise ValueError(f"`num_workers` must be [min, max], found {self.num_workers}")
         return self
+
+    @model_validator(mode="after")
+    def a_worker_has_one_gpu(self) -> Self:
+        gpus = self.resources_per_worker.get("GPU", 0)
+        if gpus > 1:  # HF's Trainer would split each batch over them by nn.DataParallel, with other sums
+            raise ValueError(
+                f"`resources_per_worker.GPU` must be at most 1, found {gpus:g}: a worker trains on one GPU; for more, "
+                "raise `num_workers`"
+            )
+        return self

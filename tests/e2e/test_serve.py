@@ -193,6 +193,43 @@ def test_a_wrong_call_gets_its_status(method: str, path: str, status: int, serve
     assert reply.json["error"]["message"]
 
 
+def test_a_body_that_is_not_told_to_be_json_is_named(server: Server) -> None:
+    for headers, word in (({"content-type": "text/plain"}, "found text/plain"), ({"content-encoding": "gzip"}, "gzip")):
+        reply = server.ask("POST", "/predict", {"inputs": "a"}, headers)
+        assert (reply.status, reply.json["error"]["type"]) == (415, "unsupported_media_type")
+        assert word in reply.json["error"]["message"]
+
+
+def test_an_unknown_key_is_answered_with_the_known_ones(server: Server) -> None:
+    def message(method: str, path: str, body: object) -> str:
+        reply = server.ask(method, path, body)
+        assert reply.status == 422, reply.text
+        return reply.json["error"]["message"]
+
+    said = message("POST", "/predict", {"input": "a"})
+    assert said == "unknown key 'input'; did you mean 'inputs'? The keys are inputs, parameters."
+    said = message("POST", "/predict", {"inputs": "a", "parameters": {"topk": 1}})
+    assert said.startswith("unknown key 'topk'; did you mean 'top_k'? The keys of `parameters` are top_k, function")
+    said = message("PUT", "/adapters/x", {"path": "/a", "weight": 0.5})
+    assert said == "unknown key 'weight'. The keys are path, traffic."
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/ready", "/info", "/metrics", "/adapters", "/docs", "/v2", "/v2/models/demo"]
+)
+def test_head_is_answered_wherever_get_is(path: str, server: Server) -> None:
+    got, head = server.ask("GET", path), server.ask("HEAD", path)
+    assert (got.status, head.status, head.text) == (200, 200, "")
+    assert head.headers["content-type"] == got.headers["content-type"]
+
+
+def test_a_foreign_page_changes_nothing(server: Server, adapters: Path) -> None:
+    put = {"path": str(adapters / "demo")}
+    refused = server.ask("PUT", "/adapters/x", put, {"origin": "https://evil.example"})
+    assert (refused.status, "`serve.api_keys`" in refused.json["error"]["message"]) == (401, True)
+    assert server.predict("Fine", "/adapters/x/predict").status == 404
+
+
 def test_an_unknown_adapter_is_answered_with_a_close_one(server: Server) -> None:
     assert "did you mean 'topics'" in server.predict("Fine", adapter="topic").json["error"]["message"]
 

@@ -40,6 +40,13 @@ def test_replace_sets_one_resource_and_keeps_the_others() -> None:
     assert Job().replace({"ray.resources_per_worker.GPU": 0.5}).ray.resources_per_worker == {"CPU": 1, "GPU": 0.5}
 
 
+@pytest.mark.parametrize("key", ["ray.resources_per_worker.GPU", "serve.ray_actor_options.num_gpus"])
+def test_a_process_has_one_gpu_at_most(key: str) -> None:
+    Job().replace({key: 1})
+    with pytest.raises(ConfigError, match=r"one GPU; for more, raise `(num_workers|autoscaling_config)`"):
+        Job().replace({key: 2})
+
+
 def test_a_job_cannot_be_changed_in_place() -> None:
     job = Job()
     with pytest.raises(ValidationError, match="frozen"):

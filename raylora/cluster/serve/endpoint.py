@@ -1,11 +1,16 @@
 """The endpoint as a Ray Serve application: run here, or written as YAML for `serve deploy`."""
 
+import io
+import logging
 import signal
 import socket
 import threading
-from contextlib import closing
+import time
+import uuid
+from contextlib import closing, redirect_stdout
 from typing import Any
 
+import ray
 from ray import serve
 from ray.serve import Application
 
@@ -25,6 +30,7 @@ from raylora.records import Say
 
 TARGET_TOKENS = 4096.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}  # the middleware logs each request, with its adapter
+GROUP_S = 0.5  # in which Ray's processes have ended, where a signal was for all of the process group
 OWN_LIMIT = 100_000  # requests at a replica: raylora refuses earlier, by tokens
 
 
@@ -52,7 +58,7 @@ def application(job: Job, threads: int | None) -> Application:
         graceful_shutdown_timeout_s=30.0,
         **_replicas(settings.autoscaling_config),
     )
-    return endpoint.bind(tree, known, own, registry.bind(tree))
+    return endpoint.bind(tree, known, own, registry.bind(tree, uuid.uuid4().hex))
 
 
 def _environment(options: dict[str, Any]) -> dict[str, Any]:
@@ -135,10 +141,13 @@ def run(job: Job, say: Say) -> None:
         check_room(_need(settings), cluster, job.ray)
         if line := host_warning(settings.host, cluster):
             say(line)
+        if cluster.gpus and not _gpus(settings):
+            say("           on CPUs; serve.ray_actor_options='{num_cpus: 1, num_gpus: 1}' gives each replica a GPU")
         if cluster.own:
             _check_port(settings.host, settings.port)
         if settings.int8:
             tell_change(job, say)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its import sets INFO
         where = "HeadOnly" if cluster.own else None
         serve.start(proxy_location=where, http_options=_http_options(job), logging_config=QUIET)
         serve.run(
@@ -152,7 +161,30 @@ def run(job: Job, say: Say) -> None:
         say("           Ctrl-C ends it")
         ended.wait()
         say("ending")
-        serve.shutdown()
+        _end(cluster)
+
+
+def _end(cluster: Cluster) -> None:
+    """End Serve, and the Ray that this process started, without a word of theirs: of its own controller, which it ends
+    while that still has a call to answer, Ray would say in colour that it died.
+
+    A signal to the whole process group ends Ray's processes, too; then there is nobody to shut down in good order.
+    """
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    time.sleep(GROUP_S)
+    with redirect_stdout(io.StringIO()):
+        if _answers(cluster.address):
+            serve.shutdown()
+        ray.shutdown()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def host_warning(host: str, cluster: Cluster) -> str | None:
@@ -168,7 +200,7 @@ def host_warning(host: str, cluster: Cluster) -> str | None:
 def _need(settings: ServeSection) -> Need:
     """What the fewest replicas reserve; one, where there may be none at times."""
     options = settings.ray_actor_options
-    named = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0), **options.get("resources", {})}
+    named = {"CPU": options.get("num_cpus", 1), "GPU": _gpus(settings), **options.get("resources", {})}
     fewest = max(1, int(settings.autoscaling_config.get("min_replicas", 1)))
     each = {name: float(amount) for name, amount in named.items()}
     return Need("serve.autoscaling_config.min_replicas", fewest, "serve.ray_actor_options", each)
@@ -177,7 +209,12 @@ def _need(settings: ServeSection) -> Need:
 def _threads(job: Job, cluster: Cluster) -> int | None:
     """On a Ray of its own, replicas share out all cores."""
     most = int(job.serve.autoscaling_config.get("max_replicas", 1))
-    return max(1, cluster.cpus // most) if cluster.own and not cluster.gpus else None
+    return max(1, cluster.cpus // most) if cluster.own and not _gpus(job.serve) else None
+
+
+def _gpus(settings: ServeSection) -> float:
+    """Of a replica."""
+    return float(settings.ray_actor_options.get("num_gpus") or 0)
 
 
 def _what(job: Job) -> str:

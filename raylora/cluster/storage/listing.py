@@ -7,10 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from raylora.cluster.events.history import Event, parse_history
-from raylora.cluster.serve import table as tables
+from raylora.cluster.serve.table_log import TableLog
 from raylora.cluster.storage.filesystem import Location, Stat
 from raylora.cluster.storage.run_folder import (
-    ADAPTER_CHANGES,
     ADAPTERS,
     CONFIG,
     FINISHED,
@@ -99,7 +98,7 @@ def show_run(storage_path: str, name: str) -> Details:
         raise ConfigError(f"{storage.address} holds no run '{name}'{close_to(name, names)}")
     details = Details(summary, _job(folder, files), files=_sizes(files))
     if summary.kind == "endpoint":
-        table = _table(folder, files)
+        table = TableLog(folder, apart=0).load()
         configured = {each: entry.configured for each, entry in table.entries.items() if entry.configured}
         adapters = {each: entry.current.path for each, entry in table.entries.items()}
         return replace(details, adapters=adapters, configured=configured)
@@ -203,15 +202,8 @@ def _reports(records: list[Event]) -> list[Event]:
 def _reach(folder: Location, files: Found) -> str:
     if (files[ADAPTERS].size or 0) > TAIL:
         return "many adapters"
-    count = len(_table(folder, files).entries)
+    count = len(TableLog(folder, apart=0).load().entries)
     return f"{count} adapter{'s' * (count != 1)}"
-
-
-def _table(folder: Location, files: Found) -> tables.Table:
-    table = tables.load(folder.inside(ADAPTERS).read_text())
-    if ADAPTER_CHANGES not in files:
-        return table
-    return table.after(tables.load_changes(folder.inside(ADAPTER_CHANGES).read_text()))
 
 
 def _job(folder: Location, files: Found) -> Job | None:

@@ -17,7 +17,9 @@ A sweep's folder holds, beside config.yaml, history.jsonl, bad_rows.jsonl, adapt
 An endpoint's folder holds its table of adapters:
 
     adapters.json             what each name stands for
-    adapters.changes.jsonl    changes since that was written
+    adapters.changes/         changes since that was written, and some before (adapters.changes.jsonl in earlier code)
+    serving.json              which base it serves, decided at its start
+    versions/                 the files of the config's adapters as they were taken, by their digest
 """
 
 import json
@@ -41,7 +43,10 @@ TRIAL_RUNS = "train"
 TRIALS_TABLE = "trials.csv"
 BEST_CONFIG = "best_config.yaml"
 ADAPTERS = "adapters.json"
-ADAPTER_CHANGES = "adapters.changes.jsonl"  # a table of 100,000 adapters is 30 MB, a change 300 bytes
+SERVING = "serving.json"
+VERSIONS = "versions"
+OLD_ADAPTER_CHANGES = "adapters.changes.jsonl"
+ADAPTER_CHANGES = "adapters.changes"  # a table of 100,000 adapters is 30 MB, a change 300 bytes
 
 Kind = Literal["run", "sweep", "endpoint", "unknown"]
 
