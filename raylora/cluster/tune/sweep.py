@@ -10,9 +10,11 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 
 from raylora.cluster.data.prepare import announce
 from raylora.cluster.data.rows import Source
+from raylora.cluster.data.same import check_same_rows
 from raylora.cluster.events.stream import head_line
 from raylora.cluster.placement import need_of, one_worker, tell_wait
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
+from raylora.cluster.storage.lock import hold
 from raylora.cluster.storage.run_folder import CONFIG, TRIAL_RUNS, TRIALS, RunFolder
 from raylora.cluster.tune import search
 from raylora.cluster.tune.conclude import conclude
@@ -46,8 +48,13 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         TrainingError: every trial failed.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback per failed trial; ours is a line
-    space = parse_space(job)
     folder = RunFolder(job)
+    with hold(folder, say):
+        return _tune(folder, job, sources, say)
+
+
+def _tune(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> TuneResult:
+    space = parse_space(job)
     job = check_folder(folder, job)
     bases = _bases(job, space)
     _check_samples(job, space, bases)
@@ -57,8 +64,10 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
     with resolve_on_cluster(job, bases, folder, sources, say, one_worker(job.ray), dashboard=is_nested(job)) as found:
         examples = _examples(found.job, space)
         shared_bases = {name: make_shared_base(found, name, sources, examples) for name in bases}
+        dataset = next(iter(shared_bases.values())).dataset
+        check_same_rows(dataset.facts, folder)
         folder.write_text(CONFIG, dump(found.job))
-        announce(next(iter(shared_bases.values())).dataset, folder, say)
+        announce(dataset, folder, say)
         for name, shared in shared_bases.items():
             start = shared.dataset.start
             if start and (start.reason or start.brings_head):
