@@ -15,8 +15,8 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raylora.cluster.start import Address, bring_up, check_answers, find_address, host_of, import_as_here, without_proxy
 from raylora.config import RaySection
-from raylora.errors import ClusterError
 
 # workers keep the driver's directory; usage is nobody's but the user's
 QUIET = {
@@ -134,14 +134,15 @@ def on_node(node: Mapping[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def connect(settings: RaySection, dashboard: bool = False) -> Generator[Cluster]:
-    """Join the Ray of `address`, of RAY_ADDRESS (set inside `ray job submit`), or this process's; else start one.
+    """Join the Ray of `address`, of RAY_ADDRESS (set inside `ray job submit`), or this process's; else, and where
+    `address` is `local`, start one.
 
     A Ray that this started is stopped at the end; it has a dashboard only if `dashboard` (a second of start-up).
 
     Raises:
-        ClusterError: no Ray answers at the address.
+        ClusterError: no Ray answers at the address, or none starts here.
     """
-    address = settings.address or os.environ.get("RAY_ADDRESS")
+    address = find_address(settings.address, os.environ)
     started = not ray.is_initialized()
     ended: list[int] = []
     if started:
@@ -159,24 +160,22 @@ def connect(settings: RaySection, dashboard: bool = False) -> Generator[Cluster]
             ray.shutdown()
 
 
-def _init(address: str | None, dashboard: bool) -> None:
+def _init(address: Address | None, dashboard: bool) -> None:
     for name, value in (QUIET if address else QUIET | OWN).items():
         os.environ.setdefault(name, value)
     # progress and errors reach the driver by other ways; Ray's own chatter stays in its log folder
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if address is None:
-            ray.init(address="local", include_dashboard=dashboard, **options)
-        else:
-            ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = address or "a local Ray"
-        raise ClusterError(f"no Ray at {where}: {error}. Set `ray.address`, or null for a Ray of its own.") from None
-    except Exception as error:
-        if "timed out during startup" not in str(error):
-            raise
-        raise ClusterError(f"Ray did not start on this machine: {error} Is it busy? Try again.") from None
+    if address is None or "://" not in address.text:  # behind ray:// the driver is a process of the cluster's
+        options["job_config"] = import_as_here()
+    if address is None:
+        options |= {"address": "local", "include_dashboard": dashboard}
+    else:
+        check_answers(address, encrypted=os.environ.get("RAY_USE_TLS") == "1")
+        options["address"] = "auto" if address.is_found else address.text  # to one it finds Ray brings its token
+    hosts = [ray.util.get_node_ip_address(), *filter(None, [address and host_of(address)])]
+    set_environ(without_proxy(hosts, os.environ))
+    bring_up(lambda: ray.init(**options), address, os.environ)
 
 
 def _end_by_sigterm(ended: list[int]) -> None:
