@@ -8,18 +8,18 @@ from pathlib import Path
 def started(process: int) -> str | None:
     """When a process that runs began, in the kernel's own count, which tells it from a later one of the same number.
 
-    Empty where there is no /proc; None of one that has ended.
+    Empty where /proc does not show it; None of one that has ended.
     """
-    if not Path("/proc/self/stat").exists():
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:  # another user's
-            pass
-        return ""
     fields = _fields(process)
-    return None if fields is None or fields[0] in "ZX" else fields[19]
+    if fields:
+        return None if fields[0] in "ZX" else fields[19]
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return None
+    except PermissionError:  # another user's
+        pass
+    return ""
 
 
 def children() -> list[int]:

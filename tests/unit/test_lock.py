@@ -158,7 +158,7 @@ def test_a_job_of_another_machine_is_gone_when_it_gives_no_sign_of_life(
     text = json.dumps(json.loads((lock._me()).dump()) | {"machine": "another"})
     run_of(tmp_path).write_text(LOCK, text)
     with hold(run_of(tmp_path), lines.append):
-        assert lines[-1].startswith("warning    takes over from ")
+        assert lines[-1].endswith(", which is gone: taken over")
 
 
 def test_a_lock_that_cannot_be_read_is_taken_over_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,9 +110,7 @@ def test_other_failures_are_not_tried_again() -> None:
         tried.append(1)
         raise RuntimeError("Version mismatch: Python 3.9")
 
-    with pytest.raises(
-        ClusterError, match=r"joined at h:1 \(RAY_ADDRESS\): Version mismatch.*ray job submit"
-    ):
+    with pytest.raises(ClusterError, match=r"joined at h:1 \(RAY_ADDRESS\): Version mismatch.*ray job submit"):
         bring_up(init, Address("h:1", "RAY_ADDRESS"), {})
     assert tried == [1]
 

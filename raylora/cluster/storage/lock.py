@@ -119,14 +119,15 @@ def _take(lock: Location, me: Owner, say: Say) -> None:
                 "another `run_name`, stop that one, or wait for its end."
             )
         if owner:
-            say(f"warning    takes over from {owner}, which is gone; last sign of life {owner.alive}")
+            say(f"lock       of {owner}, which is gone: taken over")
         if _read(lock) == text:  # two that take over at one moment: the first one's is not touched
             lock.delete()
 
 
 def _is_gone(lock: Location, text: str, owner: Owner | None, say: Say) -> bool:
     if owner and owner.machine == _machine(socket.gethostname()):
-        return started(owner.process) != owner.began
+        found = started(owner.process)
+        return found is None or ("" not in (found, owner.began) and found != owner.began)
     say(f"waiting    up to {GONE_S:g} s for a sign of life of {owner or 'what'}, which holds this run's lock")
     until = time.monotonic() + GONE_S
     while time.monotonic() < until:  # its clock may be another than ours
