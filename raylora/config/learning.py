@@ -136,7 +136,7 @@ class RaySection(Section):
         "case; auto = the one that `ray start` began here",
     )
     num_workers: Count | Literal["auto"] | Annotated[list[Count], Field(min_length=2, max_length=2)] = Field(
-        default="auto", description="auto = one per GPU, else one; [min, max] = elastic"
+        default="auto", description="auto = one per GPU that is free, else one; [min, max] = elastic"
     )
     use_gpu: Literal["auto"] | bool = Field(default="auto", description="auto = where the cluster has GPUs")
     resources_per_worker: dict[str, NotNegative] = Field(

@@ -19,14 +19,16 @@ December 2026 wrote trials alone, without a `kind`.
 
 import queue
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 
 from raylora.cluster.events.history import Event, History, earlier_events
 from raylora.cluster.events.metrics import Gauges
 from raylora.cluster.periodic import run_every
+from raylora.cluster.session import beside_driver
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.floor import floor_line
 from raylora.records import Say
@@ -82,10 +84,13 @@ def hand_out(events: list[Event], consumers: Sequence[Consumer]) -> None:
 @contextmanager
 def collect(add: Callable[[list[Event]], None]) -> Generator[Callable[[Event], None]]:
     """A function that other processes call with a record; while this is open, `add` takes them here, to the last."""
-    events: Any = ray.remote(num_cpus=0)(EventQueue).remote()
+    events: Any = ray.remote(**beside_driver())(EventQueue).remote()
 
     def take() -> None:
-        add(ray.get(events.take.remote()))
+        found: list[Event] = []
+        with suppress(RayError):  # no run fails by its events: those that a killed queue held are lost
+            found = ray.get(events.take.remote())
+        add(found)
 
     try:
         with run_every(0.5, take, "raylora-progress"):
