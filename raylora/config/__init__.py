@@ -41,7 +41,7 @@ class Job(Section):
     run_name: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="null = the job and the UTC time; the same name resumes",
+        description="null = the command, the UTC time and six letters; the same name resumes",
     )
     storage_path: Annotated[str, Field(min_length=1)] = Field(
         default="runs", description="folder, NFS mount, s3:// or gs://; all nodes must see it"

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 from raylora import config
@@ -80,8 +81,8 @@ def storage_path(words: Sequence[str], environ: Mapping[str, str]) -> str:
 
 
 def name_run(job: Job, command: str) -> Job:
-    """The job with a run name: its own, or `<command>-<UTC time>`."""
-    return job.replace({"run_name": job.run_name or f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}"})
+    """The job with a run name: its own, or `<command>-<UTC time>-<six letters>`, which no other of that second has."""
+    return job.replace({"run_name": job.run_name or f"{command}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{token_hex(3)}"})
 
 
 def dump(job: Job) -> str:

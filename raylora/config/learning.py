@@ -141,9 +141,13 @@ class TrainSection(Section):
 
 
 class RaySection(Section):
-    address: str | None = Field(default=None, description="null = the cluster this job runs in, else a Ray of its own")
+    address: str | None = Field(
+        default=None,
+        description="null = the cluster this job runs in (RAY_ADDRESS), else a Ray of its own; local = its own in any "
+        "case; auto = the one that `ray start` began here",
+    )
     num_workers: Count | Literal["auto"] | Annotated[list[Count], Field(min_length=2, max_length=2)] = Field(
-        default="auto", description="auto = one per GPU, else one; [min, max] = elastic"
+        default="auto", description="auto = one per GPU that is free, else one; [min, max] = elastic"
     )
     use_gpu: Literal["auto"] | bool = Field(default="auto", description="auto = where the cluster has GPUs")
     resources_per_worker: dict[str, NotNegative] = Field(

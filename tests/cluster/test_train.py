@@ -16,7 +16,7 @@ from raylora.cluster.serve.quantized import tell_change
 from raylora.cluster.train.job import train
 from raylora.config import Job
 from raylora.config import file as jobfile
-from raylora.errors import ClusterError, ConfigError, TrainingError
+from raylora.errors import ClusterError, ConfigError, DataError, TrainingError
 from raylora.records import TrainResult
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -159,6 +159,12 @@ def test_a_run_stopped_by_its_driver_goes_on_where_it_was(job: Job, monkeypatch:
     monkeypatch.setattr(module, "_conclude", original)
     with pytest.raises(ConfigError, match=r"lora.r: 4 -> 8"):
         run(job, "cut", train__num_train_epochs=3, lora__lora_dropout=0.1, lora__r=8)
+    data = Path(str(job.data.train))
+    rows = data.read_text()
+    data.write_text(rows.replace("negative", "positive", 1))
+    with pytest.raises(DataError, match=r"is not what run .*/cut began with:\n  .* rows of 'negative'"):
+        run(job, "cut", train__num_train_epochs=3, lora__lora_dropout=0.1)
+    data.write_text(rows)
     lines: list[str] = []
     resumed = run(job, "cut", lines, train__num_train_epochs=3, lora__lora_dropout=0.1)
     assert any("resuming" in line and "epoch 3 of 3" in line for line in lines)

@@ -202,3 +202,23 @@ def test_every_trial_has_one_state_that_of_its_last_attempt() -> None:
         assert await broker.states() == {"waiting": 2, "running": 0, "ended": 1, "failed": 1}
 
     run(scene())
+
+
+def test_a_broker_that_was_killed_sends_its_trials_to_the_next_one() -> None:
+    """What is asked of the new one about the old one's attempts ends them; the trials are queued again."""
+
+    async def scene() -> None:
+        before, now = Broker(total=1, concurrent=1, workers=1), Broker(total=1, concurrent=1, workers=1)
+        old = await before.submit(request("a"))
+        await before.take("w", None, 99, 5)
+        assert (await now.next(old)).lost
+        await now.leave(old)
+        again = await now.submit(request("a"))
+        assert again != old
+        await now.post({old: Report({"epoch": 1.0})})
+        assert await now.decisions([old], 5) == [], "the worker drops it, and takes the new one"
+        assert await now.events() == []
+        assert trials(await now.take("w", None, 99, 5)) == ["a"]
+        assert (await now.states())["running"] == 1
+
+    run(scene())

@@ -1,10 +1,13 @@
 """How a sweep is spread over a cluster, worked out by hand; how a trial's progress adds up. No Ray is started."""
 
+from dataclasses import replace
+
 import pytest
 from ray.exceptions import OutOfMemoryError, RayActorError
 
-from raylora.cluster.placement import one_worker, plan_workers
+from raylora.cluster.placement import one_worker, plan_workers, tell_bound
 from raylora.cluster.session import Cluster
+from raylora.cluster.tune.growth import more_workers, room
 from raylora.cluster.tune.nested import is_nested, plan_nested
 from raylora.cluster.tune.policy import alone_because, pack_slots
 from raylora.cluster.tune.pool import PoolPlan, is_failure, is_too_large, leave_for_trainables, plan_pool
@@ -61,6 +64,48 @@ def test_a_cluster_has_a_worker_per_share_and_no_more_than_trials() -> None:
 def test_a_gpu_holds_one_worker_and_more_trials() -> None:
     plan = pool(Job(), cluster(16, gpus=2), total=100, width=25)
     assert (plan.count, plan.concurrent, str(plan)) == (2, 64, "2 workers of a GPU")
+
+
+def busy(cpus: int, gpus: int, free_cpus: float, free_gpus: float) -> Cluster:
+    return replace(cluster(cpus, gpus), free={"CPU": free_cpus, "GPU": free_gpus})
+
+
+def test_auto_takes_what_is_free_of_a_cluster_and_one_worker_waits_where_nothing_is() -> None:
+    assert plan_workers(Job().ray, cluster(16, gpus=8)).most == 8
+    assert plan_workers(Job().ray, busy(16, 8, 16, 3)).most == 3
+    assert plan_workers(Job().ray, busy(16, 8, 2, 3)).most == 2, "each wants a CPU, too"
+    assert plan_workers(Job().ray, busy(16, 8, 16, 0)).most == 1
+    assert plan_workers(Job().replace({"ray.num_workers": 8}).ray, busy(16, 8, 16, 3)).most == 8
+    assert plan_workers(Job().ray, replace(busy(16, 8, 16, 3), own=True)).most == 8, "nobody else is there"
+    assert pool(Job(), busy(64, 0, 5, 0), total=200, width=25).count == 5
+    assert plan_nested(Job().replace({"ray.num_workers": 2}), busy(64, 0, 5, 0), total=9).concurrent == 2
+
+
+def test_where_auto_takes_less_than_all_is_said_with_the_reason() -> None:
+    said: list[str] = []
+    each = {"CPU": 1.0, "GPU": 1.0}
+    tell_bound(each, 3, busy(16, 8, 16, 3), said.append)
+    assert said == ["workers    3, where the cluster has room for 8: 16 of 16 CPU, 3 of 8 GPU are free"]
+    tell_bound(each, 2, busy(16, 8, 16, 3), said.append)  # there are no more trials
+    tell_bound(each, 8, busy(16, 8, 16, 8), said.append)
+    assert len(said) == 1
+
+
+def test_a_sweep_grows_by_what_is_free_and_what_has_a_trial_to_run() -> None:
+    plan = pool(Job(), busy(64, 0, 2, 0), total=80, width=25)
+    assert (plan.count, plan.each, plan.concurrent, plan.most) == (2, 8, 16, 80)
+    assert [more_workers(plan, 2, free, left) for free, left in ((20, 80), (3, 80), (20, 33), (20, 16), (0, 80))] == [
+        8,
+        3,
+        3,
+        0,
+        0,
+    ]
+    # of 64 CPUs others hold 52, 10 workers 9 of theirs, and 80 trials their thousandths
+    assert room(plan, 10, 80, busy(64, 0, 64 - 52 - 9 - 0.08, 0)) == 2
+    assert pool(Job(), cluster(8, own=True), total=80, width=25).most == 8, "one worker has all cores"
+    wished = Job().replace({"tune.max_concurrent_trials": 5})
+    assert pool(wished, busy(64, 0, 2, 0), total=80, width=25).most == 5
 
 
 def test_a_cluster_that_grew_its_first_gpu_for_the_sweep_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:

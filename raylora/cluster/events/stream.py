@@ -28,6 +28,7 @@ import ray
 from raylora.cluster.events.history import Event, History, earlier_events
 from raylora.cluster.events.metrics import Gauges
 from raylora.cluster.periodic import never_failing, run_every
+from raylora.cluster.session import beside_driver
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.floor import floor_line
 from raylora.metrics import in_words
@@ -93,12 +94,12 @@ def hand_out(events: list[Event], consumers: Sequence[Consumer]) -> None:
 @contextmanager
 def collect(add: Callable[[list[Event]], None], say: Say) -> Generator[Callable[[Event], None]]:
     """A function that other processes call with a record; while this is open, `add` takes them here, to the last."""
-    events: Any = ray.remote(num_cpus=0)(EventQueue).remote()
+    events: Any = ray.remote(**beside_driver())(EventQueue).remote()
 
     def take() -> None:
         add(ray.get(events.take.remote()))
 
-    tried = never_failing(take, "progress", say)
+    tried = never_failing(take, "progress", say)  # no run fails by its events: those that a killed queue held are lost
     try:
         with run_every(0.5, tried, "progress", say):
             yield lambda record: events.put.remote(record)

@@ -1,6 +1,8 @@
 """The folder of a job, `<storage_path>/<run_name>`, local or on object storage: what lies in it, and what that tells.
 
     config.yaml         the resolved job, written once its data is read: it reproduces the run
+    data.json           what that data is: files, rows of each label, a fingerprint of them all
+    lock.json           which job works here now (`storage.lock`)
     history.jsonl       an event a line, as they come (`events.stream`)
     bad_rows.jsonl      rows that were left out, with `data.on_bad_row: skip`
     checkpoint_*/       Ray Train's
@@ -33,6 +35,8 @@ from raylora.config import Job
 from raylora.errors import ConfigError
 
 CONFIG = "config.yaml"
+DATA = "data.json"
+LOCK = "lock.json"
 HISTORY = "history.jsonl"
 BAD_ROWS = "bad_rows.jsonl"
 CHECKPOINT = "checkpoint_"  # and a number
@@ -96,16 +100,16 @@ class RunFolder:
         return self.location.inside(name).address
 
     def has(self, name: str) -> bool:
-        with self._named("read"):
+        with self.named("read"):
             return self.location.inside(name).exists()
 
     def read_text(self, name: str) -> str:
-        with self._named("read"):
+        with self.named("read"):
             return self.location.inside(name).read_text()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole: a reader sees the old content or the new, never a part."""
-        with self._named("written to"):
+        with self.named("written to"):
             self.location.inside(name).write_text(text)
 
     def write_json(self, name: str, value: Any) -> None:
@@ -117,16 +121,17 @@ class RunFolder:
         Raises:
             NotImplementedError: object stores cannot; nothing was written.
         """
-        with self._named("written to"):
+        with self.named("written to"):
             self.location.inside(name).append(text)
 
     def upload(self, folder: Path, name: str) -> None:
         """Copy a local folder in; it appears under its name only when it is whole."""
-        with self._named("written to"):
+        with self.named("written to"):
             self.location.inside(name).copy_from(folder)
 
     @contextmanager
-    def _named(self, what: str) -> Generator[None]:
+    def named(self, what: str) -> Generator[None]:
+        """What fails in storage meanwhile is a ConfigError: the path cannot be ... `what`."""
         try:
             yield
         except OSError as error:

@@ -15,5 +15,8 @@ One trial, step by step:
 7. The driver takes the broker's events every half second: printed, kept in history.jsonl, shown as metrics (`events`).
 8. When all trials have ended, `conclude` ranks them, scores the winner's adapter on the test split, and saves it.
 
+Meanwhile more workers start, and more trials at once, where there is room for them (`growth`). A broker that is killed
+is started anew: it knows no attempt, says so to whoever asks, and their trials are queued again.
+
 Trials of several workers (`nested`) are Ray Train runs of their own, and pass neither broker nor pool.
 """

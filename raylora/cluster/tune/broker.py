@@ -63,6 +63,17 @@ class _Attempt:
     reports: "asyncio.Queue[Report]" = field(default_factory=asyncio.Queue)
 
 
+class _Attempts(dict[str, _Attempt]):
+    """By id. One that is not known is of a broker that was killed before this: it is over, and its trainable is told to
+    try again."""
+
+    def __missing__(self, attempt_id: str) -> _Attempt:
+        request = TrialRequest(attempt_id.rpartition("/")[0], {}, key=None, slots=0, words="", attempt_id=attempt_id)
+        attempt = self[attempt_id] = _Attempt(request, gone=True)
+        attempt.reports.put_nowait(Report(lost=True))
+        return attempt
+
+
 class Broker:
     """Args:
     total: trials of the sweep, as far as known.
@@ -72,10 +83,12 @@ class Broker:
 
     def __init__(self, total: int, concurrent: int, workers: int) -> None:
         self.total, self.concurrent, self.workers = total, concurrent, workers
-        self.attempts: dict[str, _Attempt] = {}
+        self.attempts = _Attempts()
+        self.born = time.time_ns()  # a broker that is started anew gives other ids
         self.queue: list[_Attempt] = []  # those that may wait for a worker
         self.known: dict[str, int] = {}
         self.verdicts: dict[str, str] = {}
+        self.present: set[str] = set()  # workers that have begun to work
         self.new_events: list[dict[str, Any]] = []
         self.closed = False
         self.changed = asyncio.Condition()
@@ -84,7 +97,7 @@ class Broker:
 
     async def submit(self, request: TrialRequest) -> str:
         """Queue a trial; returns the id of this attempt at it."""
-        number = self.known[request.trial] = self.known.get(request.trial, 0) + 1
+        number = self.known[request.trial] = self.known.get(request.trial, self.born) + 1
         attempt_id = f"{request.trial}/{number}"
         self.attempts[attempt_id] = _Attempt(replace(request, attempt_id=attempt_id))
         self.queue.append(self.attempts[attempt_id])
@@ -128,6 +141,7 @@ class Broker:
             patience_s: how long to wait for more trials than there are. An idle worker waits for the first one as
                 long as it takes.
         """
+        self.present.add(worker)
         if key is None:
             await self._until(lambda: self.closed or bool(self._waiting(None)), None)
             if self.closed:
@@ -143,6 +157,8 @@ class Broker:
         """Hand reports to the trainables, by attempt id."""
         for attempt_id, report in reports.items():
             attempt = self.attempts[attempt_id]
+            if not attempt.request.slots:
+                continue
             if report.failure:
                 self.verdicts[attempt.request.trial] = report.failure
             attempt.asking = False
@@ -199,6 +215,14 @@ class Broker:
         if attempt.request.trial in self.verdicts:
             return "failed"
         return "ended" if attempt.gone else "waiting" if attempt.worker is None else "running"
+
+    async def arrived(self) -> int:
+        """How many workers have begun to work, lost ones too."""
+        return len(self.present)
+
+    async def grow(self, concurrent: int, workers: int) -> None:
+        """More workers share more trials at once from now on."""
+        self.concurrent, self.workers = concurrent, workers
 
     async def close(self) -> None:
         self.closed = True

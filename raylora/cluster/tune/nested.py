@@ -46,7 +46,7 @@ def plan_nested(job: Job, cluster: Cluster, total: int) -> NestedPlan:
     """
     plan = plan_workers(job.ray, cluster)
     needs = plan.resources_per_worker
-    held = cluster.slots(needs) // plan.most if any(needs.values()) else 1
+    held = cluster.free_slots(needs) // plan.most if any(needs.values()) else 1
     wished = job.tune.max_concurrent_trials
     concurrent = min(max(held, 1), total, total if wished == "auto" else wished)
     return NestedPlan(leave_for_trainables(plan), concurrent)

@@ -9,7 +9,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
 from raylora.cluster.periodic import never_failing, run_every
 from raylora.cluster.placement import WorkerPlan, remote_options
-from raylora.cluster.session import Cluster
+from raylora.cluster.session import Cluster, beside_driver
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.cluster.tune.broker import Broker
 from raylora.cluster.tune.events import SweepEvents
@@ -19,16 +19,24 @@ from raylora.cluster.tune.worker import NO_LIMIT, SweepTask, TrialWorker
 from raylora.config import Job
 from raylora.records import Say
 
-TRAINABLES_SHARE = 0.1  # CPUs of each worker's share: room for a hundred trainables of 0.001
+TRAINABLE = 0.001  # CPUs of a trial's own process
+TRAINABLES_SHARE = 0.1  # CPUs of each worker's share: room for a hundred of them
 
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """`count` workers, each as `workers` says, and so many trials at once over all of them."""
+    """`count` workers, each as `workers` says, and so many trials at once over all of them.
+
+    Args:
+        each: trials that one of them packs.
+        most: trials that could run at once, if the cluster had room for all workers they need.
+    """
 
     workers: WorkerPlan
     count: int
     concurrent: int
+    each: int = 1
+    most: int = 0
 
     def __str__(self) -> str:
         threads = self.workers.threads
@@ -46,11 +54,12 @@ def plan_pool(job: Job, cluster: Cluster, one: WorkerPlan, total: int, width: fl
     """
     alone = cluster.own and not one.use_gpu  # its threads are all cores already
     needs = one.resources_per_worker
-    count = max(1, cluster.slots(needs)) if any(needs.values()) and not alone else 1
+    count = max(1, cluster.free_slots(needs)) if any(needs.values()) and not alone else 1
     each = pack_slots(job, width, one.use_gpu)
     most = count * each if job.tune.max_concurrent_trials == "auto" else job.tune.max_concurrent_trials
     concurrent = min(most, total)
-    return PoolPlan(one, min(count, concurrent), concurrent)
+    could = concurrent if alone or job.tune.max_concurrent_trials != "auto" else total
+    return PoolPlan(one, min(count, concurrent), concurrent, each, could)
 
 
 def leave_for_trainables(plan: WorkerPlan) -> WorkerPlan:
@@ -77,8 +86,8 @@ class WorkerPool:
     def __init__(
         self, job: Job, plan: PoolPlan, total: int, shared_bases: dict[str, SharedBase], folder: RunFolder, say: Say
     ) -> None:
-        self.plan, self.say = plan, say
-        self.broker: Any = ray.remote(num_cpus=0)(Broker).remote(total, plan.concurrent, plan.count)
+        self.plan, self.total, self.say = plan, total, say
+        self.broker: Any = ray.remote(**beside_driver())(Broker).remote(total, plan.concurrent, plan.count)
         self.task = SweepTask(shared_bases, plan.workers, self.broker)
         self.runs: dict[Any, _Running] = {}
         self.started = 0
@@ -105,6 +114,10 @@ class WorkerPool:
         # after a time budget a worker is in the middle of an epoch
         for actor in [*(each.actor for each in self.runs.values()), self.broker]:
             ray.kill(actor)
+
+    def add_workers(self, count: int) -> None:
+        for _ in range(count):
+            self._start_worker()
 
     def _start_worker(self, most: int = NO_LIMIT) -> None:
         options = remote_options(leave_for_trainables(self.plan.workers))

@@ -10,15 +10,19 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 
 from raylora.cluster.data.prepare import announce
 from raylora.cluster.data.rows import Source
+from raylora.cluster.data.same import check_same_rows
 from raylora.cluster.events.stream import head_line
-from raylora.cluster.placement import need_of, one_worker, tell_wait
+from raylora.cluster.placement import need_of, one_worker, tell_bound, tell_wait
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
+from raylora.cluster.session import SETTLE_S, look
+from raylora.cluster.storage.lock import hold
 from raylora.cluster.storage.run_folder import CONFIG, TRIAL_RUNS, TRIALS, RunFolder
 from raylora.cluster.tune import search
 from raylora.cluster.tune.conclude import conclude
 from raylora.cluster.tune.events import collect_trials
+from raylora.cluster.tune.growth import growing
 from raylora.cluster.tune.nested import NestedTrial, is_nested, plan_nested
-from raylora.cluster.tune.pool import WorkerPool, plan_pool
+from raylora.cluster.tune.pool import TRAINABLE, WorkerPool, plan_pool
 from raylora.cluster.tune.restore import can_go_on, restore
 from raylora.cluster.tune.results import read_trials
 from raylora.cluster.tune.shared_base import SharedBase, make_shared_base
@@ -46,8 +50,13 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         TrainingError: every trial failed.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback per failed trial; ours is a line
-    space = parse_space(job)
     folder = RunFolder(job)
+    with hold(folder, say):
+        return _tune(folder, job, sources, say)
+
+
+def _tune(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> TuneResult:
+    space = parse_space(job)
     job = check_folder(folder, job)
     bases = _bases(job, space)
     _check_samples(job, space, bases)
@@ -57,8 +66,10 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
     with resolve_on_cluster(job, bases, folder, sources, say, one_worker(job.ray), dashboard=is_nested(job)) as found:
         examples = _examples(found.job, space)
         shared_bases = {name: make_shared_base(found, name, sources, examples) for name in bases}
+        dataset = next(iter(shared_bases.values())).dataset
+        check_same_rows(dataset.facts, folder)
         folder.write_text(CONFIG, dump(found.job))
-        announce(next(iter(shared_bases.values())).dataset, folder, say)
+        announce(dataset, folder, say)
         for name, shared in shared_bases.items():
             start = shared.dataset.start
             if start and (start.reason or start.brings_head):
@@ -102,29 +113,34 @@ def _search(found: Resolution, space: dict[str, Domain], shared_bases: dict[str,
     total = search.num_samples(job, space)
     if can_go_on(folder):
         say("resuming   trials that have ended are not run again, others go on from their last checkpoint")
+    cluster = look(found.cluster, SETTLE_S)  # nodes may have come meanwhile
     if is_nested(job):
-        nested = plan_nested(job, found.cluster, total)
+        nested = plan_nested(job, cluster, total)
         say(f"trials     {total}, {nested.concurrent} at once: {nested}")
         with collect_trials(job, folder, say) as tell:
             run = NestedTrial(job, shared_bases, nested.workers, folder.inside(TRIAL_RUNS), tell)
-            return read_trials(job, _tuner(job, space, run, nested.concurrent, folder).fit())
+            searcher = None if can_go_on(folder) else search.searcher(job, space, nested.concurrent)
+            return read_trials(job, _tuner(job, space, run, searcher, folder).fit())
     lengths = next(iter(shared_bases.values())).dataset.splits["train"].lengths
     width = float(np.percentile(lengths, 90))
-    plan = plan_pool(job, found.cluster, found.plan, total, width)
+    plan = plan_pool(job, cluster, found.plan, total, width)
     say(f"trials     {total}, {plan.concurrent} at once: {plan}")
-    with WorkerPool(job, plan, total, shared_bases, folder, say) as broker:
+    tell_bound(found.plan.resources_per_worker, plan.count, cluster, say)
+    pool = WorkerPool(job, plan, total, shared_bases, folder, say)
+    searcher = None if can_go_on(folder) else search.searcher(job, space, plan.concurrent)
+    with pool as broker, growing(pool, searcher, cluster, say):
         trainable = SweepTrainable(job, broker, width, plan.workers.use_gpu)
-        return read_trials(job, _tuner(job, space, trainable, plan.concurrent, folder).fit())
+        return read_trials(job, _tuner(job, space, trainable, searcher, folder).fit())
 
 
 def _tuner(
-    job: Job, space: dict[str, Domain], run: SweepTrainable | NestedTrial, concurrent: int, folder: RunFolder
+    job: Job, space: dict[str, Domain], run: SweepTrainable | NestedTrial, searcher: Any, folder: RunFolder
 ) -> Tuner:
     def trial(config: dict[str, Any]) -> None:
         run(config)
 
     # next to nothing: the workers hold the CPUs, and a trainable that wanted one of its own would wait for ever
-    trainable = ray.tune.with_resources(trial, {"CPU": 0.001})
+    trainable = ray.tune.with_resources(trial, {"CPU": TRAINABLE})
     if can_go_on(folder):
         return restore(folder, trainable)
     epochs = max(trial.train.num_train_epochs for trial in _examples(job, space))
@@ -138,7 +154,7 @@ def _tuner(
         trainable,
         param_space=search.param_space(space),
         tune_config=TuneConfig(
-            search_alg=search.searcher(job, space, concurrent),
+            search_alg=searcher,
             scheduler=search.scheduler(job, space, epochs),
             num_samples=search.num_samples(job, space),
             time_budget_s=job.tune.time_budget_s,
