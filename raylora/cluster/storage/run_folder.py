@@ -26,9 +26,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from raylora.cluster.storage.filesystem import Location, locate
+from raylora.cluster.storage.filesystem import Location, is_full, locate
 from raylora.config import Job
-from raylora.errors import ConfigError
+from raylora.errors import ConfigError, FullDiskError
 
 CONFIG = "config.yaml"
 HISTORY = "history.jsonl"
@@ -42,6 +42,8 @@ TRIALS_TABLE = "trials.csv"
 BEST_CONFIG = "best_config.yaml"
 ADAPTERS = "adapters.json"
 ADAPTER_CHANGES = "adapters.changes.jsonl"  # a table of 100,000 adapters is 30 MB, a change 300 bytes
+
+MAKE_ROOM = "Make room there, then run the same command: what was reached is kept."
 
 Kind = Literal["run", "sweep", "endpoint", "unknown"]
 
@@ -120,9 +122,24 @@ class RunFolder:
         with self._named("written to"):
             self.location.inside(name).copy_from(folder)
 
+    def check_room(self, needed: int) -> None:
+        """Fail before a run that has no room for what it writes.
+
+        Raises:
+            FullDiskError: fewer bytes are free than that.
+        """
+        free = self.location.free_bytes()
+        if free is not None and free < needed:
+            raise FullDiskError(
+                f"`storage_path` {self.storage_path} has room for {free / 1e6:.0f} MB, and the run's checkpoints and "
+                f"adapter need about {needed / 1e6:.0f} MB. Make room there, or set another `storage_path`."
+            )
+
     @contextmanager
     def _named(self, what: str) -> Generator[None]:
         try:
             yield
         except OSError as error:
+            if is_full(error):
+                raise FullDiskError(f"`storage_path` {self.storage_path} is full: {error}. {MAKE_ROOM}") from None
             raise ConfigError(f"`storage_path` {self.storage_path} cannot be {what}: {error}") from None
