@@ -560,6 +560,12 @@ def test_parts_without_an_ending_are_read_where_the_format_is_named(tmp_path: Pa
     assert found_in(tmp_path, str(tmp_path), format="csv") == ["part-0", "part-1"]
 
 
+def test_a_folder_of_compressed_files_says_so(tmp_path: Path) -> None:
+    lay(tmp_path, "a.csv.gz", "b.csv.GZ")
+    with pytest.raises(DataError, match=r"Files there: a\.csv\.gz, b\.csv\.GZ\. Compressed files are not read: unpack"):
+        list_sources(DataSection(train=str(tmp_path)))
+
+
 def test_a_folder_of_folders_names_them(tmp_path: Path) -> None:
     lay(tmp_path, "train/a.csv", "test/a.csv", "_logs/a.csv")
     with pytest.raises(DataError, match=r"holds no data file; .*Folders there: test, train\. .*\*\*/\*"):
