@@ -398,9 +398,10 @@ def test_text_with_a_nul_or_odd_bytes_in_its_rows_is_text(read: Read) -> None:
         ("a.json", '{"text": "a"}\n{"text": "b"}', "data.format=jsonl", ""),
         ("a.jsonl", '[{"text": "a", "label": 1},\n {"text": "b", "label": 2}]', "data.format=json", "on_bad_row"),
         ("a.csv", ",\na,x\n", "no column 'text'", "is empty"),
+        ("a.csv", "テキスト,label\na,x\n".encode("shift-jis"), "first line is not UTF-8.*iconv", "text_column"),
     ],
 )
-def test_advice_leads_somewhere(read: Read, name: str, content: str, told: str, untold: str) -> None:
+def test_advice_leads_somewhere(read: Read, name: str, content: str | bytes, told: str, untold: str) -> None:
     with pytest.raises(DataError, match=told) as error:
         read(name, content)
     assert not untold or untold not in str(error.value)
