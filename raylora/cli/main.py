@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import raylora
 from raylora.cli import bench, init, key, predict, runs, schema, serve, train, tune
 from raylora.cli.console import Voice
-from raylora.errors import RayLoraError, TrainingError
+from raylora.errors import DivergedError, RayLoraError, TrainingError
 
 COMMANDS = (train, tune, serve, key, predict, runs, init, schema, bench)
 GO_ON = "the same command with the same run_name goes on from the last checkpoint."
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         voice.fail("error", str(error), f"error: {error}")
         return 2
     except TrainingError as error:
-        message = f"{error}\n{GO_ON.capitalize()}"
+        message = str(error) if isinstance(error, DivergedError) else f"{error}\n{GO_ON.capitalize()}"
         voice.fail("error", message, f"error: {message}")
         return 1
     except KeyboardInterrupt:

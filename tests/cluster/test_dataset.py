@@ -1,6 +1,9 @@
 """Ray Data's part: one split whatever the files' order, and every bad dataset refused with its reason."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.data.prepare import PART_BYTES, prepare
+from raylora.cluster.data.prepare import PART_BYTES, prepare, token_blocks
 from raylora.cluster.data.sources import list_sources
 from raylora.config import Job
 from raylora.errors import DataError
@@ -60,32 +63,81 @@ def test_the_split_does_not_depend_on_file_or_row_order(
 def test_each_file_and_each_part_of_a_large_file_is_a_task(
     spec: TokenizerSpec, reviews: list[dict[str, str]], tmp_path: Path
 ) -> None:
-    """A task leaves a block; the rows, their ids and the split are those of one task."""
+    """The rows, their ids and the split are those of one task."""
     rows = reviews[:300]
     (tmp_path / "parts").mkdir()
     for i in range(100):
         write(tmp_path / "parts" / f"{i}.jsonl", rows[i::100])
     (tmp_path / "parts" / "empty.csv").write_text("text,label\n")
-    whole = load(spec, train=write(tmp_path / "whole.jsonl", rows))
-    many = load(spec, train=str(tmp_path / "parts"))
-    cut = load(spec, part_bytes=3000, train=str(tmp_path / "whole.jsonl"))
-    size = (tmp_path / "whole.jsonl").stat().st_size
-    assert (len(whole.blocks), len(many.blocks)) == (1, 100)
-    assert size / 3500 < len(cut.blocks) <= size / 3000 + 1
-    for other in (many, cut):
+    one, many = write(tmp_path / "whole.jsonl", rows), str(tmp_path / "parts")
+    size = Path(one).stat().st_size
+    assert tasks_of(spec, train=one) == 1
+    assert tasks_of(spec, train=many) == 101
+    assert size / 3500 < tasks_of(spec, part_bytes=3000, train=one) <= size / 3000 + 1
+    whole, files, parts = load(spec, train=one), load(spec, train=many), load(spec, part_bytes=3000, train=one)
+    assert len(files.blocks) == len(parts.blocks) == 1, "small ones are joined"
+    for other in (files, parts):
         assert other.facts["fingerprint"] == whole.facts["fingerprint"]
-        assert [tokens_of(other, split) for split in other.splits] == [tokens_of(whole, s) for s in whole.splits]
-        assert [r.label_ids.tolist() for r in other.splits.values()] == [
-            r.label_ids.tolist() for r in whole.splits.values()
-        ]
+        for split, found in whole.splits.items():
+            assert tokens_of(other, split) == tokens_of(whole, split)
+            assert other.splits[split].label_ids.tolist() == found.label_ids.tolist()
+
+
+def tasks_of(spec: TokenizerSpec, part_bytes: int = PART_BYTES, **data: Any) -> int:
+    """Each leaves a block."""
+    job = Job().replace({f"data.{key}": value for key, value in data.items()})
+    return len(token_blocks(job, list_sources(job.data), spec, part_bytes))
 
 
 def test_places_are_exact_wherever_a_file_is_cut(spec: TokenizerSpec, real_data: Path) -> None:
     path = str(real_data / "dirty" / "reviews_dirty.csv")
-    whole, cut = (load(spec, part_bytes=size, train=path, on_bad_row="skip") for size in (PART_BYTES, 5000))
-    assert len(cut.blocks) > 10
+    assert tasks_of(spec, part_bytes=5000, train=path) > 10
+    labels = ["negative", "positive"]
+    whole, cut = (
+        load(spec, part_bytes=size, train=path, labels=labels, on_bad_row="skip") for size in (PART_BYTES, 5000)
+    )
+    assert len(cut.bad_rows) == 52
     assert cut.bad_rows == whole.bad_rows
     assert cut.facts["fingerprint"] == whole.facts["fingerprint"]
+    first = whole.bad_rows[0]
+    with pytest.raises(DataError, match=re.escape(f"\n  {first['place']}: {first['reason']}\n")):
+        load(spec, part_bytes=5000, train=path, labels=labels)
+
+
+@pytest.mark.slow
+def test_tasks_are_spread_over_the_nodes(tmp_path: Path) -> None:
+    """In a process of its own: a cluster of three nodes, and the nodes that hold the blocks of twelve files."""
+    texts = [{"text": f"{i} " + "some words " * 20, "label": i % 2} for i in range(1500)]
+    for i in range(12):
+        write(tmp_path / f"{i}.jsonl", texts)
+    ran = subprocess.run([sys.executable, "-c", SPREAD, str(tmp_path)], capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    blocks, nodes = map(int, ran.stdout.split()[-2:])
+    assert (blocks, nodes) == (12, 3)
+
+
+SPREAD = """
+import sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from ray.experimental import get_object_locations
+from raylora.cluster.data.prepare import PART_BYTES, token_blocks
+from raylora.cluster.data.sources import list_sources
+from raylora.config import Job
+from raylora.model.base.find import resolve
+from raylora.model.base.load import load_tokenizer
+from raylora.model.tokens import tokenizer_spec
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+for _ in range(2):
+    cluster.add_node(num_cpus=1)
+ray.init(address=cluster.address, log_to_driver=False)
+job = Job().replace({"data.train": sys.argv[1]})
+spec = tokenizer_spec(load_tokenizer(resolve(job.model).path), 64)
+blocks = token_blocks(job, list_sources(job.data), spec, PART_BYTES)
+nodes = {node for place in get_object_locations(blocks).values() for node in place["node_ids"]}
+print(len(blocks), len(nodes))
+"""
 
 
 def test_bad_rows_are_errors_or_skipped_with_their_places(spec: TokenizerSpec, real_data: Path) -> None:

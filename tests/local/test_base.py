@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny import save_base, tiny_job
 
 from raylora.config import ModelSection
 from raylora.errors import ModelError
 from raylora.model.base import find
 from raylora.model.base.find import CARRIED, CarriedModel, pin_revision, resolve, resolve_on_node, weights_digest
+from raylora.model.fit.build import check_fits
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -65,3 +67,10 @@ def test_another_machine_finds_the_same_base_at_its_own_path_or_refuses(
     find.file_sha256.cache_clear()  # another machine is another process
     with pytest.raises(ModelError, match="has other weights than where the job started"):
         resolve_on_node(pinned)
+
+
+def test_a_tokenizer_with_ids_beyond_the_embedding_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    save_base("bert", tmp_path / "base", vocab_size=700)
+    job = tiny_job(tmp_path / "base")
+    with pytest.raises(ModelError, match=r"tokenizer has ids up to \d{3}, its embedding 700 rows"):
+        check_fits(job, resolve(job.model))

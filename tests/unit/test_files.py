@@ -398,9 +398,10 @@ def test_text_with_a_nul_or_odd_bytes_in_its_rows_is_text(read: Read) -> None:
         ("a.json", '{"text": "a"}\n{"text": "b"}', "data.format=jsonl", ""),
         ("a.jsonl", '[{"text": "a", "label": 1},\n {"text": "b", "label": 2}]', "data.format=json", "on_bad_row"),
         ("a.csv", ",\na,x\n", "no column 'text'", "is empty"),
+        ("a.csv", "テキスト,label\na,x\n".encode("shift-jis"), "first line is not UTF-8.*iconv", "text_column"),
     ],
 )
-def test_advice_leads_somewhere(read: Read, name: str, content: str, told: str, untold: str) -> None:
+def test_advice_leads_somewhere(read: Read, name: str, content: str | bytes, told: str, untold: str) -> None:
     with pytest.raises(DataError, match=told) as error:
         read(name, content)
     assert not untold or untold not in str(error.value)
@@ -558,6 +559,12 @@ def test_parts_without_an_ending_are_read_where_the_format_is_named(tmp_path: Pa
     with pytest.raises(DataError, match=r"holds no data file; .*Files there: part-0, part-1\. .*data\.format"):
         list_sources(DataSection(train=str(tmp_path)))
     assert found_in(tmp_path, str(tmp_path), format="csv") == ["part-0", "part-1"]
+
+
+def test_a_folder_of_compressed_files_says_so(tmp_path: Path) -> None:
+    lay(tmp_path, "a.csv.gz", "b.csv.GZ")
+    with pytest.raises(DataError, match=r"Files there: a\.csv\.gz, b\.csv\.GZ\. Compressed files are not read: unpack"):
+        list_sources(DataSection(train=str(tmp_path)))
 
 
 def test_a_folder_of_folders_names_them(tmp_path: Path) -> None:

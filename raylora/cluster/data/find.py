@@ -21,6 +21,7 @@ EXTENSIONS = {
     ".parquet": "parquet",
 }
 MAGIC = re.compile(r"[*?\[]")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z")
 SHOWN = 5
 
 
@@ -164,7 +165,9 @@ def _no_data(pattern: str, held: Sequence[Path]) -> DataError:
     shown = [path for path in held if _is_shown(path.name)]
     files, folders = [p.name for p in shown if p.is_file()], [p.name for p in shown if p.is_dir()]
     message = f"folder {pattern} holds no data file; known endings: {' '.join(EXTENSIONS)}."
-    if files:
+    if files and all(name.lower().endswith(COMPRESSED) for name in files):
+        message += f" Files there: {_few(files)}. Compressed files are not read: unpack them."
+    elif files:
         message += f" Files there: {_few(files)}. If they are all of one format, set `data.format`."
     if folders:
         message += (

@@ -98,6 +98,8 @@ def _number(label: str, data: DataSection) -> str | int:
 def _header_hint(kind: str, names: list[str]) -> str:
     if kind == "tsv" and len(names) == 1 and re.search("[,;|]", names[0]):
         return "There is no tab in its first line: set data.format=csv."
+    if any(re.search("[\udc80-\udcff]", name) for name in names):
+        return "Its first line is not UTF-8: convert it, iconv -f ENCODING -t UTF-8."
     if any(name.count(" ") > 2 or len(name) > LONGEST_NAME or name.isdecimal() for name in names):
         return "Set `{key}`. Is that a row? Then put a line of column names before it."
     return ""

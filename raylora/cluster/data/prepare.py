@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
@@ -38,17 +39,37 @@ def prepare(job: Job, sources: list[Source], tokenizer: TokenizerSpec, part_byte
     Raises:
         DataError: names each bad row's place (unless they are skipped), or what the labels lack.
     """
-    try:
-        pieces = _pieces(sources, part_bytes)
-        blocks = _token_blocks(job, sources, pieces, tokenizer)
-    except Exception as error:  # noqa: BLE001 - Ray wraps what a task raised, once per layer
-        raise _user_error(error) or error from None
+    blocks = _joined(token_blocks(job, sources, tokenizer, part_bytes), sources)
     outlines = ray.get([_outline.remote(block) for block in blocks])
     full = [i for i, outline in enumerate(outlines) if outline is not None]  # a file may hold no row
     if not full:
         raise DataError("no usable row is left in `data.train`.")
     outline = pa.concat_tables([outlines[i] for i in full])
     return assemble(job.data, job.seed, sources, tokenizer, [blocks[i] for i in full], outline)
+
+
+def token_blocks(job: Job, sources: list[Source], tokenizer: TokenizerSpec, part_bytes: int) -> list[ObjectRef]:
+    """Read, check and tokenize: a block of each task, in any order.
+
+    Raises:
+        DataError: a file cannot be read.
+    """
+    try:
+        return _run_tasks(job, sources, _pieces(sources, part_bytes), tokenizer)
+    except Exception as error:  # noqa: BLE001 - Ray wraps what a task raised, once per layer
+        raise _user_error(error) or error from None
+
+
+def _joined(blocks: list[ObjectRef], sources: list[Source]) -> list[ObjectRef]:
+    """Those of small files together: whoever works through the rows has a task, or a chunk, for each block."""
+    most = math.ceil(sum(source.size or PART_BYTES for source in sources) / PART_BYTES)
+    groups = [blocks[i * len(blocks) // most : (i + 1) * len(blocks) // most] for i in range(most)]
+    return blocks if most >= len(blocks) else [_concat.remote(*group) for group in groups]
+
+
+@ray.remote
+def _concat(*blocks: pa.Table) -> pa.Table:
+    return pa.concat_tables([block for block in blocks if block.num_rows] or blocks[:1])
 
 
 def _pieces(sources: list[Source], part_bytes: int) -> list[tuple[int, Part]]:
@@ -63,9 +84,9 @@ def _cut(source: Source, part_bytes: int) -> list[Part]:
     return cut(source, part_bytes)
 
 
-def _token_blocks(
+def _run_tasks(
     job: Job, sources: list[Source], pieces: list[tuple[int, Part]], tokenizer: TokenizerSpec
-) -> list[Any]:
+) -> list[ObjectRef]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

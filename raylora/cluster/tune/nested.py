@@ -18,7 +18,7 @@ from raylora.cluster.tune.shared_base import SharedBase
 from raylora.cluster.tune.trial_progress import FILE, TrialProgress, read_progress
 from raylora.config import Job
 from raylora.config.space import WHOLE_EPOCHS, from_plain, trial_job
-from raylora.errors import TrainingError
+from raylora.errors import RayLoraError, TrainingError
 from raylora.leaderboard import describe
 
 
@@ -103,7 +103,7 @@ class NestedTrial:
         task = Task(shared.resolved(job), shared.rows(job), self.plan, rows, _no_log)
         try:
             run_workers(task, [ScoreCallback(job, begun, lambda report: tell({**item, **report}))])
-        except TrainingError as error:
+        except (RayLoraError, TrainingError) as error:
             tell({**item, "kind": "failure", "failure": str(error)})
             raise
         ended = _progress(job, shared)

@@ -34,6 +34,7 @@ from raylora.errors import ConfigError
 from raylora.leaderboard import Trial
 from raylora.model.base.find import BaseFolder, resolve
 from raylora.model.fit.build import check_fits
+from raylora.model.limits import bytes_written
 from raylora.records import Say, TuneResult
 
 
@@ -60,6 +61,7 @@ def _tune(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> TuneR
     job = check_folder(folder, job)
     bases = _bases(job, space)
     _check_samples(job, space, bases)
+    folder.check_room(bytes_written(job, next(iter(bases.values()))))  # one trial's, at the least
     say(f"sweep      {folder.uri}")
     say(f"base       {', '.join(f'{base.id} ({base.origin})' for base in bases.values())}")
     # Ray Train inside a trial is cleaned up by a watcher that asks Ray's dashboard

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -100,6 +101,25 @@ def load_tokenizer(path: str) -> "PreTrainedTokenizerBase":
     if tokenizer.pad_token_id is None:
         raise ModelError(f"the tokenizer in {path} has neither a padding nor an end token.")
     return tokenizer
+
+
+def check_vocabulary(base: BaseFolder, model: "PreTrainedModel") -> None:
+    """Raises:
+    ModelError: the tokenizer has an id that the embedding has no row for; a text with it would end any run.
+    """
+    highest = _highest_id(base.path)
+    rows = model.get_input_embeddings().weight.shape[0]
+    if highest >= rows:
+        raise ModelError(
+            f"base model {base.id}: its tokenizer has ids up to {highest}, its embedding {rows} rows. Take the "
+            "tokenizer that belongs to it, or, once: model.resize_token_embeddings(len(tokenizer)), and save both."
+        )
+
+
+@lru_cache(maxsize=8)
+def _highest_id(path: str) -> int:
+    """That a tokenizer can make of any text; a sweep asks for each of its samples."""
+    return max(load_tokenizer(path).get_vocab().values())
 
 
 @dataclass(frozen=True)

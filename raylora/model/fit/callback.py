@@ -13,7 +13,7 @@ from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
-from raylora.errors import TrainingError
+from raylora.errors import DivergedError
 from raylora.floor import Floor
 from raylora.metrics import Scores
 from raylora.model.batches import BatchPlan
@@ -121,7 +121,7 @@ class BestCheckpointCallback(TrainerCallback):
         assert metrics is not None, "PlanTrainer.evaluate passes them"
         self.evaluation_s += time.perf_counter() - self.evaluation_start
         if not math.isfinite(metrics["eval_loss"]):
-            raise TrainingError(
+            raise DivergedError(
                 f"the loss is {metrics['eval_loss']} after epoch {round(state.epoch)}: the run diverged. "
                 f"Lower `train.learning_rate` (now {self.train.learning_rate})."
             )
