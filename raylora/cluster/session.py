@@ -201,10 +201,12 @@ def connect(settings: RaySection, dashboard: bool = False) -> Generator[Cluster]
     address = find_address(settings.address, os.environ)
     started = not ray.is_initialized()
     ended: list[int] = []
-    if started:
-        _init(address, dashboard)
-        _end_by_sigterm(ended)
+    # of a Ray of the job's own its processes, and whoever asks them, would else look for that of RAY_ADDRESS
+    hidden = os.environ.pop("RAY_ADDRESS", None) if started and address is None else None
     try:
+        if started:
+            _init(address, dashboard)
+            _end_by_sigterm(ended)
         yield look(Cluster(started and address is None, ray.get_runtime_context().gcs_address, ()))
     except SystemExit as exit:
         if ended:
@@ -213,6 +215,8 @@ def connect(settings: RaySection, dashboard: bool = False) -> Generator[Cluster]
     finally:
         if started:
             ray.shutdown()
+        if hidden is not None:
+            os.environ["RAY_ADDRESS"] = hidden
 
 
 def _init(address: Address | None, dashboard: bool) -> None:

@@ -70,9 +70,16 @@ with connect(job.ray) as cluster:
         "ray.resources_per_worker": {"CPU": 1, "rare": 1}, "ray.scale_up_timeout_s": 60, "ray.use_gpu": False,
         "train.bf16": False, "storage_path": sys.argv[2], "run_name": "rare",
     })
-    threading.Timer(3, lambda: nodes.add_node(num_cpus=1, resources={"rare": 1})).start()
-    with resolve_on_cluster(rare, {}, RunFolder(rare), [], said.append) as resolved:
-        found["nodes"] = [len(cluster.nodes), len(resolved.cluster.nodes)]
+
+    def wait():
+        with resolve_on_cluster(rare, {}, RunFolder(rare), [], said.append) as resolved:
+            found["nodes"] = [len(cluster.nodes), len(resolved.cluster.nodes)]
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    time.sleep(2)
+    nodes.add_node(num_cpus=1, resources={"rare": 1})  # takes signals: in the main thread alone
+    waiting.join()
 print(json.dumps({**found, "said": said}), flush=True)
 os._exit(0)
 """
@@ -137,18 +144,19 @@ def say(line):
     lines.append(line)
     print(line, flush=True)
 
-def disturb():
-    while not any(line.startswith("trial  ") for line in lines):
-        time.sleep(0.2)
-    (broker,) = [e for e in actors().values() if e["ActorClassName"] == "Broker" and e["State"] == "ALIVE"]
-    os.kill(broker["Pid"], 9)
-    say("killed")
-    nodes.add_node(num_cpus=1)
-    say("added")
+def sweep():
+    print("done", tune(job, list_sources(job.data), say).trials, flush=True)
 
-threading.Thread(target=disturb, daemon=True).start()
-result = tune(job, list_sources(job.data), say)
-print("done", result.trials, flush=True)
+sweeping = threading.Thread(target=sweep)
+sweeping.start()
+while not any(line.startswith("trial  ") for line in lines):
+    time.sleep(0.2)
+(broker,) = [e for e in actors().values() if e["ActorClassName"] == "Broker" and e["State"] == "ALIVE"]
+os.kill(broker["Pid"], 9)
+say("killed")
+nodes.add_node(num_cpus=1)  # takes signals: in the main thread alone
+say("added")
+sweeping.join()
 os._exit(0)
 """
 

@@ -22,6 +22,8 @@ from raylora.cluster.serve.quantized import tell_change
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.replica import Endpoint
 from raylora.cluster.session import Cluster, connect, environ
+from raylora.cluster.storage.lock import hold
+from raylora.cluster.storage.run_folder import RunFolder
 from raylora.config import Job, ServeSection, parse, yaml12
 from raylora.config.serve import LOOPBACK
 from raylora.errors import ClusterError, ConfigError
@@ -128,10 +130,13 @@ def run(job: Job, say: Say) -> None:
     """Serve until Ctrl-C or SIGTERM; on a cluster, deploy and come back.
 
     Raises:
+        ConfigError: the run folder cannot be written to.
         ClusterError: the port is taken, or Serve cannot start.
     """
     job = _with_absolute_paths(job)
     check(job)
+    with hold(RunFolder(job), say):
+        pass  # it can be written to, and no other job works there
     settings = job.serve
     ended = threading.Event()
     with connect(job.ray) as cluster:

@@ -31,7 +31,8 @@ class Growth:
     def look(self) -> None:
         """Add the workers that there is room for and that have a trial to run, once all others are at work."""
         broker, plan = self.pool.broker, self.pool.plan
-        if ray.get(broker.arrived.remote()) < self.started:
+        arrived: int = ray.get(broker.arrived.remote())
+        if arrived < self.started:
             return
         count = len(self.pool.runs)
         more = more_workers(plan, count, room(plan, count, self.concurrent, self.now()), self._left())
