@@ -112,7 +112,14 @@ def test_without_keys_no_foreign_page_changes_an_endpoint_of_this_machine(method
 
     assert ask(method, path, known=(), host="localhost:8000")[0] == 200  # curl, a script
     assert by("http://localhost:8000") == by("http://127.0.0.1:8000", "127.0.0.1:8000") == 200  # its own page
-    foreign = ["https://evil.example", "null", "http://localhost:3000", "http://localhost.evil.example:8000", ""]
+    foreign = [
+        "https://evil.example",
+        "null",
+        "http://localhost:3000",
+        "http://localhost.evil.example:8000",
+        "http://[",
+        "",
+    ]
     assert {by(origin) for origin in foreign} == {401}
     assert by("http://evil.example:8000", "evil.example:8000") == 401  # a name that leads to 127.0.0.1
     assert by("http://shop.example", cors_origins=["http://shop.example"]) == 200

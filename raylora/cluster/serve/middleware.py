@@ -156,7 +156,10 @@ class Middleware:
         origin = headers.get("origin")
         if origin is None or origin in self.cors_origins:
             return True
-        page = urlsplit(origin)
+        try:
+            page = urlsplit(origin)
+        except ValueError:  # half an IPv6 address
+            return False
         return page.netloc == headers.get("host") and page.hostname in LOOPBACK
 
     def _check_length(self, headers: Headers) -> None:
