@@ -124,6 +124,7 @@ def load_base(
     The head is drawn from torch's global generator: the same bits for any `dtype`, from disk or from `weights`.
 
     Args:
+        pad_token_id: the tokenizer's, which fills batches.
         weights: the base's tensors by name (`base_weights`), used in place of its files. They are not copied where
             they are of `dtype`: memory shared by several processes stays shared, and must not be written to.
 
@@ -132,7 +133,8 @@ def load_base(
     """
     from transformers import AutoModelForSequenceClassification
 
-    config.pad_token_id = pad_token_id if config.pad_token_id is None else config.pad_token_id
+    if config.pad_token_id is None:
+        config.pad_token_id = pad_token_id
     options: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True, "use_safetensors": True}
     state = torch.get_rng_state()
     try:
@@ -153,6 +155,7 @@ def load_base(
         raise ModelError(f"base model {base.id} cannot be loaded from {base.path}: {error}") from None
     if dtype != torch.float32:
         _redraw(model, report["missing_keys"], state)
+    set_padding(model, pad_token_id)
     # without this the loss and its gradient grow with accumulation and world size (transformers#47688)
     model.accepts_loss_kwargs = False
     model.new_modules = _modules_of(report["missing_keys"], model.base_model_prefix)
@@ -166,6 +169,16 @@ def _quiet() -> Generator[None]:
 
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
+def set_padding(model: "PreTrainedModel", pad_token_id: int) -> None:
+    """Tell a decoder's head what fills a batch: it pools at the last token that is not that one.
+
+    The config's own may be another than the tokenizer's. Set on a model that is made already: what RoBERTa's positions
+    begin at is taken from the config's own, before.
+    """
+    for config in (model.config, model.config.get_text_config()):
+        config.pad_token_id = pad_token_id
+
+
     logging.disable_progress_bar()
     try:
         yield
