@@ -196,8 +196,8 @@ def _values(
     if metric == "f1" and num_labels == 2:
         return _f1(draws, label_ids, predicted, POSITIVE)[0]
     labels = np.unique(np.concatenate([label_ids, predicted]))
-    each = [_f1(draws, label_ids, predicted, label) for label in labels]
-    return sum(f1 for f1, _ in each) / sum(occurs for _, occurs in each)
+    f1s, occur = zip(*(_f1(draws, label_ids, predicted, label) for label in labels), strict=True)
+    return np.sum(f1s, axis=0) / np.sum(occur, axis=0)
 
 
 def _f1(draws: "np.ndarray", label_ids: "np.ndarray", predicted: "np.ndarray", label: int) -> tuple[Any, Any]:

@@ -84,3 +84,5 @@ def _check(texts: Sequence[Text]) -> None:
         parts = text if isinstance(text, tuple | list) else (text,)
         if not all(isinstance(part, str) and part.strip() for part in parts):
             raise DataError(f"text {i} must be a string that is not blank, found {text!r}.")
+        if isinstance(text, tuple | list) and len(text) != 2:
+            raise DataError(f"text {i} must be one text or a pair of two, found {len(text)} of them.")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import LAYOUTS, demo_splits, save_base, tiny_job
+from tiny import LAYOUTS, demo_splits, make_adapter, save_base, tiny_job
 
 import raylora
 from raylora.errors import ConfigError, ModelError
@@ -158,6 +158,40 @@ def test_an_unknown_target_module_lists_the_candidates(bases: Bases) -> None:
     job = tiny_job(bases("distilbert"), lora__target_modules=["query"])
     with pytest.raises(ConfigError, match=r"no module 'query'.*k_lin, lin1, lin2, out_lin, q_lin, v_lin"):
         check_fits(job, resolve(job.model))
+
+
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("bert", 512), ("roberta", 159), ("distilbert", 512), ("deberta-v2", 512), ("gpt2", 1024)],
+)
+def test_rows_longer_than_the_bases_positions_are_refused(kind: str, most: int, bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases(kind), data__max_length=most)
+    check_fits(job, resolve(job.model))
+    with pytest.raises(ConfigError, match=rf"`data.max_length` must be at most {most} \(positions of {kind}\), got"):
+        check_fits(job.replace({"data.max_length": most + 1}), resolve(job.model))
+    predictor = raylora.load(make_adapter(bases(kind), tmp_path / "adapter", ("a", "b"), data__max_length=most))
+    assert np.isfinite(predictor.logits(["so it is " * most])).all(), "the last position is there"
+
+
+@pytest.mark.parametrize("kind", ["llama", "modernbert"])
+def test_positions_that_are_computed_have_no_end(kind: str, bases: Bases) -> None:
+    job = tiny_job(bases(kind), data__max_length=100_000)
+    check_fits(job, resolve(job.model))
+
+
+@pytest.mark.parametrize("targets", ["auto", "all-linear"])
+def test_gpt2_whose_layers_are_the_other_way_round_trains_without_a_warning(
+    targets: str, bases: Bases, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    job = tiny_job(bases("gpt2"), lora__target_modules=targets)
+    fitted = fit(resolve_job(job), demo_splits(job, bases("gpt2"), 40), save_to=tmp_path / "adapter")
+    assert not [warning for warning in recwarn if "fan_in_fan_out" in str(warning.message)]
+    names = {name.partition(".lora_A")[0] for name, _ in fitted.model.named_parameters() if ".lora_A" in name}
+    assert {name.rpartition(".")[2] for name in names} == (
+        {"c_attn"} if targets == "auto" else {"c_attn", "c_proj", "c_fc"}
+    )
+    assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["fan_in_fan_out"] is True
+    assert len(raylora.load(tmp_path / "adapter").predict(["Fine."])) == 1
 
 
 def test_a_layer_beyond_the_last_is_refused(bases: Bases) -> None:

@@ -108,7 +108,8 @@ def check_vocabulary(base: BaseFolder, model: "PreTrainedModel") -> None:
     ModelError: the tokenizer has an id that the embedding has no row for; a text with it would end any run.
     """
     highest = _highest_id(base.path)
-    rows = model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    rows = len(embedding.weight)
     if highest >= rows:
         raise ModelError(
             f"base model {base.id}: its tokenizer has ids up to {highest}, its embedding {rows} rows. Take the "
@@ -144,6 +145,7 @@ def load_base(
     The head is drawn from torch's global generator: the same bits for any `dtype`, from disk or from `weights`.
 
     Args:
+        pad_token_id: the tokenizer's, which fills batches.
         weights: the base's tensors by name (`base_weights`), used in place of its files. They are not copied where
             they are of `dtype`: memory shared by several processes stays shared, and must not be written to.
 
@@ -152,7 +154,8 @@ def load_base(
     """
     from transformers import AutoModelForSequenceClassification
 
-    config.pad_token_id = pad_token_id if config.pad_token_id is None else config.pad_token_id
+    if config.pad_token_id is None:
+        config.pad_token_id = pad_token_id
     options: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True, "use_safetensors": True}
     state = torch.get_rng_state()
     try:
@@ -173,6 +176,7 @@ def load_base(
         raise ModelError(f"base model {base.id} cannot be loaded from {base.path}: {error}") from None
     if dtype != torch.float32:
         _redraw(model, report["missing_keys"], state)
+    set_padding(model, pad_token_id)
     # without this the loss and its gradient grow with accumulation and world size (transformers#47688)
     model.accepts_loss_kwargs = False
     model.new_modules = _modules_of(report["missing_keys"], model.base_model_prefix)
@@ -191,6 +195,16 @@ def _quiet() -> Generator[None]:
         yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+def set_padding(model: "PreTrainedModel", pad_token_id: int) -> None:
+    """Tell a decoder's head what fills a batch: it pools at the last token that is not that one.
+
+    The config's own may be another than the tokenizer's. Set on a model that is made already: what RoBERTa's positions
+    begin at is taken from the config's own, before.
+    """
+    for config in (model.config, model.config.get_text_config()):
+        config.pad_token_id = pad_token_id
 
 
 def _redraw(model: Any, names: Iterable[str], state: torch.Tensor) -> None:

@@ -42,6 +42,7 @@ def lora_config(lora: LoraSection, model: "PreTrainedModel", new_modules: tuple[
     settings["modules_to_save"] = sorted({*(lora.modules_to_save or []), *new_modules}) or None
     if settings["target_modules"] == "all-linear":
         settings["exclude_modules"] = _own_head(model, new_modules) or None
+    settings["fan_in_fan_out"] = _is_transposed(model, settings["target_modules"])
     _check_layers(lora, model)
     return LoraConfig(task_type=TaskType.SEQ_CLS, **settings)
 
@@ -89,27 +90,29 @@ def target_modules(lora: LoraSection, model: "PreTrainedModel") -> str | list[st
 def _adaptable() -> tuple[type, ...]:
     """What PEFT has LoRA layers for (`peft.tuners.lora.layer.dispatch_default`)."""
     from torch import nn
-    from transformers.pytorch_utils import Conv1D
 
-    return (nn.Linear, Conv1D, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
+    return (*_linear(), nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
 
 
 def _own_head(model: "PreTrainedModel", new_modules: tuple[str, ...]) -> list[str]:
     """Linear modules of a head that came with the base: PEFT's `all-linear` leaves out only the last one, and of
     DistilBERT's it would then save whole (`modules_to_save`) what it has just adapted."""
-    from torch import nn
-
     known = (f"{model.base_model_prefix}.", *(f"{name}." for name in new_modules))
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names = [name for name, module in model.named_modules() if isinstance(module, _linear())]
     return [name for name in names if not f"{name}.".startswith(known)]
 
 
 def linear_names(model: "PreTrainedModel") -> list[str]:
-    """Last names of the base's linear modules, head left out, each once."""
-    from torch import nn
+    """Last names of the base's linear modules, GPT-2's `Conv1D` among them, head left out, each once."""
+    named = model.base_model.named_modules()
+    return sorted({name.rpartition(".")[2] for name, module in named if isinstance(module, _linear())})
 
-    inside = model.base_model
-    return sorted({name.rpartition(".")[2] for name, module in inside.named_modules() if isinstance(module, nn.Linear)})
+
+def _linear() -> tuple[type, ...]:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return nn.Linear, Conv1D
 
 
 def _check_layers(lora: LoraSection, model: "PreTrainedModel") -> None:
@@ -117,6 +120,33 @@ def _check_layers(lora: LoraSection, model: "PreTrainedModel") -> None:
     wrong = [layer for layer in lora.layers_to_transform or [] if not 0 <= layer < count]
     if wrong:
         raise ConfigError(f"`lora.layers_to_transform` must be within 0..{count - 1}, got {wrong}.")
+
+
+def _is_transposed(model: "PreTrainedModel", targets: str | list[str]) -> bool:
+    """Whether what is adapted keeps its weights as [in, out], as GPT-2 does; PEFT would find out with a warning."""
+    from transformers.pytorch_utils import Conv1D
+
+    wanted = targets if isinstance(targets, list) else linear_names(model)
+    found = [m for n, m in model.base_model.named_modules() if any(f".{n}".endswith(f".{name}") for name in wanted)]
+    return any(isinstance(module, Conv1D) for module in found)
+
+
+def check_positions(model: "PreTrainedModel", max_length: int) -> None:
+    """Raises:
+    ConfigError: the base has a learned position for fewer tokens than a row may have.
+    """
+    from torch import nn
+
+    for name, module in model.base_model.named_modules():
+        leaf = name.rpartition(".")[2]
+        if isinstance(module, nn.Embedding) and (leaf == "wpe" or ("position" in leaf and "relative" not in leaf)):
+            # RoBERTa's begin after the padding's, OPT's and BART's after two that are not used
+            unused = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+            if max_length > module.num_embeddings - unused:
+                raise ConfigError(
+                    f"`data.max_length` must be at most {module.num_embeddings - unused} (positions of "
+                    f"{model.config.model_type}), got {max_length}. Lower it."
+                )
 
 
 def attach_adapter(model: "PreTrainedModel", config: "LoraConfig") -> "PeftModel":

@@ -76,10 +76,19 @@ def _cells(scores: dict[str, Any]) -> str:
     return "".join(f" {scores[name]:.4f} |" if name in scores else " |" for name in METRICS)
 
 
-def readme(manifest: Manifest, config: "LoraConfig", own_pooling: str | None) -> str:
+def _python(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def readme(manifest: Manifest, config: "LoraConfig", settings: dict[str, Any]) -> str:
+    """The model card.
+
+    Args:
+        settings: of the base's config, as they must be to load the adapter with plain PEFT.
+    """
     rows = "".join(f"| {split} |{_cells(scores)} {scores['rows']} |\n" for split, scores in manifest.metrics.items())
     id2label, count = dict(enumerate(manifest.labels)), len(manifest.labels)
-    pooling = f', classifier_pooling="{own_pooling}"' if manifest.pooling != "auto" else ""
+    others = "".join(f", {name}={_python(value)}" for name, value in settings.items())
     floor = _floor_rows(manifest.floor)
     f1 = f"F1 (`{manifest.labels[POSITIVE]}`)" if count == 2 else "F1"
     columns = {name: name for name in METRICS} | {"f1": f1, "f1_macro": "F1 (macro)"}
@@ -109,7 +118,7 @@ or without raylora (where `adapter_config.json` names a folder, `base_model_name
 from peft import AutoPeftModelForSequenceClassification
 id2label = {id2label}
 model = AutoPeftModelForSequenceClassification.from_pretrained(
-    "adapter", num_labels={count}, id2label=id2label, label2id={{v: k for k, v in id2label.items()}}{pooling}
+    "adapter", num_labels={count}, id2label=id2label, label2id={{v: k for k, v in id2label.items()}}{others}
 )
 ```
 """

@@ -50,10 +50,22 @@ def save_adapter(model: "PeftModel", base: BaseFolder, manifest: Manifest, folde
     shutil.rmtree(folder, ignore_errors=True)
     # False: LoRA leaves the embeddings alone, and PEFT's "auto" asks the hub whether they changed
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    load_tokenizer(base.path).save_pretrained(str(folder))
-    pooled = getattr(model.get_base_model().config, "classifier_pooling", None)
-    (folder / "README.md").write_text(readme(manifest, config, pooled), encoding="utf-8")
+    tokenizer = load_tokenizer(base.path)
+    tokenizer.save_pretrained(str(folder))
+    readme_md = readme(manifest, config, _own_settings(model, base, manifest, tokenizer.pad_token_id))
+    (folder / "README.md").write_text(readme_md, encoding="utf-8")
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _own_settings(model: "PeftModel", base: BaseFolder, manifest: Manifest, pad_token_id: Any) -> dict[str, Any]:
+    """What plain Transformers must be told that the base's config does not say."""
+    settings: dict[str, Any] = {}
+    if manifest.pooling != "auto":
+        settings["classifier_pooling"] = getattr(model.get_base_model().config, "classifier_pooling", None)
+    config = json.loads((Path(base.path) / "config.json").read_text(encoding="utf-8"))
+    if config.get("pad_token_id") != pad_token_id:
+        settings["pad_token_id"] = pad_token_id
+    return settings
 
 
 def load_adapter(model: "PreTrainedModel", folder: Path) -> "PeftModel":
