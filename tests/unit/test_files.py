@@ -12,11 +12,13 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from raylora.cluster.data.find import decide_format
 from raylora.cluster.data.guess import read_columns, write_config
 from raylora.cluster.data.rows import Row, Source
 from raylora.cluster.data.sources import list_sources, read_rows
+from raylora.cluster.storage.filesystem import Location
 from raylora.config import DataSection
 from raylora.errors import DataError, EmptyFileError
 
@@ -571,6 +573,21 @@ def test_a_folder_of_folders_names_them(tmp_path: Path) -> None:
     lay(tmp_path, "train/a.csv", "test/a.csv", "_logs/a.csv")
     with pytest.raises(DataError, match=r"holds no data file; .*Folders there: test, train\. .*\*\*/\*"):
         list_sources(DataSection(train=str(tmp_path)))
+
+
+def test_a_folder_on_object_storage_is_one_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay(tmp_path / "bucket", "b.csv", "c.csv/part-0.csv", *SIDE_FILES, dataset_info__json="{}", a__csv="")
+    store = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+
+    def located(address: str) -> Location:
+        return Location(address, store, address.partition("?")[0].removeprefix("x://"))
+
+    for module in ("find", "sources"):
+        monkeypatch.setattr(f"raylora.cluster.data.{module}.locate", located)
+    empty, full = list_sources(DataSection(train="x://bucket?key=1"))
+    assert (empty.path, empty.size, full.path, full.size) == ("x://bucket/a.csv?key=1", 0, "x://bucket/b.csv?key=1", 15)
+    assert rows_of(empty, DataSection()) == []
+    assert pairs(rows_of(full, DataSection())) == [("a", "x")]
 
 
 def test_a_glob_is_no_uri(tmp_path: Path) -> None:

@@ -62,9 +62,10 @@ def token_blocks(job: Job, sources: list[Source], tokenizer: TokenizerSpec, part
 
 def _joined(blocks: list[ObjectRef], sources: list[Source]) -> list[ObjectRef]:
     """Those of small files together: whoever works through the rows has a task, or a chunk, for each block."""
-    most = math.ceil(sum(source.size or PART_BYTES for source in sources) / PART_BYTES)
+    size = sum(source.size or PART_BYTES for source in sources)
+    most = min(math.ceil(size / PART_BYTES), len(blocks))
     groups = [blocks[i * len(blocks) // most : (i + 1) * len(blocks) // most] for i in range(most)]
-    return blocks if most >= len(blocks) else [_concat.remote(*group) for group in groups]
+    return [group[0] if len(group) == 1 else _concat.remote(*group) for group in groups]
 
 
 @ray.remote
