@@ -1,6 +1,7 @@
 """Adapters on every layout: attach, step, save, reload, also without raylora."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,14 +14,15 @@ from safetensors.torch import load_file
 from tiny import LAYOUTS, demo_splits, save_base, tiny_job
 
 import raylora
-from raylora.errors import ConfigError, ModelError
+from raylora.config import Job
+from raylora.errors import ConfigError, DataError, ModelError
 from raylora.metrics import softmax
 from raylora.model.base.find import resolve
 from raylora.model.base.load import empty_base, read_config
 from raylora.model.fit.build import build, check_fits
 from raylora.model.fit.fit import fit
 from raylora.model.lora.attach import lora_config, target_modules
-from raylora.model.lora.manifest import read_manifest
+from raylora.model.lora.manifest import read_manifest, served_base
 from raylora.model.resolved import resolve_job
 
 Bases = Callable[[str], Path]
@@ -197,6 +199,51 @@ def test_the_tutorials_distilbert_has_its_739586_trainable_parameters(tmp_path: 
     assert (config.r, config.lora_alpha, config.lora_dropout, config.bias) == (8, 32, 0.1, "none")
     assert config.target_modules == {"q_lin", "v_lin"}
     assert len(raylora.load(tmp_path / "adapter").predict(["Fine."])) == 1
+
+
+@pytest.fixture
+def moved(bases: Bases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose base was named by a relative path, seen from elsewhere; the base is in `base`, beside it."""
+    shutil.copytree(bases("bert"), tmp_path / "work" / "base")
+    monkeypatch.chdir(tmp_path / "work")
+    job = tiny_job(Path("base"), model__base_model="base")
+    fit(resolve_job(job), demo_splits(job, bases("bert"), 40), save_to=tmp_path / "runs" / "first" / "adapter")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path
+
+
+def test_an_adapter_names_its_base_so_that_it_is_found_from_anywhere(moved: Path) -> None:
+    folder = moved / "runs" / "first" / "adapter"
+    assert read_manifest(folder).base_model == str(moved / "work" / "base")
+    assert raylora.load(folder).predict(["Fine."])
+    assert raylora.load("../runs/first").predict(["Fine."]) == raylora.load(f"file://{folder}").predict(["Fine."])
+
+
+def test_a_base_that_was_moved_can_be_named_and_must_be_the_same(moved: Path, bases: Bases) -> None:
+    folder = moved / "runs" / "first" / "adapter"
+    before = raylora.load(folder).logits(["Fine."])
+    (moved / "work" / "base").rename(moved / "moved")
+    with pytest.raises(ModelError, match=r"work/base' was not found.*\n.*base_model=.*`raylora predict --base-model`"):
+        raylora.load(folder)
+    np.testing.assert_array_equal(raylora.load(folder, base_model=moved / "moved").logits(["Fine."]), before)
+    with pytest.raises(ModelError, match=r"has weights .*, but .* was trained on .* with weights"):
+        raylora.load(folder, base_model=str(bases("roberta")))
+
+
+def test_a_text_that_is_not_unicode_is_refused(moved: Path) -> None:
+    predictor = raylora.load(moved / "runs" / "first")
+    for text in ("caf\udce9", "\ud83d", ("a", "\udce9")):
+        with pytest.raises(DataError, match="text 1 must be UTF-8, found "):
+            predictor.predict(["Fine.", text])
+
+
+def test_an_endpoint_runs_the_base_that_its_config_names(moved: Path) -> None:
+    manifest = read_manifest(moved / "runs" / "first" / "adapter")
+    assert served_base(manifest, Job().model).base_model == manifest.base_model
+    named = Job().replace({"model.base_model": "/moved", "model.revision": "v1", "model.trust_remote_code": True})
+    found = served_base(manifest, named.model)
+    assert (found.base_model, found.revision, found.trust_remote_code) == ("/moved", "v1", True)
 
 
 def test_a_folder_that_is_no_adapter_says_what_is_missing(bases: Bases, tmp_path: Path) -> None:

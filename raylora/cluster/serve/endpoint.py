@@ -20,6 +20,7 @@ from raylora.cluster.session import Cluster, connect, environ
 from raylora.config import Job, ServeSection, parse, yaml12
 from raylora.config.serve import LOOPBACK
 from raylora.errors import ClusterError, ConfigError
+from raylora.model.base.find import whole_name
 from raylora.model.serving.adapter import read_files
 from raylora.records import Say
 
@@ -92,6 +93,7 @@ def _with_absolute_paths(job: Job) -> Job:
     settings = job.serve
     changes: dict[str, Any] = {
         "storage_path": absolute(job.storage_path),
+        "model.base_model": whole_name(job.model.base_model),
         "serve.adapters": {name: absolute(path) for name, path in settings.adapters.items()},
         "serve.adapter_root": settings.adapter_root and absolute(settings.adapter_root),
     }

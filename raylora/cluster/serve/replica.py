@@ -24,7 +24,7 @@ from raylora.cluster.storage.filesystem import inside
 from raylora.config import Job, ModelSection, parse
 from raylora.config.serve import LOOPBACK
 from raylora.errors import NotReadyError, RayLoraError
-from raylora.model.lora.manifest import base_of, read_manifest
+from raylora.model.lora.manifest import read_manifest, served_base
 from raylora.model.serving.base import ServedBase, resolve_dtype
 from raylora.model.serving.engine import Engine, Limits
 from raylora.model.threads import run_in_thread
@@ -152,8 +152,7 @@ def _base_model(job: Job) -> ModelSection:
                 manifest = read_manifest(folder)
         except RayLoraError:
             continue
-        trusted = job.model.trust_remote_code
-        return base_of(manifest, trusted)
+        return served_base(manifest, job.model)
     return job.model
 
 
