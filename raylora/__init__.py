@@ -21,15 +21,19 @@ def load(
         base_model: a local folder or hub id in place of the one that the adapter names; its weights must be the same.
 
     Raises:
-        raylora.errors.ModelError: the folder is not an adapter, or its base model cannot be found.
+        raylora.errors.ModelError: the folder is not an adapter or cannot be read, or its base model cannot be found.
     """
     from raylora.cluster.serve import adapter_folders as folders
     from raylora.cluster.storage.filesystem import is_remote, plain
+    from raylora.errors import ModelError
     from raylora.model.predictor import Predictor
 
     address, named = plain(fspath(path)), None if base_model is None else fspath(base_model)
-    place = folders.adapter_in(address)
-    if place is None and not is_remote(address):
-        place = folders.AdapterLocation(address, "")  # the reader says what is missing
-    with folders.local(folders.there(address, place)) as folder:
-        return Predictor(folder, trust_remote_code, named)
+    try:
+        place = folders.adapter_in(address)
+        if place is None and not is_remote(address):
+            place = folders.AdapterLocation(address, "")  # the reader says what is missing
+        with folders.local(folders.there(address, place)) as folder:
+            return Predictor(folder, trust_remote_code, named)
+    except OSError as error:
+        raise ModelError(f"adapter {address} cannot be read: {error}") from None

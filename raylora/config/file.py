@@ -106,10 +106,11 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # a name may be too long for `Path.is_file`
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
         hint = f" Did you mean {path.parent / near[0]}?" if near else " An override is written section.key=value."
-        raise ConfigError(f"config file {path} is not there.{hint}")
+        what = "is a folder" if os.path.isdir(path) else "is not there"
+        raise ConfigError(f"config file {path} {what}.{hint}")
     if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"):  # JSON is YAML
         init = shlex.join(["raylora", "init", str(path)])
         raise ConfigError(

@@ -15,7 +15,7 @@ from tiny import LAYOUTS, demo_splits, save_base, tiny_job
 
 import raylora
 from raylora.config import Job
-from raylora.errors import ConfigError, DataError, ModelError
+from raylora.errors import ConfigError, DataError, ModelError, RayLoraError
 from raylora.metrics import softmax
 from raylora.model.base.find import resolve
 from raylora.model.base.load import empty_base, read_config
@@ -24,6 +24,7 @@ from raylora.model.fit.fit import fit
 from raylora.model.lora.attach import lora_config, target_modules
 from raylora.model.lora.manifest import read_manifest, served_base
 from raylora.model.resolved import resolve_job
+from raylora.model.serving.base import ServedBase
 
 Bases = Callable[[str], Path]
 
@@ -238,12 +239,58 @@ def test_a_text_that_is_not_unicode_is_refused(moved: Path) -> None:
             predictor.predict(["Fine.", text])
 
 
-def test_an_endpoint_runs_the_base_that_its_config_names(moved: Path) -> None:
-    manifest = read_manifest(moved / "runs" / "first" / "adapter")
+def test_an_endpoint_runs_the_base_that_its_config_names(
+    moved: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = moved / "runs" / "first" / "adapter"
+    manifest = read_manifest(folder)
     assert served_base(manifest, Job().model).base_model == manifest.base_model
-    named = Job().replace({"model.base_model": "/moved", "model.revision": "v1", "model.trust_remote_code": True})
+    (moved / "work" / "base").rename(moved / "moved")
+    named = Job().replace({"model.base_model": str(moved / "moved"), "model.trust_remote_code": True})
     found = served_base(manifest, named.model)
-    assert (found.base_model, found.revision, found.trust_remote_code) == ("/moved", "v1", True)
+    assert (found.base_model, found.trust_remote_code) == (str(moved / "moved"), True)
+    assert ServedBase(found, torch.float32, torch.device("cpu")).load(folder).labels == ("negative", "positive")
+    other = served_base(manifest, Job().replace({"model.base_model": str(bases("roberta"))}).model)
+    with pytest.raises(ModelError, match="One endpoint serves one base model"):
+        ServedBase(other, torch.float32, torch.device("cpu")).load(folder)
+
+
+def test_an_endpoints_base_means_the_same_on_every_node(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import yaml
+
+    from raylora.cluster.serve.endpoint import serve_config
+
+    monkeypatch.chdir(moved / "work")
+    for name, whole in (("base", str(moved / "work" / "base")), ("org/base", "org/base")):
+        job = Job().replace({"model.base_model": name, "serve.adapter_root": "x", "serve.merge": "off"})
+        arguments = yaml.safe_load(serve_config(job))["applications"][0]["args"]
+        assert (arguments["model"]["base_model"], arguments["serve"]["merge"]) == (whole, "off")
+
+
+@pytest.mark.parametrize("address", ["x" * 300, "ftp9://x/y"])
+def test_an_address_that_cannot_be_read_is_one_clear_error(address: str) -> None:
+    with pytest.raises(RayLoraError, match=r"cannot be (read|used)|is not there"):
+        raylora.load(address)
+
+
+def test_an_adapter_on_object_storage_loads(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moto import server
+
+    from raylora.cluster.storage.filesystem import locate
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    running = server.ThreadedMotoServer("127.0.0.1", 0)
+    running.start()
+    host, port = running.get_host_and_port()
+    options = f"?endpoint_override={host}:{port}&scheme=http&allow_bucket_creation=true"
+    try:
+        locate(f"s3://bucket/runs/first{options}").copy_from(moved / "runs" / "first")
+        assert raylora.load(f"s3://bucket/runs/first{options}").predict(["Fine."])
+        with pytest.raises(ModelError, match="holds no adapter saved by raylora"):
+            raylora.load(f"s3://bucket/runs/second{options}")
+    finally:
+        running.stop()
 
 
 def test_a_folder_that_is_no_adapter_says_what_is_missing(bases: Bases, tmp_path: Path) -> None:

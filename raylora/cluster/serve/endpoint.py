@@ -19,7 +19,7 @@ from raylora.cluster.serve.replica import Endpoint
 from raylora.cluster.session import Cluster, connect, environ
 from raylora.config import Job, ServeSection, parse, yaml12
 from raylora.config.serve import LOOPBACK
-from raylora.errors import ClusterError, ConfigError
+from raylora.errors import ClusterError, ConfigError, ModelError
 from raylora.model.base.find import whole_name
 from raylora.model.serving.adapter import read_files
 from raylora.records import Say
@@ -116,8 +116,11 @@ def check(job: Job) -> None:
             "nothing to serve: set serve.adapters.NAME=PATH for one adapter, or serve.adapter_root for a folder."
         )
     for path in settings.adapters.values():
-        with folders.local(folders.find(path)) as folder:
-            read_files(folder)
+        try:
+            with folders.local(folders.find(path)) as folder:
+                read_files(folder)
+        except OSError as error:
+            raise ModelError(f"adapter {path} cannot be read: {error}") from None
 
 
 def run(job: Job, say: Say) -> None:
