@@ -1,6 +1,7 @@
 """The command line: `raylora COMMAND ...` and `python jobs/COMMAND.py ...` are one."""
 
 import argparse
+import errno
 import io
 import os
 import select
@@ -65,6 +66,12 @@ def _run(arguments: Sequence[str]) -> int:
         options.run(options)
     except RayLoraError as error:
         voice.fail("error", str(error), f"error: {error}")
+        return 2
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        message = f"{error.filename}: {error.strerror}."  # of a path that was typed, wherever it was looked for
+        voice.fail("error", message, f"error: {message}")
         return 2
     except TrainingError as error:
         message = f"{error}\n{GO_ON.capitalize()}"

@@ -75,6 +75,13 @@ def test_a_mistyped_command_is_told_the_one_that_was_meant(
     assert capsys.readouterr().err.startswith(f"error: no command '{typed}'; did you mean '{meant}'?")
 
 
+@pytest.mark.parametrize("words", [["train", "data.train={}"], ["init", "{}.csv"], ["train", "{}"], ["runs", "{}"]])
+def test_a_name_that_is_too_long_is_one_clear_error(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([word.format("x" * 300) for word in words]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ") and "x" * 300 in error
+
+
 @pytest.mark.parametrize("word", ["mine.yaml", "lora.r=8"])
 def test_a_job_without_its_command_is_told_so(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word]) == 2
