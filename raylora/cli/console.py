@@ -43,14 +43,24 @@ class Voice:
         self._write(sys.stderr, level, message, shown)
 
     def _write(self, file: TextIO, level: Level, message: str, shown: str) -> None:
-        print(self._record(level, message) if self.json else shown, file=file, flush=True)
+        print(as_json(self._record(level, message), file) if self.json else shown, file=file, flush=True)
 
-    def _record(self, level: Level, message: str) -> str:
+    def _record(self, level: Level, message: str) -> dict[str, Any]:
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": level, "run": self.run}
         trial = TRIAL.match(message)
         if trial:
             record["trial"] = trial[1]
-        return json.dumps({**record, "message": message.strip()}, ensure_ascii=False)
+        return {**record, "message": message.strip()}
+
+
+def as_json(record: dict[str, Any], file: TextIO) -> str:
+    """On one line, in letters that the file can hold: the escapes of another encoding would not be JSON's."""
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode(getattr(file, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(record)
+    return text
 
 
 def say_as(options: argparse.Namespace, job: Job) -> Say:

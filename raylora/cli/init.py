@@ -1,6 +1,7 @@
 """`raylora init`: a config to begin with."""
 
 import argparse
+import shlex
 
 NAME, SUMMARY = "init", "write a commented config for a data file or folder"
 
@@ -14,4 +15,4 @@ def run(options: argparse.Namespace) -> None:
     from raylora.cluster.data.guess import write_config
 
     path = write_config(options.data, options.output)
-    print(f"wrote {path}. Read it, then: raylora train {path}")
+    print(f"wrote {path}. Read it, then: {shlex.join(['raylora', 'train', str(path)])}")

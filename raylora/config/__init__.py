@@ -8,7 +8,7 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from raylora.config.explain import explain, leaves
+from raylora.config.explain import explain, leaves, not_unicode
 from raylora.config.learning import DataSection, LoraSection, ModelSection, RaySection, TrainSection
 from raylora.config.renamed import new_key, rename_keys
 from raylora.config.secrets import ADVICE, find_secret
@@ -61,6 +61,13 @@ class Job(Section):
     def holds_no_secret(self) -> Self:
         if found := find_secret(self.model_dump()):
             raise ValueError(f"`{found[0]}` holds {found[1]}. {ADVICE}")
+        return self
+
+    @model_validator(mode="after")
+    def is_unicode(self) -> Self:
+        """It is kept in files of UTF-8; a name of other bytes would only fail there, after the training."""
+        if found := not_unicode(self.model_dump()):
+            raise ValueError(f"`{found[0]}` must be UTF-8, found {found[1]!r}. Rename it.")
         return self
 
     @model_validator(mode="before")

@@ -3,6 +3,7 @@
 import difflib
 import os
 import re
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import reduce
@@ -106,14 +107,16 @@ def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _read_file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
+    if not os.path.isfile(path):  # a name may be too long for `Path.is_file`
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
         hint = f" Did you mean {path.parent / near[0]}?" if near else " An override is written section.key=value."
-        raise ConfigError(f"config file {path} is not there.{hint}")
+        what = "is a folder" if os.path.isdir(path) else "is not there"
+        raise ConfigError(f"config file {path} {what}.{hint}")
     if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet"):  # JSON is YAML
+        init = shlex.join(["raylora", "init", str(path)])
         raise ConfigError(
-            f"{path} is a data file, not a config. Write one for it with `raylora init {path}`, or set "
-            f"data.train={path}."
+            f"{path} is a data file, not a config. Write one for it with `{init}`, "
+            f"or set {shlex.quote(f'data.train={path}')}."
         )
     try:
         content = path.read_bytes()

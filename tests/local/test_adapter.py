@@ -1,6 +1,7 @@
 """Adapters on every layout: attach, step, save, reload, also without raylora."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,15 +14,17 @@ from safetensors.torch import load_file
 from tiny import LAYOUTS, demo_splits, make_adapter, save_base, tiny_job
 
 import raylora
-from raylora.errors import ConfigError, ModelError
+from raylora.config import Job
+from raylora.errors import ConfigError, DataError, ModelError, RayLoraError
 from raylora.metrics import softmax
 from raylora.model.base.find import resolve
 from raylora.model.base.load import empty_base, read_config
 from raylora.model.fit.build import build, check_fits
 from raylora.model.fit.fit import fit
 from raylora.model.lora.attach import lora_config, target_modules
-from raylora.model.lora.manifest import read_manifest
+from raylora.model.lora.manifest import read_manifest, served_base
 from raylora.model.resolved import resolve_job
+from raylora.model.serving.base import ServedBase
 
 Bases = Callable[[str], Path]
 
@@ -231,6 +234,97 @@ def test_the_tutorials_distilbert_has_its_739586_trainable_parameters(tmp_path: 
     assert (config.r, config.lora_alpha, config.lora_dropout, config.bias) == (8, 32, 0.1, "none")
     assert config.target_modules == {"q_lin", "v_lin"}
     assert len(raylora.load(tmp_path / "adapter").predict(["Fine."])) == 1
+
+
+@pytest.fixture
+def moved(bases: Bases, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run whose base was named by a relative path, seen from elsewhere; the base is in `base`, beside it."""
+    shutil.copytree(bases("bert"), tmp_path / "work" / "base")
+    monkeypatch.chdir(tmp_path / "work")
+    job = tiny_job(Path("base"), model__base_model="base")
+    fit(resolve_job(job), demo_splits(job, bases("bert"), 40), save_to=tmp_path / "runs" / "first" / "adapter")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    return tmp_path
+
+
+def test_an_adapter_names_its_base_so_that_it_is_found_from_anywhere(moved: Path) -> None:
+    folder = moved / "runs" / "first" / "adapter"
+    assert read_manifest(folder).base_model == str(moved / "work" / "base")
+    assert raylora.load(folder).predict(["Fine."])
+    assert raylora.load("../runs/first").predict(["Fine."]) == raylora.load(f"file://{folder}").predict(["Fine."])
+
+
+def test_a_base_that_was_moved_can_be_named_and_must_be_the_same(moved: Path, bases: Bases) -> None:
+    folder = moved / "runs" / "first" / "adapter"
+    before = raylora.load(folder).logits(["Fine."])
+    (moved / "work" / "base").rename(moved / "moved")
+    with pytest.raises(ModelError, match=r"work/base' was not found.*\n.*base_model=.*`raylora predict --base-model`"):
+        raylora.load(folder)
+    np.testing.assert_array_equal(raylora.load(folder, base_model=moved / "moved").logits(["Fine."]), before)
+    with pytest.raises(ModelError, match=r"has weights .*, but .* was trained on .* with weights"):
+        raylora.load(folder, base_model=str(bases("roberta")))
+
+
+def test_a_text_that_is_not_unicode_is_refused(moved: Path) -> None:
+    predictor = raylora.load(moved / "runs" / "first")
+    for text in ("caf\udce9", "\ud83d", ("a", "\udce9")):
+        with pytest.raises(DataError, match="text 1 must be UTF-8, found "):
+            predictor.predict(["Fine.", text])
+
+
+def test_an_endpoint_runs_the_base_that_its_config_names(
+    moved: Path, bases: Bases, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = moved / "runs" / "first" / "adapter"
+    manifest = read_manifest(folder)
+    assert served_base(manifest, Job().model).base_model == manifest.base_model
+    (moved / "work" / "base").rename(moved / "moved")
+    named = Job().replace({"model.base_model": str(moved / "moved"), "model.trust_remote_code": True})
+    found = served_base(manifest, named.model)
+    assert (found.base_model, found.trust_remote_code) == (str(moved / "moved"), True)
+    assert ServedBase(found, torch.float32, torch.device("cpu")).load(folder).labels == ("negative", "positive")
+    other = served_base(manifest, Job().replace({"model.base_model": str(bases("roberta"))}).model)
+    with pytest.raises(ModelError, match="One endpoint serves one base model"):
+        ServedBase(other, torch.float32, torch.device("cpu")).load(folder)
+
+
+def test_an_endpoints_base_means_the_same_on_every_node(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import yaml
+
+    from raylora.cluster.serve.endpoint import serve_config
+
+    monkeypatch.chdir(moved / "work")
+    for name, whole in (("base", str(moved / "work" / "base")), ("org/base", "org/base")):
+        job = Job().replace({"model.base_model": name, "serve.adapter_root": "x", "serve.merge": "off"})
+        arguments = yaml.safe_load(serve_config(job))["applications"][0]["args"]
+        assert (arguments["model"]["base_model"], arguments["serve"]["merge"]) == (whole, "off")
+
+
+@pytest.mark.parametrize("address", ["x" * 300, "ftp9://x/y"])
+def test_an_address_that_cannot_be_read_is_one_clear_error(address: str) -> None:
+    with pytest.raises(RayLoraError, match=r"cannot be (read|used)|is not there"):
+        raylora.load(address)
+
+
+def test_an_adapter_on_object_storage_loads(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from moto import server
+
+    from raylora.cluster.storage.filesystem import locate
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    running = server.ThreadedMotoServer("127.0.0.1", 0)
+    running.start()
+    host, port = running.get_host_and_port()
+    options = f"?endpoint_override={host}:{port}&scheme=http&allow_bucket_creation=true"
+    try:
+        locate(f"s3://bucket/runs/first{options}").copy_from(moved / "runs" / "first")
+        assert raylora.load(f"s3://bucket/runs/first{options}").predict(["Fine."])
+        with pytest.raises(ModelError, match="holds no adapter saved by raylora"):
+            raylora.load(f"s3://bucket/runs/second{options}")
+    finally:
+        running.stop()
 
 
 def test_a_folder_that_is_no_adapter_says_what_is_missing(bases: Bases, tmp_path: Path) -> None:

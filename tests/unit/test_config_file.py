@@ -128,6 +128,10 @@ def test_a_missing_file_is_told_its_neighbour(tmp_path: Path) -> None:
         read([str(tmp_path / "distilbrt.yaml")], {})
     with pytest.raises(ConfigError, match=r"train is not there\. An override is written section\.key=value"):
         read([str(tmp_path / "train")], {})
+    with pytest.raises(ConfigError, match="is a folder"):
+        read([str(tmp_path)], {})
+    with pytest.raises(ConfigError, match="is not there"):
+        read(["x" * 300], {})
 
 
 def test_a_config_may_be_json(tmp_path: Path) -> None:

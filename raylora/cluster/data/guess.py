@@ -1,10 +1,11 @@
 """A first config for a data file: which column is the text and which the label, as far as the rows tell."""
 
+import csv
 import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -37,7 +38,11 @@ def write_config(data: str, output: str | None) -> Path:
     text = guess_text(data, columns)
     label = guess_label(data, columns, text)
     job = Job().replace({"data.train": data, "data.text_column": text, "data.label_column": label})
-    path.write_text(_head(data, columns, text, label) + jobfile.commented(job), encoding="utf-8")
+    content = _head(data, columns, text, label) + jobfile.commented(job)
+    try:
+        path.write_text(content, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}. Name another with --output.") from None
     return path
 
 
@@ -86,9 +91,8 @@ def _columns_of(path: str, most: int) -> dict[str, list[Any]]:
                 next(filter(None, reader))
                 rows = [r for r in islice(reader, most) if len(r) == len(names)]
                 return {name: [row[i] for row in rows] for i, name in enumerate(names)}
-            lines = islice(text, most)
-            records = json.load(text)[:most] if kind == "json" else [json.loads(line) for line in lines if line.strip()]
-    except (ValueError, OSError, pa.ArrowInvalid) as error:
+            records = _records(path, kind, text, most)
+    except (ValueError, OSError, RecursionError, csv.Error, pa.ArrowInvalid) as error:
         raise DataError(f"{path} cannot be read as {kind}: {error}") from None
     names = list(dict.fromkeys(name for record in records for name in record))
     return {name: [record.get(name) for record in records] for name in names}
@@ -133,6 +137,24 @@ def guess_label(data: str, columns: dict[str, list[Any]], text: str) -> str:
     return min(possible, key=lambda name: possible[name])
 
 
+def _records(data: str, kind: str, text: IO[str], most: int) -> list[dict[str, Any]]:
+    if kind == "json":
+        try:
+            found = json.load(text)
+        except ValueError as error:
+            name = f"{Path(data).stem}.jsonl"
+            raise DataError(f"{data} cannot be read as json: {error}. One object per line? Name it {name}.") from None
+        if not isinstance(found, list):
+            raise DataError(f"{data} must hold a list of objects, found {type(found).__name__}.")
+        records = found[:most]
+    else:
+        records = [json.loads(line) for line in islice(text, most) if line.strip()]
+    for record in records:
+        if not isinstance(record, dict):
+            raise DataError(f"{data} must hold objects, found {type(record).__name__}.")
+    return records
+
+
 def _mean_width(values: Sequence[Any]) -> float:
     texts = [value for value in values if isinstance(value, str)]
     return sum(map(len, texts)) / len(texts) if texts else 0.0
@@ -141,8 +163,10 @@ def _mean_width(values: Sequence[Any]) -> float:
 def _head(data: str, columns: dict[str, list[Any]], text: str, label: str) -> str:
     labels = sorted({str(value) for value in columns[label]})
     shown = ", ".join(labels[:10]) + (", …" if len(labels) > 10 else "")
-    return (
-        f"# A raylora job for {data}. Columns found: {', '.join(columns)}.\n"
-        f"# Text: '{text}'. Label: '{label}', with {len(labels)} values in the first rows: {shown}.\n"
-        "# Keys with a # are at their default.\n\n"
-    )
+    lines = [
+        f"A raylora job for {data}. Columns found: {', '.join(columns)}.",
+        f"Text: '{text}'. Label: '{label}', with {len(labels)} values in the first rows: {shown}.",
+        "Keys with a # are at their default.",
+    ]
+    # one line each: a name may hold a line break
+    return "".join(f"# {' '.join(line.split())}\n" for line in lines) + "\n"

@@ -26,7 +26,8 @@ from raylora.cluster.storage.lock import hold
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.config import Job, ServeSection, parse, yaml12
 from raylora.config.serve import LOOPBACK
-from raylora.errors import ClusterError, ConfigError
+from raylora.errors import ClusterError, ConfigError, ModelError
+from raylora.model.base.find import whole_name
 from raylora.model.serving.adapter import read_files
 from raylora.records import Say
 
@@ -100,6 +101,7 @@ def _with_absolute_paths(job: Job) -> Job:
     settings = job.serve
     changes: dict[str, Any] = {
         "storage_path": absolute(job.storage_path),
+        "model.base_model": whole_name(job.model.base_model),
         "serve.adapters": {name: absolute(path) for name, path in settings.adapters.items()},
         "serve.adapter_root": settings.adapter_root and absolute(settings.adapter_root),
     }
@@ -122,8 +124,11 @@ def check(job: Job) -> None:
             "nothing to serve: set serve.adapters.NAME=PATH for one adapter, or serve.adapter_root for a folder."
         )
     for path in settings.adapters.values():
-        with folders.local(folders.find(path)) as folder:
-            read_files(folder)
+        try:
+            with folders.local(folders.find(path)) as folder:
+                read_files(folder)
+        except OSError as error:
+            raise ModelError(f"adapter {path} cannot be read: {error}") from None
 
 
 def run(job: Job, say: Say) -> None:

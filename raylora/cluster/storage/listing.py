@@ -1,6 +1,7 @@
 """What a storage path holds: its runs, sweeps and endpoints, told from their folders alone. No Ray, no torch."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -117,7 +118,7 @@ def _open(storage_path: str) -> Location:
     if stat and not stat.is_folder:
         raise ConfigError(f"storage path {storage.address} is a file, not a folder of runs.")
     if kind_of(_files(storage)) is not None:
-        command = f"raylora runs show {storage.name} {storage.parent.address}"
+        command = shlex.join(["raylora", "runs", "show", storage.name, storage.parent.address])
         raise ConfigError(f"{storage.address} is a run, not a folder of runs. Try: {command}")
     return storage
 

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
-import raylora
 from raylora.config import Job
 from raylora.floor import summary
 from raylora.metrics import Scores, score
@@ -32,6 +31,7 @@ from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter, set_trainable_state
 from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import Collator, TokenTable
+from raylora.version import __version__
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -233,7 +233,7 @@ def manifest_of(resolved: ResolvedJob, splits: Splits, fitted: FitResult) -> Man
         data=splits.facts,
         floor=fitted.floor or {},
         versions={
-            "raylora": raylora.__version__,
+            "raylora": __version__,
             **{name: version(name) for name in ("torch", "transformers", "peft")},
         },
         config=job.model_dump(),

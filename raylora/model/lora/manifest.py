@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylora.config import ModelSection
+from raylora.config.yaml12 import inline
 from raylora.errors import ModelError
 from raylora.floor import BASELINES, WORDS
 from raylora.metrics import METRICS, POSITIVE
@@ -35,10 +36,25 @@ class Manifest:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-def base_of(manifest: Manifest, trust_remote_code: bool = False) -> ModelSection:
-    """The base that an adapter names; whether its code may run is the reader's to say, never the manifest's."""
-    asked = {"base_model": manifest.base_model, "revision": manifest.revision, "pooling": manifest.pooling}
-    return ModelSection.model_validate({**asked, "trust_remote_code": trust_remote_code})
+def base_of(manifest: Manifest, trust_remote_code: bool = False, base_model: str | None = None) -> ModelSection:
+    """The base that an adapter names, or `base_model` in its place, which must have the same weights.
+
+    Whether its code may run is the reader's to say, never the manifest's.
+    """
+    own = base_model in (None, manifest.base_model)
+    return ModelSection(
+        base_model=base_model or manifest.base_model,
+        revision=manifest.revision if own else None,
+        pooling=manifest.pooling,  # pyright: ignore[reportArgumentType]
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def served_base(manifest: Manifest, model: ModelSection) -> ModelSection:
+    """The base of an endpoint of this adapter: the config's own where it names one, else the adapter's."""
+    if model.base_model == ModelSection().base_model:
+        return base_of(manifest, model.trust_remote_code)
+    return model.model_copy(update={"pooling": manifest.pooling})
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -95,7 +111,7 @@ def readme(manifest: Manifest, config: "LoraConfig", settings: dict[str, Any]) -
     # `all-linear` is by whole paths
     adapted = sorted({name.rpartition(".")[2] for name in config.target_modules or []})
     return f"""---
-base_model: {manifest.base_model}
+base_model: {inline(manifest.base_model)}
 library_name: peft
 pipeline_tag: text-classification
 tags: [lora, raylora]

@@ -88,7 +88,8 @@ class ServedBase:
             raise ModelError(
                 f"adapter {folder} was trained on {files.manifest.base_model} with weights "
                 f"{files.manifest.base_digest[:12]}…, this endpoint "
-                f"runs {self.folder.id} with {self.digest[:12]}…. One endpoint serves one base model."
+                f"runs {self.folder.id} with {self.digest[:12]}…. One endpoint serves one base model; "
+                "`model.base_model` names it."
             )
         spec = self._spec(files)
         if merged or why_alone(files.config) or files.manifest.pooling != pooling_of(self.folder):
