@@ -65,6 +65,8 @@ def _own_settings(model: "PeftModel", base: BaseFolder, manifest: Manifest, pad_
     config = json.loads((Path(base.path) / "config.json").read_text(encoding="utf-8"))
     if config.get("pad_token_id") != pad_token_id:
         settings["pad_token_id"] = pad_token_id
+    if getattr(model.get_base_model(), "other_labels", False):
+        settings["ignore_mismatched_sizes"] = True
     return settings
 
 
