@@ -24,6 +24,7 @@ from raylora.model.base.load import pooling_of
 from raylora.model.batches import BatchPlan
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import BestCheckpointCallback, Event, Report
+from raylora.model.fit.rates import OwnHyperparameters
 from raylora.model.fit.splits import ALONE, Splits, Worker
 from raylora.model.fit.start import begin
 from raylora.model.fit.trainer import PlannedBatches, PlanTrainer
@@ -75,7 +76,7 @@ def fit(
         report: called on every worker after each evaluation, with its metrics; on rank 0 also with a checkpoint folder
             to copy before returning.
         log: called on rank 0 with each record: `model`, `head`, `floor`, `loss`, `evaluation`.
-        resume_from: a folder that `report` was given earlier.
+        resume_from: a folder that `report` was given earlier; hyperparameters are this job's.
         save_to: where rank 0 writes the adapter; written only when all is done.
 
     Raises:
@@ -104,6 +105,8 @@ def fit(
         beginning = begin(job, splits, model, trainer.features, resume_from, main_log)
         best_checkpoint = BestCheckpointCallback(resolved, plan, model, report, main_log, resume_from, beginning.floor)
         trainer.add_callback(best_checkpoint)
+        if resume_from:
+            trainer.add_callback(OwnHyperparameters(trainer.create_optimizer()))
         for printer in ("PrinterCallback", "ProgressCallback"):
             for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
                 trainer.remove_callback(callback)
