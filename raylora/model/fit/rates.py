@@ -30,6 +30,7 @@ class OwnHyperparameters(TrainerCallback):
         ]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        state.compute_steps(args, state.max_steps)  # how often it logs is in the checkpoint's state, too
         schedule: LambdaLR = kwargs["lr_scheduler"]
         for group, own in zip(schedule.optimizer.param_groups, self.own, strict=True):
             group.update(own, initial_lr=own["lr"])
