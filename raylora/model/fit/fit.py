@@ -28,7 +28,7 @@ from raylora.model.fit.rates import OwnHyperparameters
 from raylora.model.fit.splits import ALONE, Splits, Worker
 from raylora.model.fit.start import begin
 from raylora.model.fit.trainer import PlannedBatches, PlanTrainer
-from raylora.model.frozen_states import agrees, constant_layers, fill, frozen_states_bytes, install
+from raylora.model.frozen_states import agrees, constant_layers, fill, frozen_states_bytes, install, uninstall
 from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter, set_trainable_state
 from raylora.model.resolved import ResolvedJob
@@ -143,6 +143,7 @@ def fit(
         )
         if save_to and worker.rank == 0:
             save_adapter(model, resolved.base, manifest_of(resolved, splits, fitted), save_to)
+        uninstall(model.get_base_model())  # pyright: ignore[reportArgumentType]
         return fitted
 
 
