@@ -1,11 +1,14 @@
 """Adapters on every layout: attach, step, save, reload, also without raylora."""
 
+import copy
 import json
+import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +28,7 @@ from raylora.model.lora.attach import lora_config, target_modules
 from raylora.model.lora.manifest import read_manifest, served_base
 from raylora.model.resolved import resolve_job
 from raylora.model.serving.base import ServedBase
+from raylora.model.tokens import Collator, encode, table_of
 
 Bases = Callable[[str], Path]
 
@@ -347,6 +351,60 @@ def test_a_broken_or_foreign_adapter_is_refused(bases: Bases, tmp_path: Path) ->
     (folder / "raylora.json").write_text(json.dumps(manifest | {"base_digest": "0" * 64}))
     with pytest.raises(ModelError, match="was trained on"):
         raylora.load(folder)
+
+
+def test_saving_replaces_an_adapter_and_nothing_else(bases: Bases, tmp_path: Path) -> None:
+    folder = tmp_path / "adapter"
+    make_adapter(bases("bert"), folder, ("a", "b"))
+    (folder / "old.txt").write_text("of the adapter before")
+    make_adapter(bases("bert"), folder, ("a", "b", "c"))
+    assert read_manifest(folder).labels == ("a", "b", "c") and not (folder / "old.txt").exists()
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter.tex").write_text("years of work")
+    (tmp_path / "file").write_text("not a folder")
+    for other in ("thesis", "file"):
+        with pytest.raises(ModelError, match=r"not deleted|is a file"):
+            make_adapter(bases("bert"), tmp_path / other, ("a", "b"))
+    assert (tmp_path / "thesis" / "chapter.tex").read_text() == "years of work"
+
+
+@pytest.mark.parametrize("changes", [{}, {"lora__layers_to_transform": [1]}, {"train__bf16": True}])
+def test_the_model_of_a_finished_fit_is_pefts_to_use(changes: dict[str, Any], bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases("bert"), lora__lora_dropout=0.3, **changes)
+    model: Any = fit(resolve_job(job), demo_splits(job, bases("bert"), 40), save_to=tmp_path / "adapter").model
+    assert not model.training, "as PeftModel.from_pretrained gives it"
+    spec = raylora.load(tmp_path / "adapter").tokenizer_spec
+    batch = Collator(table_of(encode(["Works well.", "It broke after a week."], spec)), spec)(np.arange(2))
+    del batch["labels"]
+
+    def logits(model: Any, **options: Any) -> np.ndarray:
+        with torch.inference_mode():
+            return model(**batch, **options).logits.float().numpy()
+
+    close = {"atol": 0.05 if "train__bf16" in changes else 1e-5}
+    own = logits(model)
+    copied = copy.deepcopy(model)
+    with torch.no_grad():  # a copy is whole: it runs no module of the first
+        copied.get_base_model().bert.embeddings.word_embeddings.weight.zero_()
+    assert np.abs(logits(copied) - own).max() > 1e-3
+    np.testing.assert_array_equal(logits(model), own)
+    copied = pickle.loads(pickle.dumps(model))
+    np.testing.assert_array_equal(logits(copied), own)
+    model.load_adapter(str(make_adapter(bases("bert"), tmp_path / "second", ("a", "b"), seed=3)), "second")
+    np.testing.assert_array_equal(logits(model), own)
+    model.set_adapter("second")
+    second = logits(model)
+    assert np.abs(second - own).max() > 1e-3
+    mixed = logits(model, adapter_names=["default", "second"])
+    np.testing.assert_allclose(mixed, [own[0], second[1]], **close)
+    model.set_adapter("default")
+    with model.disable_adapter():
+        assert np.abs(logits(model) - own).max() > 1e-3
+    model.save_pretrained(str(tmp_path / "again"), selected_adapters=["default"])
+    (merged,) = (copied.merge_and_unload(),)
+    np.testing.assert_allclose(logits(merged), own, **close)
+    saved = [load_file(str(tmp_path / name / "adapter_model.safetensors")) for name in ("adapter", "again")]
+    assert saved[0].keys() == saved[1].keys() and all(torch.equal(saved[0][n], saved[1][n]) for n in saved[0])
 
 
 def test_every_linear_layer_of_some_layers_alone(bases: Bases) -> None:

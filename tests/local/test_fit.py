@@ -102,6 +102,29 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(bases: Bases, tmp_path: Path)
     assert furthest(whole, resumed) == 0
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_a_resumed_fit_takes_its_new_hyperparameters(schedule: str, bases: Bases, tmp_path: Path) -> None:
+    """As population based training has it: weights and moments of the checkpoint, all else of the new job."""
+    job = tiny_job(bases("bert"), train__num_train_epochs=2, train__lr_scheduler_type=schedule)
+    splits = demo_splits(job, bases("bert"), 60)  # 48 to train on: 6 steps of 8 rows, twice
+    reported: list[Event] = []
+
+    def keep(metrics: Event, folder: Path | None) -> None:
+        reported.append(metrics)
+        shutil.copytree(folder or tmp_path, tmp_path / f"epoch{metrics['epoch']:g}")
+
+    run(job, splits, report=keep)
+    mutated = {"train.learning_rate": 1e-3, "train.weight_decay": 0.3, "train.logging_steps": 1}
+    records: list[Event] = []
+    again = run(job.replace(mutated), splits, resume_from=tmp_path / "epoch1", log=records.append)
+    rates = {record["step"]: record["learning_rate"] for record in records if record["kind"] == "loss"}
+    left = {"linear": lambda step: (12 - step) / 12, "cosine": lambda step: (1 + np.cos(np.pi * step / 12)) / 2}
+    share = left.get(schedule, lambda step: 1.0)
+    assert rates == {step + 1: pytest.approx(1e-3 * share(step)) for step in range(6, 12)}
+    undecayed = run(job.replace(mutated | {"train.weight_decay": 0.0}), splits, resume_from=tmp_path / "epoch1")
+    assert furthest(again, undecayed) > 0
+
+
 def test_the_best_epoch_is_kept_across_a_resume(bases: Bases, tmp_path: Path) -> None:
     """Taught one label and scored by the other, a run gets worse by each epoch: the best stays epoch 1, also when
     resumed from epoch 2."""

@@ -19,6 +19,7 @@ from raylora.errors import ModelError, TrainingError
 from raylora.metrics import Scores
 from raylora.model.bank.layers import Projection
 from raylora.model.fit.callback import BEST, Best, Event
+from raylora.model.fit.rates import schedule_at
 from raylora.model.packing import NotPackable
 
 if TYPE_CHECKING:
@@ -138,15 +139,7 @@ class PackedTrial:
         self.epoch, self.steps = progress["epoch"], progress["step"]
         self.logged_step = self.steps
         self.best = Best(load_file(folder / BEST), Scores.of(progress["best"]["scores"]), progress["best"]["epoch"])
-        self._forward_schedule()
-
-    def _forward_schedule(self) -> None:
-        schedule = self.schedule
-        schedule.last_epoch = self.steps
-        rates = [base * factor(self.steps) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        schedule._last_lr = rates
+        self.schedule = schedule_at(self.steps, self.optimizer, self.schedule.lr_lambdas)
 
 
 def _adapted(model: "PeftModel") -> tuple[dict[str, Projection], dict[str, nn.Module]]:

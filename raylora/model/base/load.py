@@ -125,9 +125,9 @@ def _highest_id(path: str) -> int:
 
 @dataclass(frozen=True)
 class LoadedBase:
-    """A base with its head. `new_modules` hold weights the base's files do not have: drawn at random, so they must be
-    trained and saved with the adapter, or a reloaded adapter predicts something else. The model has them too, as an
-    attribute of that name."""
+    """A base with its head. `new_modules` hold weights the base's files do not have, or have for other labels: drawn at
+    random, so they must be trained and saved with the adapter, or a reloaded adapter predicts something else. The model
+    has them too, as an attribute of that name, and `other_labels`: whether the base's own head was for others."""
 
     model: "PreTrainedModel"
     new_modules: tuple[str, ...]
@@ -157,6 +157,7 @@ def load_base(
     if config.pad_token_id is None:
         config.pad_token_id = pad_token_id
     options: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True, "use_safetensors": True}
+    options["ignore_mismatched_sizes"] = True  # a head for other labels; below, nothing else may differ
     state = torch.get_rng_state()
     try:
         with _quiet():
@@ -168,18 +169,23 @@ def load_base(
                 kind: Any = type(empty_base(base, config))
                 model, report = kind.from_pretrained(None, state_dict=dict(weights), **options)
     except (ValueError, OSError, RuntimeError) as error:
-        if "ignore_mismatched_sizes" in str(error):
-            raise ModelError(
-                f"base model {base.id} has a head of its own, for another number of labels than {config.num_labels}. "
-                "Name the model that it was trained from, or data with its labels."
-            ) from None
         raise ModelError(f"base model {base.id} cannot be loaded from {base.path}: {error}") from None
-    if dtype != torch.float32:
-        _redraw(model, report["missing_keys"], state)
+    other_sizes = sorted(name for name, *_ in report["mismatched_keys"])
+    for name, held, wanted in report["mismatched_keys"]:
+        is_head = wanted[0] == config.num_labels and held[1:] == wanted[1:]
+        if not is_head or name.startswith(f"{model.base_model_prefix}."):
+            raise ModelError(f"base model {base.id}: {name} in {base.path} has another shape than config.json says.")
+    new: set[str] = {*report["missing_keys"], *other_sizes}
+    model.new_modules = _modules_of(new, model.base_model_prefix)
+    if other_sizes:  # what else is in such a module was trained for other labels, too
+        heads = tuple(f"{module}." for module in model.new_modules)
+        new |= {name for name, _ in model.named_parameters() if name.startswith(heads)}
+    if dtype != torch.float32 or other_sizes:
+        _redraw(model, new, state)
+    model.other_labels = bool(other_sizes)
     set_padding(model, pad_token_id)
     # without this the loss and its gradient grow with accumulation and world size (transformers#47688)
     model.accepts_loss_kwargs = False
-    model.new_modules = _modules_of(report["missing_keys"], model.base_model_prefix)
     return LoadedBase(model, model.new_modules)
 
 

@@ -23,10 +23,11 @@ from raylora.model.base.load import pooling_of
 from raylora.model.batches import BatchPlan
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import BestCheckpointCallback, Event, Report
+from raylora.model.fit.rates import OwnHyperparameters
 from raylora.model.fit.splits import ALONE, Splits, Worker
 from raylora.model.fit.start import begin
 from raylora.model.fit.trainer import PlanTrainer
-from raylora.model.frozen_states import agrees, constant_layers, fill, frozen_states_bytes, install
+from raylora.model.frozen_states import agrees, constant_layers, fill, frozen_states_bytes, install, uninstall
 from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter, set_trainable_state
 from raylora.model.resolved import ResolvedJob
@@ -78,7 +79,7 @@ def fit(
         log: called on rank 0 with each record: `model`, `head`, `floor`, `loss`, `checkpoint`, `evaluation`.
         save_now: why a checkpoint is wanted within the epoch, or None; asked on every worker at the same steps, and to
             answer the same on all of them.
-        resume_from: a folder that `report` was given earlier.
+        resume_from: a folder that `report` was given earlier; hyperparameters are this job's.
         save_to: where rank 0 writes the adapter; written only when all is done.
 
     Raises:
@@ -110,6 +111,8 @@ def fit(
             resolved, plan, model, report, save_now, main_log, resume_from, beginning.floor
         )
         trainer.add_callback(best_checkpoint)
+        if resume_from:
+            trainer.add_callback(OwnHyperparameters(trainer.create_optimizer()))
         for printer in ("PrinterCallback", "ProgressCallback"):
             for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
                 trainer.remove_callback(callback)
@@ -146,6 +149,7 @@ def fit(
         )
         if save_to and worker.rank == 0:
             save_adapter(model, resolved.base, manifest_of(resolved, splits, fitted), save_to)
+        uninstall(model.get_base_model())  # pyright: ignore[reportArgumentType]
         return fitted
 
 

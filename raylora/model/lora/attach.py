@@ -24,8 +24,8 @@ def lora_config(lora: LoraSection, model: "PreTrainedModel", new_modules: tuple[
     """PEFT's config for this base; `auto` targets are resolved.
 
     Args:
-        new_modules: of `load_base`, saved whole beside `lora.modules_to_save`. PEFT by itself knows only a head named
-            `classifier` or `score`, and would lose ModernBERT's `head` and DeBERTa's `pooler`.
+        new_modules: of `load_base`, saved whole beside `lora.modules_to_save` and the head. PEFT by itself knows only a
+            head named `classifier` or `score`, and would lose ModernBERT's `head` and DeBERTa's `pooler`.
 
     Raises:
         ConfigError: the rank exceeds the hidden size, a target module or layer is not in the base.
@@ -39,12 +39,18 @@ def lora_config(lora: LoraSection, model: "PreTrainedModel", new_modules: tuple[
         )
     settings = lora.model_dump()
     settings["target_modules"] = target_modules(lora, model)
-    settings["modules_to_save"] = sorted({*(lora.modules_to_save or []), *new_modules}) or None
+    settings["modules_to_save"] = sorted({*(lora.modules_to_save or []), *new_modules, *_heads(model)}) or None
     if settings["target_modules"] == "all-linear":
         settings["exclude_modules"] = _own_head(model, new_modules) or None
     settings["fan_in_fan_out"] = _is_transposed(model, settings["target_modules"])
     _check_layers(lora, model)
     return LoraConfig(task_type=TaskType.SEQ_CLS, **settings)
+
+
+def _heads(model: "PreTrainedModel") -> list[str]:
+    """What is on top of the base, new or its own: it is trained and saved, so that an adapter brings all of it."""
+    children = model.named_children()
+    return [n for n, child in children if n != model.base_model_prefix and next(child.parameters(), None) is not None]
 
 
 def target_modules(lora: LoraSection, model: "PreTrainedModel") -> str | list[str]:

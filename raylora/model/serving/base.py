@@ -15,7 +15,7 @@ from raylora.errors import ModelError
 from raylora.model.bank.layers import is_fed_positions
 from raylora.model.base.find import BaseFolder, resolve, weights_digest
 from raylora.model.base.load import load_base, load_tokenizer, pooling_of, read_config, set_padding
-from raylora.model.base.precision import bf16_pays
+from raylora.model.base.precision import base_goes_on, bf16_pays
 from raylora.model.lora.save import load_adapter
 from raylora.model.packing import NotPackable
 from raylora.model.serving.adapter import (
@@ -92,7 +92,7 @@ class ServedBase:
                 "`model.base_model` names it."
             )
         spec = self._spec(files)
-        if merged or why_alone(files.config) or files.manifest.pooling != pooling_of(self.folder):
+        if merged or why_alone(files.config, self.model) or files.manifest.pooling != pooling_of(self.folder):
             return self._whole(files, spec)
         return read_shared(files, self.model, spec, self.layouts)
 
@@ -168,7 +168,10 @@ class ServedBase:
         above, _, leaf = path.rpartition(".")
         parent = self.model.get_submodule(above)
         module: Any = getattr(parent, leaf)
-        self.replaced[path] = ServedHead(path, module, self.rows) if head else ServedLinear(path, module, self.rows)
+        goes_on = base_goes_on(path, self.model.base_model_prefix)
+        self.replaced[path] = (
+            ServedHead(path, module, self.rows, goes_on) if head else ServedLinear(path, module, self.rows)
+        )
         setattr(parent, leaf, self.replaced[path])
         if is_fed_positions(parent, leaf):
             self.mixes = False
