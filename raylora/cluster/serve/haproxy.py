@@ -5,7 +5,8 @@
   the whole group of `raylora serve`), nothing else would end it: it would listen for ever, and the next start find the
   address in use.
 - Until the endpoint is there, and where it is no more, Ray has it say that there is no such path, 404: to a load
-  balancer or a client, an answer that is there to stay. It is 503, in the form of all errors.
+  balancer or a client, an answer that is there to stay. Where no replica answers, 500. Both are 503, in the form of all
+  errors.
 """
 
 import atexit
@@ -22,6 +23,7 @@ from raylora.errors import NotReadyError
 
 BINARY = "RAY_SERVE_HAPROXY_BINARY_PATH"
 NO_PATH = r'http-request return status 404 content-type text/plain lf-string "Path .*'
+NO_REPLICA = "errorfile 503 .*"
 # Linux's PR_SET_PDEATHSIG is 1, and outlives execv
 SCRIPT = """#!{python} -IS
 import ctypes, os, re, signal, sys
@@ -31,7 +33,9 @@ if "-f" in sys.argv:
     with open(path) as file:
         config = file.read()
     with open(path, "w") as file:
-        file.write(re.sub({no_path!r}, lambda found: {not_ready!r}, config))
+        for said, better in {replacements!r}:
+            config = re.sub(said, lambda found: better, config)
+        file.write(config)
 os.execv({binary!r}, [{binary!r}, *sys.argv[1:]])
 """
 
@@ -56,7 +60,9 @@ def prepare_haproxy() -> None:
 def write_script(folder: Path, binary: str) -> Path:
     """The program, for this HAProxy."""
     script = folder / "haproxy"
-    text = SCRIPT.format(python=sys.executable, no_path=NO_PATH, not_ready=_not_ready(), binary=binary)
+    not_ready = _not_ready()
+    replacements = [(NO_PATH, f"http-request return {not_ready}"), (NO_REPLICA, f"http-error {not_ready}")]
+    text = SCRIPT.format(python=sys.executable, replacements=replacements, binary=binary)
     script.write_text(text, encoding="utf-8")
     script.chmod(0o700)
     return script
@@ -66,7 +72,7 @@ def _not_ready() -> str:
     refusal = REFUSALS[NotReadyError]
     answer = json.dumps(body(refusal.name, "the endpoint is not ready yet, or has ended."))
     headers = " ".join(f"hdr {name} {value}" for name, value in HEADERS[refusal.status].items())
-    return f"http-request return status {refusal.status} content-type application/json {headers} string '{answer}'"
+    return f"status {refusal.status} content-type application/json {headers} string '{answer}'"
 
 
 def _runs(script: Path) -> bool:
