@@ -11,7 +11,7 @@
 
 A sweep's folder holds, beside config.yaml, history.jsonl, bad_rows.jsonl, adapter/ and metrics.json:
 
-    trials/             Ray Tune's: its state, and each trial's checkpoints
+    trials/             Ray Tune's: its state, its scheduler's, and each trial's checkpoints
     train/              a run folder per trial, where each trial has several workers
     trials.csv          all trials, best first
     best_config.yaml    the winner's job, to be trained again

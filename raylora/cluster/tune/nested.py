@@ -15,7 +15,7 @@ from raylora.cluster.storage.run_folder import RunFolder
 from raylora.cluster.train.workers import Task, global_batch_size, run_workers
 from raylora.cluster.tune.pool import leave_for_trainables
 from raylora.cluster.tune.shared_base import SharedBase
-from raylora.cluster.tune.trial_progress import FILE, TrialProgress, read_progress
+from raylora.cluster.tune.trial_progress import FILE, SCORES, TrialProgress, read_progress
 from raylora.config import Job
 from raylora.config.space import WHOLE_EPOCHS, from_plain, trial_job
 from raylora.errors import RayLoraError, TrainingError
@@ -72,7 +72,7 @@ class ScoreCallback(TuneReportCallback):
             self.progress.last[CHECKPOINT_PATH_KEY] = checkpoint.path
         RunFolder(self.job).write_text(FILE, self.progress.seal({})[FILE].decode())
         self.tell(self.progress.last)
-        super().after_report(run_context, [self.progress.last], checkpoint)
+        super().after_report(run_context, [{**self.progress.last, SCORES: self.progress.scores}], checkpoint)
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class NestedTrial:
             raise
         ended = _progress(job, shared)
         if ended.epochs == begun.epochs:  # its last epoch was before a kill, and Ray Tune's state may not know of it
-            ray.tune.report(ended.last)
+            ray.tune.report({**ended.last, SCORES: ended.scores})
 
 
 def _progress(job: Job, shared: SharedBase) -> TrialProgress:

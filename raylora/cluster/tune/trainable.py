@@ -14,7 +14,7 @@ from raylora.cluster.tune.broker import Report, TrialRequest
 from raylora.cluster.tune.checkpoints import Files, as_folder
 from raylora.cluster.tune.policy import alone_because, pack_slots
 from raylora.cluster.tune.restore import newest_whole
-from raylora.cluster.tune.trial_progress import read_progress
+from raylora.cluster.tune.trial_progress import SCORES, read_progress
 from raylora.config import Job
 from raylora.config.space import WHOLE_EPOCHS, from_plain, trial_job
 from raylora.errors import TrainingError
@@ -45,7 +45,7 @@ class SweepTrainable:
             if self.job.tune.scheduler != "pbt":  # whose checkpoint may be another trial's
                 ray.get(self.broker.replay.remote(request, progress.reports))
             if not is_known:  # a kill kept Ray Tune from knowing this checkpoint
-                _report(Report(progress.last, files))
+                _report(Report({**progress.last, SCORES: progress.scores}, files))
         ahead: TrialRequest | None = request
         while ahead:
             ahead = self._attempt(ahead)

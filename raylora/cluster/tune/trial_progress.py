@@ -8,6 +8,7 @@ from raylora.cluster.tune.checkpoints import Files
 from raylora.metrics import Scores
 
 FILE = "trial.json"
+SCORES = "scores"  # of a report that may stand for earlier epochs too: `TrialProgress.scores`
 
 
 @dataclass
@@ -31,6 +32,11 @@ class TrialProgress:
     def last(self) -> dict[str, Any]:
         """The report of the last epoch."""
         return self.reports[-1] if self.reports else {}
+
+    @property
+    def scores(self) -> list[float]:
+        """The best so far after each epoch."""
+        return [report["score"] for report in self.reports]
 
     def add(self, metrics: dict[str, Any], seconds: float, packed: int) -> dict[str, Any]:
         """The report of one more epoch, as Ray Tune sees it: `score` is the best so far."""
