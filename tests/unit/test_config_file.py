@@ -289,7 +289,7 @@ def test_every_line_of_a_commented_job_works_uncommented(tmp_path: Path) -> None
 def test_a_run_keeps_its_name_or_gets_one_from_command_and_time() -> None:
     assert name_run(Job().replace({"run_name": "mine"}), "train").run_name == "mine"
     name = name_run(Job(), "train").run_name or ""
-    command, day, time = name.split("-")
+    command, day, time, _ = name.split("-")
     assert (command, len(day), len(time), (day + time).isdecimal()) == ("train", 8, 6, True)
 
 

@@ -147,7 +147,7 @@ def test_the_lock_of_a_killed_job_is_taken_over_at_once_and_that_of_a_stopped_on
 def test_a_job_of_another_machine_is_gone_when_it_gives_no_sign_of_life(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lock, "GONE_S", 1.0)
+    monkeypatch.setattr(lock, "GONE_S", 4.0)  # a sign of life has seconds
     monkeypatch.setattr(lock, "LOOK_S", 0.05)
     monkeypatch.setattr(lock, "BEAT_S", 0.1)
     monkeypatch.setattr(lock, "_machine", lambda host: f"{host} {threading.get_ident()}")
