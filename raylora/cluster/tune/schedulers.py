@@ -18,7 +18,7 @@ from copy import copy
 from typing import Any
 
 import numpy as np
-from ray.cloudpickle import CloudPickler
+from ray.cloudpickle import CloudPickler  # pyright: ignore[reportAttributeAccessIssue]
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import (
@@ -223,7 +223,7 @@ def _settled(state: Any) -> Any:
     return state
 
 
-class _Pickler(CloudPickler):
+class _Pickler(CloudPickler):  # pyright: ignore[reportUntypedBaseClass]
     """Trials by their ids: a resumed sweep makes them anew."""
 
     def persistent_id(self, obj: Any) -> str | None:

@@ -59,7 +59,7 @@ def train_in_fp32(model: "PeftModel") -> None:
     """
     from peft.utils import ModulesToSaveWrapper
 
-    prefix = model.get_base_model().base_model_prefix
+    prefix: Any = model.get_base_model().base_model_prefix
     for name, module in list(model.named_modules()):
         own = list(module.parameters(recurse=False))
         goes_on = base_goes_on(name.removeprefix("base_model.model."), prefix)
