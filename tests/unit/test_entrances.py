@@ -104,7 +104,7 @@ def test_a_job_without_its_command_is_told_so(word: str, capsys: pytest.CaptureF
         ("a.csv", b'text,label\n"a\n', "a.csv"),
         ("a.csv", b"text,lab\xe9l\n" + b"a,b\nc,d\n" * 3, "`data.label_column` must be UTF-8"),
         ("a.jsonl", b"\xff\xfe\x00", "UTF-16"),
-        ("a.parquet", b"PAR1", "cannot be read as parquet"),
+        ("a.parquet", b"PAR1", "is not readable as parquet"),
     ],
 )
 def test_init_of_what_is_no_table_is_one_clear_error(
