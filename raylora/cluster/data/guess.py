@@ -59,7 +59,7 @@ def read_columns(data: str) -> dict[str, list[Any]]:
                 names = read_header(data, kind, text)
                 rows = [r for r in islice(csv_reader(kind, text), 1, LOOKED_AT) if len(r) == len(names)]
                 return {name: [row[i] for row in rows] for i, name in enumerate(names)}
-            records = _records(data, kind, text)
+            records = _records(data, kind, text, LOOKED_AT)
     except (ValueError, OSError, RecursionError, csv.Error, pa.ArrowInvalid) as error:
         raise DataError(f"{data} cannot be read as {kind}: {error}") from None
     names = list(dict.fromkeys(name for record in records for name in record))
@@ -90,7 +90,7 @@ def guess_label(data: str, columns: dict[str, list[Any]], text: str) -> str:
     return min(possible, key=lambda name: possible[name])
 
 
-def _records(data: str, kind: str, text: IO[str]) -> list[dict[str, Any]]:
+def _records(data: str, kind: str, text: IO[str], most: int) -> list[dict[str, Any]]:
     if kind == "json":
         try:
             found = json.load(text)
@@ -99,9 +99,9 @@ def _records(data: str, kind: str, text: IO[str]) -> list[dict[str, Any]]:
             raise DataError(f"{data} cannot be read as json: {error}. One object per line? Name it {name}.") from None
         if not isinstance(found, list):
             raise DataError(f"{data} must hold a list of objects, found {type(found).__name__}.")
-        records = found[:LOOKED_AT]
+        records = found[:most]
     else:
-        records = [json.loads(line) for line in islice(text, LOOKED_AT) if line.strip()]
+        records = [json.loads(line) for line in islice(text, most) if line.strip()]
     for record in records:
         if not isinstance(record, dict):
             raise DataError(f"{data} must hold objects, found {type(record).__name__}.")
