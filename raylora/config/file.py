@@ -38,6 +38,11 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Job:
     Raises:
         ConfigError: a file is missing or not YAML, a key is unknown, a value is wrong.
     """
+    return parse(_expand(_merged(arguments), environ))
+
+
+def _merged(arguments: Sequence[str]) -> dict[str, Any]:
+    """The tree of the default job with the files and then the overrides written over it, key by key."""
     tree = Job().model_dump()
     overrides: dict[str, Any] = {}
     for word in arguments:
@@ -48,7 +53,7 @@ def read(arguments: Sequence[str], environ: Mapping[str, str]) -> Job:
             known = tree.get(key)
             tree[key] = {**known, **value} if isinstance(known, dict) and isinstance(value, dict) else value
     set_keys(tree, overrides)
-    return parse(_expand(tree, environ))
+    return tree
 
 
 def read_saved(text: str, place: str) -> Job:
@@ -78,7 +83,7 @@ def storage_path(words: Sequence[str], environ: Mapping[str, str]) -> str:
     """The path that is given, or that of a config; of no word, the config's default."""
     if words and not words[0].endswith((".yaml", ".yml")) and not words[0].startswith("storage_path="):
         return words[0]
-    return read(words, environ).storage_path
+    return parse(_expand({"storage_path": _merged(words)["storage_path"]}, environ)).storage_path
 
 
 def name_run(job: Job, command: str) -> Job:

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from raylora.config import Job, keys, yaml12
-from raylora.config.file import changed_keys, commented, dump, flatten, name_run, read, read_saved, value_of
+from raylora.config.file import (
+    changed_keys,
+    commented,
+    dump,
+    flatten,
+    name_run,
+    read,
+    read_saved,
+    storage_path,
+    value_of,
+)
 from raylora.errors import ConfigError
 
 JOBS = Path(__file__).resolve().parents[2] / "jobs"
@@ -103,6 +113,13 @@ def test_a_variable_is_looked_up_only_where_no_later_word_sets_the_key(tmp_path:
     assert (job.data.train, job.data.labels) == ("${HERE}.csv", ["a", "b"]), "what is typed, the shell has expanded"
     with pytest.raises(ConfigError, match=r"no variable GONE, named by '\$\{GONE\}'\. Set it, or the key itself"):
         read([path, "data.train=a.csv", later], {})
+
+
+def test_where_runs_are_needs_no_other_variable(tmp_path: Path) -> None:
+    path = write(tmp_path / "job.yaml", "storage_path: ${HERE}/runs\ndata:\n  train: ${NOWHERE}/a.csv\n")
+    assert storage_path([path], {"HERE": "/data"}) == "/data/runs"
+    with pytest.raises(ConfigError, match="no variable HERE"):
+        storage_path([path], {})
 
 
 def test_what_a_later_word_mends_is_no_fault(tmp_path: Path) -> None:
