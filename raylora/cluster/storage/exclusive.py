@@ -65,7 +65,7 @@ def _open_new(path: Path, content: bytes) -> bool:
 
 def _put_on_s3(location: Location, content: bytes) -> bool | None:
     """None where the store takes no condition."""
-    import boto3
+    from boto3.session import Session
     from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
 
     options = dict(parse_qsl(parts(location.address)[2]))
@@ -75,7 +75,7 @@ def _put_on_s3(location: Location, content: bytes) -> bool | None:
     region = options.get("region") or getattr(location.filesystem, "region", None)
     bucket, _, key = location.path.partition("/")
     try:
-        client: Any = boto3.session.Session().client("s3", region_name=region, endpoint_url=endpoint)
+        client: Any = Session().client("s3", region_name=region, endpoint_url=endpoint)
         client.put_object(Bucket=bucket, Key=key, Body=content, IfNoneMatch="*")
     except ClientError as error:
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
