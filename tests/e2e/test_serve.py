@@ -1,8 +1,10 @@
 """The endpoint over real HTTP: answers, adapters, errors, limits, protocols, clients."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -406,6 +408,26 @@ def test_two_endpoints_on_one_machine_never_answer_for_each_other(
             assert server.ask("GET", "/info").json["replica"] not in replicas
             assert_answers(other.predict(TEXTS), adapters / "topics", TEXTS)
             assert_answers(server.predict(TEXTS), adapters / "demo", TEXTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["its process group", "itself"])
+def test_a_sigterm_frees_the_port_and_ends_without_a_word_of_rays(to: str, adapters: Path, tmp_path: Path) -> None:
+    with serving(f"serve.adapters.only={adapters / 'demo'}", folder=tmp_path) as server:
+        kill = os.kill if to == "itself" else os.killpg
+        kill(server.process.pid, signal.SIGTERM)
+        assert server.process.wait(60) == 0
+    until = time.monotonic() + 10
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", server.port))
+            break
+        assert time.monotonic() < until, "something listens on the port still"
+        time.sleep(0.1)
+    log = (tmp_path / "serve.log").read_text()
+    assert log.splitlines()[-1] == "ending"
+    assert "\x1b" not in log and "existing Serve app" not in log, log
 
 
 @pytest.mark.slow

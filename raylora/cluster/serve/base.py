@@ -43,7 +43,7 @@ def decide(job: Job, table: Table, start: str, before: Decision | None) -> Decis
         try:
             with folders.local(folders.find(path)) as folder:
                 manifest = read_manifest(folder)
-        except RayLoraError:
+        except (RayLoraError, OSError):
             continue
         return Decision(start, served_base(manifest, job.model), path)
     return Decision(start, job.model, None)

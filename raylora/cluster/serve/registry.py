@@ -82,9 +82,9 @@ class Registry:
                     digests[name] = read_files(folder).digest
                     if digests[name] not in kept:
                         self.folder.upload(folder, f"{VERSIONS}/{digests[name]}")
-            except ModelError as error:
+            except (ModelError, OSError) as error:
                 if not tables.is_configured(self.table, name, path):
-                    raise
+                    raise ModelError(f"adapter {path} cannot be read: {error}") from None
                 logger.warning("adapter %s stays as the table has it: %s", name, error)
         while True:
             table = tables.configure(self.table, adapters, digests, job.serve.default)
