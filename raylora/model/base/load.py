@@ -209,7 +209,8 @@ def set_padding(model: "PreTrainedModel", pad_token_id: int) -> None:
     The config's own may be another than the tokenizer's. Set on a model that is made already: what RoBERTa's positions
     begin at is taken from the config's own, before.
     """
-    for config in (model.config, model.config.get_text_config()):
+    own: Any = model.config
+    for config in (own, own.get_text_config()):
         config.pad_token_id = pad_token_id
 
 

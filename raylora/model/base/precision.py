@@ -64,9 +64,10 @@ def train_in_fp32(model: "PeftModel") -> None:
         own = list(module.parameters(recurse=False))
         goes_on = base_goes_on(name.removeprefix("base_model.model."), prefix)
         if isinstance(module, ModulesToSaveWrapper):  # PEFT's to switch, to another adapter's copy or the original
-            if goes_on and any(module.original_module.children()):
+            wrapper: Any = module
+            if goes_on and any(wrapper.original_module.children()):
                 continue
-            module.original_module = copy.deepcopy(module.original_module).float()
+            wrapper.original_module = copy.deepcopy(wrapper.original_module).float()
         elif ".lora_" in name or ".original_module" in name or not any(p.requires_grad for p in own):
             continue
         for parameter in own:
