@@ -11,7 +11,7 @@ from pathlib import Path
 from raylora.bench.verdict import cpu
 from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.serve.meters import TOLD_APART, Meters
-from raylora.cluster.serve.registry import Registry
+from raylora.cluster.serve.registry import KEPT, Registry
 from raylora.cluster.serve.table import Entry, Table, Version
 from raylora.cluster.storage.run_folder import ADAPTER_CHANGES, ADAPTERS
 from raylora.cluster.tune.broker import Broker, Report, TrialRequest
@@ -86,8 +86,9 @@ async def _change(
         follower.cancel()
         with suppress(asyncio.CancelledError):
             await follower
-    alone = (folder / ADAPTER_CHANGES).exists()
-    written = (folder / ADAPTER_CHANGES).stat().st_size / changes if alone else (folder / ADAPTERS).stat().st_size
+    written = sum(path.stat().st_size for path in (folder / ADAPTER_CHANGES).iterdir()) / changes
+    if len(names) <= KEPT:
+        written += (folder / ADAPTERS).stat().st_size
     return TableCosts(start_s, whole, 1000 * taken / changes, received / changes / replicas, written)
 
 

@@ -17,7 +17,7 @@ Serve adapters over one base model behind HTTP, with Ray Serve, until Ctrl-C.
   curl localhost:8000/predict -H 'content-type: application/json' -d '{"inputs": "Arrived a day early."}'
 
 http://localhost:8000/ is a page to try it, /docs lists all calls. What PUT /adapters/NAME changes is kept in
-<storage_path>/<run_name>/adapters.json and outlives a restart. On a cluster (ray.address), the command deploys and
+<storage_path>/<run_name> (adapters.json) and outlives a restart. On a cluster (ray.address), the command deploys and
 ends; --print-config prints the file that `serve deploy` takes.
 
 keys of serving:
@@ -37,9 +37,11 @@ def run(options: argparse.Namespace) -> None:
         print(jobfile.dump(job), end="")
         return
     job = job if job.run_name else job.replace({"run_name": "serve"})  # a restart finds its table again
+    from raylora.cluster.serve.haproxy import prepare_haproxy
     from raylora.cluster.session import use_haproxy
 
     use_haproxy()  # read by Ray Serve when it is imported
+    prepare_haproxy()
     from raylora.cluster.serve import endpoint
 
     if options.print_config:

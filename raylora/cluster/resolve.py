@@ -11,8 +11,8 @@ from raylora.cluster.placement import WorkerPlan, need_of, plan_workers, tell_bo
 from raylora.cluster.preflight import preflight
 from raylora.cluster.session import Cluster, alive_nodes, ask_nodes, connect, look
 from raylora.cluster.storage.run_folder import CONFIG, FINISHED, RunFolder
-from raylora.config import Job, RaySection, TrainSection, parse_saved
-from raylora.config.file import changed_keys, parse_yaml
+from raylora.config import Job, RaySection, TrainSection
+from raylora.config.file import changed_keys, read_saved
 from raylora.errors import ConfigError
 from raylora.model.base.find import BaseFolder, pin_revision
 from raylora.model.base.precision import needs_fp32, resolve_bf16
@@ -84,7 +84,7 @@ def check_folder(folder: RunFolder, job: Job) -> Job:
         raise ConfigError(f"run {folder.uri} is finished. Choose another `run_name`, or remove the folder.")
     if not folder.has(CONFIG):
         return job
-    old = parse_saved(parse_yaml(folder.read_text(CONFIG), folder.uri))
+    old = read_saved(folder.read_text(CONFIG), folder.uri)
     if job.train.bf16 == "auto":
         job = job.replace({"train.bf16": old.train.bf16})
     changed = [line for line in changed_keys(old, job) if not line.startswith(MAY_CHANGE)]

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from raylora.config.section import Count, Fraction, NotNegative, Positive, Probability, Section
+from raylora.metrics import Metric, greater_is_better
 
 
 class DataSection(Section):
@@ -96,8 +97,18 @@ class TrainSection(Section):
     )
     warmup_steps: NotNegative = Field(default=0.0, description="below 1: share of all steps")
     logging_steps: Count = Field(default=50, description="steps between two training-loss records in history.jsonl")
-    metric_for_best_model: Literal["accuracy", "f1", "loss"] = Field(
-        default="accuracy", description="decides which epoch's adapter is kept (validation split)"
+    save_steps: Count | None = Field(
+        default=None,
+        description="steps between checkpoints within an epoch, beside the one at its end; a sweep's trials save each "
+        "epoch",
+    )
+    save_minutes: Positive | None = Field(
+        default=None, description="as save_steps, by the clock; 10 loses at most ten minutes of a run on spot machines"
+    )
+    metric_for_best_model: Metric = Field(
+        default="accuracy",
+        description="decides which epoch's adapter is kept (validation split), the lower loss between equals; f1 = of "
+        "the second of two labels, of more f1_macro",
     )
     early_stopping_patience: Count | None = Field(
         default=None, description="stop after this many epochs without a better one"
@@ -126,7 +137,7 @@ class TrainSection(Section):
 
     @property
     def greater_is_better(self) -> bool:
-        return self.metric_for_best_model != "loss"
+        return greater_is_better(self.metric_for_best_model)
 
 
 class RaySection(Section):
@@ -154,4 +165,14 @@ class RaySection(Section):
     def elastic_range_grows(self) -> Self:
         if isinstance(self.num_workers, list) and self.num_workers[0] > self.num_workers[1]:
             raise ValueError(f"`num_workers` must be [min, max], found {self.num_workers}")
+        return self
+
+    @model_validator(mode="after")
+    def a_worker_has_one_gpu(self) -> Self:
+        gpus = self.resources_per_worker.get("GPU", 0)
+        if gpus > 1:  # HF's Trainer would split each batch over them by nn.DataParallel, with other sums
+            raise ValueError(
+                f"`resources_per_worker.GPU` must be at most 1, found {gpus:g}: a worker trains on one GPU; for more, "
+                "raise `num_workers`"
+            )
         return self

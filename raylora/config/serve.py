@@ -41,7 +41,7 @@ class ServeSection(Section):
         default="auto", description="of base and adapters; auto = bfloat16 on GPUs that have it and on CPUs with AMX"
     )
     int8: bool = Field(
-        default=False, description="on = the base's linear layers in int8, on CPUs; what that costs is said at start"
+        default=False, description="true = the base's linear layers in int8, on CPUs; what that costs is said at start"
     )
     merge: Literal["auto", "off"] = Field(
         default="auto", description="auto = one adapter that is served alone is merged into the base"
@@ -60,13 +60,17 @@ class ServeSection(Section):
         description="Ray Serve's; target_ongoing_tokens (default 4096) replaces target_ongoing_requests",
     )
     ray_actor_options: dict[str, Any] = Field(
-        default={"num_cpus": 1}, description="what a replica reserves; on a Ray of its own one replica has all cores"
+        default={"num_cpus": 1},
+        description="what a replica reserves; on a Ray of its own one replica has all cores; num_gpus: 1 = on a GPU",
     )
     api_keys: str | None = Field(
         default=None,
         description="file of hashed keys, or env:NAME of a variable that holds them; `raylora key` makes one",
     )
-    cors_origins: list[str] = Field(default=[], description="web origins whose pages may call the endpoint; * = all")
+    cors_origins: list[str] = Field(
+        default=[],
+        description="web origins whose pages may call the endpoint; * = all, but to change adapters without keys",
+    )
     watch_s: Positive = Field(default=10.0, description="how often changed adapters in `adapter_root` are looked for")
 
     @model_validator(mode="after")
@@ -79,6 +83,18 @@ class ServeSection(Section):
     def int8_is_beside_float32(self) -> Self:
         if self.int8 and self.dtype == "bfloat16":
             raise ValueError("`int8` goes with `dtype` float32 or auto, found bfloat16")
+        if self.int8 and self.ray_actor_options.get("num_gpus"):
+            raise ValueError("`int8` is for CPUs, found `ray_actor_options` with num_gpus")
+        return self
+
+    @model_validator(mode="after")
+    def a_replica_has_one_gpu(self) -> Self:
+        gpus = self.ray_actor_options.get("num_gpus") or 0
+        if not isinstance(gpus, int | float) or not 0 <= gpus <= 1:
+            raise ValueError(
+                f"`ray_actor_options.num_gpus` must be 0 to 1, found {gpus}: a replica runs on one GPU; for more, "
+                "raise `autoscaling_config`"
+            )
         return self
 
     @model_validator(mode="after")

@@ -65,6 +65,7 @@ def serving(*words: str, folder: Path, environ: dict[str, str] | None = None) ->
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
+            start_new_session=True,
         )
     server = Server(f"http://127.0.0.1:{port}", port, process)
     try:
@@ -85,8 +86,10 @@ def _wait(server: Server, log: Path) -> None:
         if server.process.poll() is not None:
             raise AssertionError(f"the endpoint ended at once:\n{log.read_text()}")
         try:
-            if server.ask("GET", "/ready").status == 200:
+            status = server.ask("GET", "/ready").status
+            if status == 200:
                 return
+            assert status == 503, f"before the endpoint is there, {status}"
         except OSError:
             pass
         time.sleep(0.25)

@@ -1,8 +1,10 @@
 """The endpoint over real HTTP: answers, adapters, errors, limits, protocols, clients."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -193,6 +195,43 @@ def test_a_wrong_call_gets_its_status(method: str, path: str, status: int, serve
     assert reply.json["error"]["message"]
 
 
+def test_a_body_that_is_not_told_to_be_json_is_named(server: Server) -> None:
+    for headers, word in (({"content-type": "text/plain"}, "found text/plain"), ({"content-encoding": "gzip"}, "gzip")):
+        reply = server.ask("POST", "/predict", {"inputs": "a"}, headers)
+        assert (reply.status, reply.json["error"]["type"]) == (415, "unsupported_media_type")
+        assert word in reply.json["error"]["message"]
+
+
+def test_an_unknown_key_is_answered_with_the_known_ones(server: Server) -> None:
+    def message(method: str, path: str, body: object) -> str:
+        reply = server.ask(method, path, body)
+        assert reply.status == 422, reply.text
+        return reply.json["error"]["message"]
+
+    said = message("POST", "/predict", {"input": "a"})
+    assert said == "unknown key 'input'; did you mean 'inputs'? The keys are inputs, parameters."
+    said = message("POST", "/predict", {"inputs": "a", "parameters": {"topk": 1}})
+    assert said.startswith("unknown key 'topk'; did you mean 'top_k'? The keys of `parameters` are top_k, function")
+    said = message("PUT", "/adapters/x", {"path": "/a", "weight": 0.5})
+    assert said == "unknown key 'weight'. The keys are path, traffic."
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/health", "/ready", "/info", "/metrics", "/adapters", "/docs", "/v2", "/v2/models/demo"]
+)
+def test_head_is_answered_wherever_get_is(path: str, server: Server) -> None:
+    got, head = server.ask("GET", path), server.ask("HEAD", path)
+    assert (got.status, head.status, head.text) == (200, 200, "")
+    assert head.headers["content-type"] == got.headers["content-type"]
+
+
+def test_a_foreign_page_changes_nothing(server: Server, adapters: Path) -> None:
+    put = {"path": str(adapters / "demo")}
+    refused = server.ask("PUT", "/adapters/x", put, {"origin": "https://evil.example"})
+    assert (refused.status, "`serve.api_keys`" in refused.json["error"]["message"]) == (401, True)
+    assert server.predict("Fine", "/adapters/x/predict").status == 404
+
+
 def test_an_unknown_adapter_is_answered_with_a_close_one(server: Server) -> None:
     assert "did you mean 'topics'" in server.predict("Fine", adapter="topic").json["error"]["message"]
 
@@ -369,6 +408,26 @@ def test_two_endpoints_on_one_machine_never_answer_for_each_other(
             assert server.ask("GET", "/info").json["replica"] not in replicas
             assert_answers(other.predict(TEXTS), adapters / "topics", TEXTS)
             assert_answers(server.predict(TEXTS), adapters / "demo", TEXTS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("to", ["its process group", "itself"])
+def test_a_sigterm_frees_the_port_and_ends_without_a_word_of_rays(to: str, adapters: Path, tmp_path: Path) -> None:
+    with serving(f"serve.adapters.only={adapters / 'demo'}", folder=tmp_path) as server:
+        kill = os.kill if to == "itself" else os.killpg
+        kill(server.process.pid, signal.SIGTERM)
+        assert server.process.wait(60) == 0
+    until = time.monotonic() + 10
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", server.port))
+            break
+        assert time.monotonic() < until, "something listens on the port still"
+        time.sleep(0.1)
+    log = (tmp_path / "serve.log").read_text()
+    assert log.splitlines()[-1] == "ending"
+    assert "\x1b" not in log and "existing Serve app" not in log, log
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from raylora import errors
 from raylora.config import Job, LoraSection, keys, parse
 from raylora.config.renamed import RenamedKeyWarning
 from raylora.errors import ConfigError
+from raylora.metrics import METRICS
 
 PACKAGE = Path(errors.__file__).parent
 ERRORS = [value for value in vars(errors).values() if isinstance(value, type)]
@@ -37,6 +38,13 @@ def test_replace_sets_dotted_keys_and_leaves_the_old_job_alone() -> None:
 
 def test_replace_sets_one_resource_and_keeps_the_others() -> None:
     assert Job().replace({"ray.resources_per_worker.GPU": 0.5}).ray.resources_per_worker == {"CPU": 1, "GPU": 0.5}
+
+
+@pytest.mark.parametrize("key", ["ray.resources_per_worker.GPU", "serve.ray_actor_options.num_gpus"])
+def test_a_process_has_one_gpu_at_most(key: str) -> None:
+    Job().replace({key: 1})
+    with pytest.raises(ConfigError, match=r"one GPU; for more, raise `(num_workers|autoscaling_config)`"):
+        Job().replace({key: 2})
 
 
 def test_a_job_cannot_be_changed_in_place() -> None:
@@ -148,11 +156,8 @@ def test_every_kind_of_value_a_key_allows_is_taken() -> None:
 
 
 def test_only_the_loss_is_better_when_smaller() -> None:
-    better = {
-        name: Job().replace({"train.metric_for_best_model": name}).train.greater_is_better
-        for name in ("accuracy", "f1", "loss")
-    }
-    assert better == {"accuracy": True, "f1": True, "loss": False}
+    better = {name: Job().replace({"train.metric_for_best_model": name}).train.greater_is_better for name in METRICS}
+    assert better == {"accuracy": True, "f1": True, "f1_macro": True, "loss": False}
 
 
 def test_keys_lists_every_dotted_key_once_without_sections() -> None:

@@ -3,16 +3,18 @@
 from dataclasses import replace
 
 import pytest
+from ray.exceptions import OutOfMemoryError, RayActorError
 
 from raylora.cluster.placement import one_worker, plan_workers, tell_bound
 from raylora.cluster.session import Cluster
 from raylora.cluster.tune.growth import more_workers, room
 from raylora.cluster.tune.nested import is_nested, plan_nested
 from raylora.cluster.tune.policy import alone_because, pack_slots
-from raylora.cluster.tune.pool import PoolPlan, leave_for_trainables, plan_pool
+from raylora.cluster.tune.pool import PoolPlan, is_failure, is_too_large, leave_for_trainables, plan_pool
 from raylora.cluster.tune.trial_progress import FILE, TrialProgress, is_whole, read_progress
 from raylora.config import Job
 from raylora.errors import ClusterError, TrainingError
+from raylora.metrics import Scores
 from raylora.model.limits import check_limits
 
 
@@ -151,6 +153,13 @@ def test_room_is_left_for_the_trials_own_processes() -> None:
     assert plan.workers.resources_per_worker == {"CPU": 1.0}
 
 
+def test_a_preempted_worker_is_no_failure_and_one_that_filled_the_memory_packs_half_as_many() -> None:
+    preempted, full, died = RayActorError(preempted=True), OutOfMemoryError("the node is full"), RayActorError()
+    assert [is_failure(loss, held=4) for loss in (preempted, full, died)] == [False, False, True]
+    assert [is_too_large(loss, held=4) for loss in (preempted, full, died)] == [False, True, False]
+    assert is_failure(full, held=1) and not is_too_large(full, held=1), "it does not fit even alone"
+
+
 def test_trials_of_several_workers_run_as_many_at_once_as_fit() -> None:
     two = Job().replace({"ray.num_workers": 2})
     assert is_nested(two) and not is_nested(Job()) and not is_nested(Job().replace({"ray.num_workers": 1}))
@@ -163,11 +172,11 @@ def test_trials_of_several_workers_run_as_many_at_once_as_fit() -> None:
 
 
 def epoch(number: float, loss: float) -> dict[str, float]:
-    return {"eval_accuracy": 0.5, "eval_f1": 0.5, "eval_loss": loss, "eval_rows": 10, "epoch": number}
+    return {**Scores(0.5, 0.5, 0.4, loss, 10).as_dict("eval_"), "epoch": number}
 
 
 def test_a_trials_score_is_its_best_epochs_and_survives_a_checkpoint() -> None:
-    progress = TrialProgress("loss", greater_is_better=False, trainable_parameters=7, latency_ms=1.0)
+    progress = TrialProgress("loss", trainable_parameters=7, latency_ms=1.0)
     assert progress.add(epoch(1, 0.6), 2.0, packed=8)["score"] == 0.6
     second = progress.add(epoch(2, 0.4), 2.0, packed=8)
     assert (second["score"], second["best_epoch"], second["train_s"]) == (0.4, 2, 4.0)
@@ -176,10 +185,15 @@ def test_a_trials_score_is_its_best_epochs_and_survives_a_checkpoint() -> None:
     assert (third["trainable_parameters"], third["packed"]) == (7, 2)
 
 
+def test_of_a_trials_equal_epochs_the_one_of_lower_loss_is_its_best() -> None:
+    progress = TrialProgress("accuracy", trainable_parameters=7, latency_ms=1.0)
+    bests = [progress.add(epoch(i, loss), 1.0, packed=1)["best_epoch"] for i, loss in enumerate((0.6, 0.4, 0.5), 1)]
+    assert bests == [1, 2, 2]
+    assert progress.last["best_f1_macro"] == 0.4
+
+
 def test_a_checkpoint_cut_short_is_known_as_such() -> None:
-    files = TrialProgress("loss", False, trainable_parameters=7, latency_ms=1.0).seal(
-        {"weights": b"xyz", "optimizer": b"z"}
-    )
+    files = TrialProgress("loss", trainable_parameters=7, latency_ms=1.0).seal({"weights": b"xyz", "optimizer": b"z"})
     assert is_whole(files)
     for torn in ({}, {**files, "weights": b"xy"}, {**files, FILE: files[FILE][:-2]}):
         assert not is_whole(torn)

@@ -3,19 +3,23 @@
 import asyncio
 import json
 import pickle
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from raylora.cluster.serve import follower as followers
 from raylora.cluster.serve import registry as registries
 from raylora.cluster.serve import table as tables
+from raylora.cluster.serve import table_log
 from raylora.cluster.serve.registry import Registry
-from raylora.cluster.serve.table import Change, Entry, Table, Version
-from raylora.cluster.storage.run_folder import ADAPTER_CHANGES, ADAPTERS
+from raylora.cluster.serve.table import Change, Entry, Missing, Table, Version
+from raylora.cluster.storage.run_folder import ADAPTER_CHANGES, ADAPTERS, OLD_ADAPTER_CHANGES
 from raylora.config import Job
-from raylora.errors import UnknownAdapterError
+from raylora.errors import ConfigError, UnknownAdapterError
 
 MANY = 20_000
 
@@ -48,16 +52,25 @@ class Follower:
             self.revision = self.table.revision
 
 
+async def end(tasks: Sequence[asyncio.Task[None]]) -> None:
+    """Python 3.11's `wait_for` loses a cancellation that comes at the moment of its result."""
+    while any(not task.done() for task in tasks):
+        for task in tasks:
+            task.cancel()
+        await asyncio.sleep(0.001)
+
+
 def with_followers(registry: Registry, work: Callable[[], Awaitable[None]], count: int = 2) -> list[Follower]:
     followers = [Follower(registry, f"replica {i}") for i in range(count)]
 
     async def run() -> None:
         tasks = [asyncio.create_task(follower.follow()) for follower in followers]
-        while any(follower.revision < 0 for follower in followers):
-            await asyncio.sleep(0.001)
-        await work()
-        for task in tasks:
-            task.cancel()
+        try:
+            while any(follower.revision < 0 for follower in followers):
+                await asyncio.sleep(0.001)
+            await work()
+        finally:
+            await end(tasks)
 
     asyncio.run(run())
     return followers
@@ -67,9 +80,11 @@ def test_after_a_change_every_replica_has_it(tmp_path: Path) -> None:
     registry = Registry(tree(tmp_path))
 
     async def work() -> None:
-        assert (await registry.put("x", "/a", "d1", 1.0)).current.number == 1
-        assert (await registry.put("x", "/b", "d2", 1.0)).current.number == 2
-        assert (await registry.rollback("x")).current.path == "/a"
+        first, second = [await registry.put("x", path, digest, 1.0) for path, digest in (("/a", "d1"), ("/b", "d2"))]
+        back = await registry.rollback("x")
+        assert first.entry and second.entry and back.entry
+        assert (first.entry.current.number, second.entry.current.number, back.entry.current.path) == (1, 2, "/a")
+        assert not first.missing + second.missing + back.missing
         await registry.put("y", "/c", "d3", 1.0)
         await registry.promote("y")
         await registry.drop("x")
@@ -97,7 +112,7 @@ def test_a_change_of_a_crowded_table_travels_and_is_written_alone(tmp_path: Path
         assert follower.table == registry.table
         assert len(pickle.dumps(later)) < 20_000 < len(pickle.dumps(first))
     assert (tmp_path / "serve" / ADAPTERS).read_bytes() == before
-    assert (tmp_path / "serve" / ADAPTER_CHANGES).stat().st_size < 20_000
+    assert sum(path.stat().st_size for path in (tmp_path / "serve" / ADAPTER_CHANGES).iterdir()) < 20_000
     again = Registry(tree(tmp_path))
     assert again.table == registry.table
     assert again.table.entry("a3").current == Version(2, "/new/a3", "1" * 64)
@@ -134,6 +149,7 @@ def test_changes_are_folded_in_now_and_then_and_no_crash_between_counts_one_twic
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(registries, "KEPT", 30)
+    monkeypatch.setattr(table_log, "RETAINED", 20)
     write(tmp_path, crowded(31))
     registry = Registry(tree(tmp_path))
     folder = tmp_path / "serve"
@@ -141,14 +157,242 @@ def test_changes_are_folded_in_now_and_then_and_no_crash_between_counts_one_twic
     async def work() -> None:
         for i in range(31):
             await registry.put("a1", f"/{i}", "d", 1.0)
-            if i == 29:
-                (tmp_path / "changes").write_bytes((folder / ADAPTER_CHANGES).read_bytes())
 
     with_followers(registry, work, count=0)
-    assert json.loads((folder / ADAPTERS).read_text())["revision"] == registry.table.revision == 7 + 31
-    assert (folder / ADAPTER_CHANGES).read_text() == ""
-    (folder / ADAPTER_CHANGES).write_bytes((tmp_path / "changes").read_bytes())  # killed before it was emptied
+    assert json.loads((folder / ADAPTERS).read_text())["revision"] == 7 + 30
+    assert registry.table.revision == 7 + 31
+    assert sorted(int(path.stem) for path in (folder / ADAPTER_CHANGES).iterdir()) == list(range(18, 39))
     assert Registry(tree(tmp_path)).table == registry.table
+
+
+def test_an_older_table_that_a_slow_registry_writes_last_loses_nothing(tmp_path: Path) -> None:
+    registry = Registry(tree(tmp_path))
+    old = (tmp_path / "serve" / ADAPTERS).read_bytes()
+
+    async def work() -> None:
+        for i in range(5):
+            await registry.put(f"x{i}", "/a", "d", 1.0)
+
+    with_followers(registry, work, count=0)
+    (tmp_path / "serve" / ADAPTERS).write_bytes(old)
+    assert Registry(tree(tmp_path)).table == registry.table
+
+
+def test_a_table_that_lacks_changes_is_named_and_not_guessed(tmp_path: Path) -> None:
+    registry = Registry(tree(tmp_path))
+
+    async def work() -> None:
+        for i in range(3):
+            await registry.put(f"x{i}", "/a", "d", 1.0)
+
+    with_followers(registry, work, count=0)
+    (tmp_path / "serve" / ADAPTERS).unlink()
+    assert Registry(tree(tmp_path)).table == registry.table  # all of its changes are there
+    (tmp_path / "serve" / ADAPTERS).unlink()
+    (tmp_path / "serve" / ADAPTER_CHANGES / "000000000001.jsonl").unlink()
+    with pytest.raises(ConfigError, match=r"begins at change 2, adapters.json beside it ends at 0"):
+        Registry(tree(tmp_path))
+
+
+def test_a_table_of_earlier_code_is_read_with_its_changes(tmp_path: Path) -> None:
+    table = Table().put("x", "/a", "d1")
+    write(tmp_path, table)
+    later = table.put("x", "/b", "d2")
+    changes = tables.dump_changes([table.change_of("x"), later.change_of("x")])
+    (tmp_path / "serve" / OLD_ADAPTER_CHANGES).write_text(changes)
+    assert Registry(tree(tmp_path)).table == later
+    (tmp_path / "serve" / "serving.json").unlink()
+    assert Registry(tree(tmp_path)).table == later
+
+
+@pytest.fixture(params=["local", "s3"])
+def shared(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A storage path that two clusters see."""
+    if request.param == "local":
+        yield str(tmp_path)
+        return
+    from moto import server
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    running = server.ThreadedMotoServer("127.0.0.1", 0)
+    running.start()
+    host, port = running.get_host_and_port()
+    yield f"s3://tables/runs?endpoint_override={host}:{port}&scheme=http&allow_bucket_creation=true"
+    running.stop()
+
+
+def test_two_registries_of_one_folder_lose_no_change_of_each_other(
+    shared: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registries, "LOOK_S", 0.0)
+    job = Job().replace({"storage_path": shared, "run_name": "serve", "serve.adapter_root": "."}).model_dump()
+    old, new = Registry(job), Registry(job)
+    each = 3 if "://" in shared else 10
+
+    def change(registry: Registry, mark: str) -> None:
+        async def work() -> None:
+            for i in range(each):
+                await registry.put(f"{mark}{i}", "/a", "d", 1.0)
+                await registry.put("both", f"/{mark}{i}", "d", 1.0)
+
+        asyncio.run(work())
+
+    with ThreadPoolExecutor(2) as clusters:
+        list(clusters.map(change, (old, new), ("a", "b")))
+    asyncio.run(old.sync("r", -1, ""))
+    asyncio.run(new.sync("r", -1, ""))
+    assert old.table == new.table == Registry(job).table
+    assert sorted(old.table.entries) == sorted([*(f"{mark}{i}" for mark in "ab" for i in range(each)), "both"])
+    assert (old.table.revision, old.table.entry("both").current.number) == (4 * each, 2 * each)
+
+
+def test_a_change_says_which_replica_does_not_serve_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registries, "SETTLE_S", 0.1)
+    monkeypatch.setattr(registries, "WAIT_S", 0.01)
+    registry = Registry(tree(tmp_path))
+
+    async def work() -> None:
+        await registry.sync("asleep", 0, "", "disk full")
+        outcome = await registry.put("x", "/a", "d1", 1.0)
+        assert outcome.missing == (Missing("asleep", "has not followed within 0.1 s: disk full"),)
+        await registry.sync("asleep", 2, "", "adapter x version 2: it is broken")
+        outcome = await registry.put("x", "/b", "d2", 1.0)
+        assert outcome.missing == (Missing("asleep", "adapter x version 2: it is broken"),)
+
+    with_followers(registry, work, count=1)
+
+
+def test_a_replica_that_waits_for_its_answer_is_not_taken_for_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registries, "GONE_S", 0.05)
+    monkeypatch.setattr(registries, "WAIT_S", 0.01)
+    registry = Registry(tree(tmp_path))
+    keep = registry.log.keep
+
+    def slowly(table: Table, changes: Sequence[Change]) -> bool:
+        time.sleep(0.2)  # storage that hangs
+        return keep(table, changes)
+
+    monkeypatch.setattr(registry.log, "keep", slowly)
+
+    has: list[int] = []
+
+    async def replica() -> None:
+        for revision in (0, 1):
+            has.append(revision)
+            await registry.sync("r", revision, "")
+            await asyncio.sleep(0.02)
+
+    async def work() -> None:
+        put = asyncio.create_task(registry.put("x", "/a", "d", 1.0))
+        await asyncio.sleep(0.01)
+        asking = asyncio.create_task(replica())
+        assert not (await put).missing
+        assert has == [0, 1]
+        await asking
+
+    asyncio.run(work())
+
+
+class Stub:
+    """A replica whose first take-over of a table fails with an error that nobody thought of."""
+
+    replica, ready = "r", False
+
+    def __init__(self) -> None:
+        self.table, self.tries = Table(), 0
+
+    @property
+    def store(self) -> "Stub":
+        return self
+
+    def meter_text(self) -> str:
+        return ""
+
+    async def follow(self, table: Table) -> list[str]:
+        self.tries += 1
+        if self.tries in (2, 3):
+            raise ZeroDivisionError("nobody thought of this")
+        self.table = table
+        return ["adapter x version 1: not on this node"] if table.revision == 1 else []
+
+
+def test_a_follower_survives_any_error_reports_it_and_catches_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(followers, "RETRY_S", 0.01)
+    registry, replica = Registry(tree(tmp_path)), Stub()
+    heard: list[str] = []
+
+    class Source:
+        async def sync(self, name: str, revision: int, meters: str, fault: str) -> Table | list[Change]:
+            heard.append(fault)
+            return await registry.sync(name, revision, meters, fault)
+
+    async def work() -> None:
+        while not replica.ready:
+            await asyncio.sleep(0.001)
+        first = await registry.put("x", "/a", "d1", 1.0)
+        assert first.missing == (Missing("r", "adapter x version 1: not on this node"),)
+        assert replica.table == registry.table
+        assert not (await registry.put("y", "/b", "d2", 1.0)).missing
+
+    async def run() -> None:
+        task = asyncio.create_task(followers.follow(replica, Source()))
+        try:
+            await work()
+            assert not task.done()
+        finally:
+            await end([task])
+
+    asyncio.run(run())
+    assert "ZeroDivisionError: nobody thought of this" in heard
+
+
+def save(folder: Path, base: str, weights: str = "weights") -> Path:
+    """The files of an adapter of this base, as far as a registry reads them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    manifest = {"labels": ["a", "b"], "base_model": base, "revision": None, "base_digest": "0" * 64, "max_length": 64}
+    (folder / "raylora.json").write_text(json.dumps(manifest))
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_text(weights)
+    return folder
+
+
+def base_of(registry: Registry) -> str:
+    return asyncio.run(registry.base()).base_model
+
+
+def test_a_new_run_in_the_root_changes_no_replicas_base(tmp_path: Path) -> None:
+    job = Job().replace({"storage_path": str(tmp_path), "run_name": "serve", "serve.adapter_root": str(tmp_path)})
+    save(tmp_path / "m", "first/base")
+    assert base_of(Registry(job.model_dump(), "a")) == "first/base"
+    save(tmp_path / "a-newer-one", "other/base")
+    assert base_of(Registry(job.model_dump(), "a")) == "first/base"  # killed, and made anew
+    assert base_of(Registry(job.model_dump(), "b")) == "first/base"  # another start
+    job = job.replace({"serve.adapters": {"x": str(tmp_path / "a-newer-one")}})
+    assert base_of(Registry(job.model_dump(), "c")) == "other/base"  # the config says so
+
+
+def test_a_start_serves_what_the_configs_path_holds_and_a_registry_that_comes_back_what_it_served(
+    tmp_path: Path,
+) -> None:
+    folder = save(tmp_path / "x", "a/base")
+    job = Job().replace({"storage_path": str(tmp_path), "run_name": "serve", "serve.adapters": {"x": str(folder)}})
+    first = Registry(job.model_dump(), "a").table
+    save(folder, "a/base", "retrained")
+    assert Registry(job.model_dump(), "a").table == first
+    entry = Registry(job.model_dump(), "b").table.entry("x")
+    assert (entry.current.number, entry.previous) == (2, first.entry("x").current)
+    assert {path.name for path in (tmp_path / "serve" / "versions").iterdir()} == {
+        entry.current.digest,
+        first.entry("x").current.digest,
+    }
+    save(folder, "a/base", "once more")
+    Registry(job.model_dump(), "c")
+    assert first.entry("x").current.digest not in {p.name for p in (tmp_path / "serve" / "versions").iterdir()}
 
 
 def test_changes_read_back_as_they_were_written() -> None:

@@ -5,16 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from raylora.cluster.serve import keys, table
 from raylora.cluster.serve.adapter_folders import adapter_in, adapter_inside, check_inside, find
 from raylora.cluster.serve.endpoint import host_warning
 from raylora.cluster.serve.meters import TOLD_APART, Meters, together
 from raylora.cluster.serve.middleware import role_of
+from raylora.cluster.serve.replica import device_of
 from raylora.cluster.serve.scaling import replicas_for
 from raylora.cluster.serve.service import check_inputs
-from raylora.cluster.serve.table import Table
+from raylora.cluster.serve.table import Table, Version
 from raylora.cluster.session import Cluster
+from raylora.config import ServeSection
 from raylora.errors import ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
 from raylora.model.serving.cost import Cost, fit_cost, least_seconds
 from raylora.model.serving.queue import Waiting, cheapest, choose
@@ -137,6 +140,17 @@ def test_a_restart_keeps_what_http_changed_unless_the_config_says_otherwise() ->
     assert sorted(changed.entries) == ["x", "z"]  # y left the config; z came over HTTP
 
 
+def test_a_start_takes_files_that_were_replaced_in_place_as_a_new_version_and_keeps_the_old_one() -> None:
+    started = table.configure(Table(), {"x": "/run"}, {"x": "d1"}, None)
+    again = table.configure(started, {"x": "/run"}, {"x": "d2"}, None).entry("x")
+    assert (again.current, again.previous) == (Version(2, "/run", "d2"), started.entry("x").current)
+    put = started.put("x", "/run/adapter", "d3").put("x", "/c", "d4", traffic=0.2)  # a run's folder stands for it
+    retrained = table.configure(put, {"x": "/run"}, {"x": "d5"}, None).entry("x")
+    assert (retrained.current, retrained.traffic) == (Version(4, "/run/adapter", "d5"), 0.2)
+    moved = started.put("x", "/elsewhere", "d3")
+    assert table.configure(moved, {"x": "/run"}, {"x": "d2"}, None) == moved
+
+
 def test_a_dropped_default_is_no_default() -> None:
     assert Table().put("x", "/a", "d").promote("x").drop("x").default is None
 
@@ -239,8 +253,9 @@ def test_a_path_outside_the_roots_is_refused(tmp_path: Path) -> None:
     for path in ("s3://b/rootless", "s3://b/root/x?endpoint_override=evil", "file:///etc"):
         with pytest.raises(ConfigError, match="must be inside"):
             check_inside(path, ["s3://b/root?region=a", str(root)])
-    with pytest.raises(ConfigError, match=r"must not hold `\.\.`"):
-        check_inside("s3://bucket/root/../other", ["s3://bucket/root"])
+    for step in ("..", "%2e%2e", "%2E.", ".%2e", "x%2f..%2f..", "x%5c%2e%2e%5c.."):
+        with pytest.raises(ConfigError, match=r"must not hold `\.\.`"):
+            check_inside(f"s3://bucket/root/{step}/other", ["s3://bucket/root"])
 
 
 def adapter_of(folder: Path) -> Path:
@@ -292,6 +307,16 @@ def test_scores_take_the_form_of_the_task() -> None:
     assert scores(logits, "single_label_classification", "none")[0].tolist() == logits[0].tolist()
     best = best_first(np.array([0.2, 0.4, 0.4]), ("a", "b", "c"), top_k=2)
     assert [(entry.label, entry.score) for entry in best] == [("b", 0.4), ("c", 0.4)]
+
+
+def test_a_replica_that_asked_for_no_gpu_uses_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def device(**options: float) -> str:
+        return device_of(ServeSection(ray_actor_options=options)).type
+
+    assert device(num_cpus=1, num_gpus=1) == "cpu"  # there is none
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert device(num_cpus=1) == device(num_gpus=0) == "cpu"
+    assert device(num_gpus=1) == device(num_gpus=0.25) == "cuda"
 
 
 def test_an_endpoint_on_several_nodes_does_not_hide_on_loopback() -> None:

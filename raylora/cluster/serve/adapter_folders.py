@@ -6,6 +6,7 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import unquote
 
 from raylora.cluster.storage.filesystem import Location, inside, is_remote, locate, parts, plain
 from raylora.cluster.storage.run_folder import ADAPTER
@@ -23,7 +24,7 @@ def absolute(path: str) -> str:
     if not is_remote(path):
         return os.path.realpath(plain(path))
     address, mark, options = parts(path)
-    if ".." in address.split("/"):
+    if ".." in unquote(address).replace("\\", "/").split("/"):  # pyarrow takes `%2e` for a dot, too
         raise ConfigError(f"path {path} must not hold `..`.")
     return address.rstrip("/") + mark + options
 

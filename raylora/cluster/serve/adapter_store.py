@@ -62,9 +62,13 @@ class AdapterStore:
         root: folder whose folders are adapters, by name; the table's names come first.
         own: name of a folder in `root` that is the endpoint's own, and no adapter.
         merge: whether an adapter that is the only one may be merged into a base of its own.
+        kept: folder of versions by their digest, for those whose files were written over or moved.
     """
 
-    def __init__(self, base: ServedBase, cache_bytes: int, root: str | None, own: str | None, merge: bool) -> None:
+    def __init__(
+        self, base: ServedBase, cache_bytes: int, root: str | None, own: str | None, merge: bool, kept: str
+    ) -> None:
+        self.kept = kept
         self.base, self.root, self.own, self.merge = base, root, own, merge and root is None
         self.table = Table()
         self.cache = AdapterCache(cache_bytes)
@@ -98,8 +102,13 @@ class AdapterStore:
         place = self.rooted.get(name)
         return self.cache.held.get((place.path, place.state)) if place else None
 
-    async def follow(self, table: Table) -> None:
-        """Take over a newer table. What is in use is loaded first, so that no request waits for a swap."""
+    async def follow(self, table: Table) -> list[str]:
+        """Take over a newer table. What is in use is loaded first, so that no request waits for a swap.
+
+        Returns:
+            A line for each version that cannot be loaded here; its requests will say so.
+        """
+        faults: list[str] = []
         old, same_merge = self.table, self._merges(self.table) == self._merges(table)
         for name, entry in table.entries.items():
             before = old.entries.get(name)
@@ -108,17 +117,19 @@ class AdapterStore:
                 continue
             for version in filter(None, (entry.current, entry.canary)):
                 if not same_merge or version not in (before.current, before.canary):
-                    await self._prefetch(name, version, table)
+                    faults += await self._prefetch(name, version, table)
         self.table = table
         if not self._merges(table):
             for key in [key for key, adapter in self.cache.held.items() if key == (adapter.digest, True)]:
                 self.cache.drop(key)
+        return faults
 
-    async def _prefetch(self, name: str, version: Version, table: Table) -> None:
+    async def _prefetch(self, name: str, version: Version, table: Table) -> list[str]:
         try:
             await self._versioned(version, table)
-        except NotReadyError as error:  # its requests will say so
-            logger.warning("adapter %s version %d: %s", name, version.number, error)
+        except NotReadyError as error:
+            return [f"adapter {name} version {version.number}: {error}"]
+        return []
 
     async def watch(self) -> None:
         """Look once at the loaded adapters of the root; a changed one is loaded before it replaces the old."""
@@ -145,6 +156,18 @@ class AdapterStore:
         root, known = self.root, {*self.table.entries, self.own}
         rooted = await asyncio.to_thread(lambda: [n for n in folders.names(root) if re.match(NAME, n)]) if root else []
         return [*sorted(self.table.entries), *(name for name in rooted if name not in known)]
+
+    async def check_previous(self, name: str) -> None:
+        """Raises:
+        ConfigError: the version to which `name` would go back cannot be loaded any more.
+        """
+        entry = self.table.entries.get(name)
+        if entry is None or entry.canary or entry.previous is None:
+            return  # the table itself has words for these
+        try:
+            await self._versioned(entry.previous)
+        except NotReadyError as error:
+            raise ConfigError(f"adapter '{name}' cannot go back to version {entry.previous.number}: {error}") from None
 
     async def is_rooted(self, name: str) -> bool:
         """Whether the root has an adapter of this name."""
@@ -173,10 +196,19 @@ class AdapterStore:
         return self.merge and len(table.entries) == 1 and all(entry.canary is None for entry in table.entries.values())
 
     def _checked(self, version: Version, merged: bool) -> ServedAdapter:
-        adapter = self._read(folders.find(version.path), merged)
+        try:
+            return self._of_digest(version, folders.find(version.path), merged)
+        except ModelError:
+            copy = folders.adapter_in(inside(self.kept, version.digest))
+            if copy is None:
+                raise
+        return self._of_digest(version, copy, merged)
+
+    def _of_digest(self, version: Version, place: AdapterLocation, merged: bool) -> ServedAdapter:
+        adapter = self._read(place, merged)
         if adapter.digest != version.digest:
             raise ModelError(
-                f"the files in {version.path} have changed since they were put (sha256 {adapter.digest[:12]}…, then "
+                f"the files in {place.path} have changed since they were put (sha256 {adapter.digest[:12]}…, then "
                 f"{version.digest[:12]}…). PUT the adapter again."
             )
         return adapter

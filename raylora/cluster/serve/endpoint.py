@@ -1,12 +1,16 @@
 """The endpoint as a Ray Serve application: run here, or written as YAML for `serve deploy`."""
 
+import io
+import logging
 import signal
 import socket
 import threading
-from contextlib import closing
+import time
+import uuid
+from contextlib import closing, redirect_stdout
 from typing import Any
 
-import yaml
+import ray
 from ray import serve
 from ray.serve import Application
 
@@ -20,14 +24,16 @@ from raylora.cluster.serve.replica import Endpoint
 from raylora.cluster.session import Cluster, connect, environ
 from raylora.cluster.storage.lock import hold
 from raylora.cluster.storage.run_folder import RunFolder
-from raylora.config import Job, ServeSection, parse
+from raylora.config import Job, ServeSection, parse, yaml12
 from raylora.config.serve import LOOPBACK
-from raylora.errors import ClusterError, ConfigError
+from raylora.errors import ClusterError, ConfigError, ModelError
+from raylora.model.base.find import whole_name
 from raylora.model.serving.adapter import read_files
 from raylora.records import Say
 
 TARGET_TOKENS = 4096.0
 QUIET = {"log_level": "WARNING", "enable_access_log": False}  # the middleware logs each request, with its adapter
+GROUP_S = 0.5  # in which Ray's processes have ended, where a signal was for all of the process group
 OWN_LIMIT = 100_000  # requests at a replica: raylora refuses earlier, by tokens
 
 
@@ -55,7 +61,7 @@ def application(job: Job, threads: int | None) -> Application:
         graceful_shutdown_timeout_s=30.0,
         **_replicas(settings.autoscaling_config),
     )
-    return endpoint.bind(tree, known, own, registry.bind(tree))
+    return endpoint.bind(tree, known, own, registry.bind(tree, uuid.uuid4().hex))
 
 
 def _environment(options: dict[str, Any]) -> dict[str, Any]:
@@ -88,13 +94,14 @@ def serve_config(job: Job) -> str:
         "args": _with_absolute_paths(job).model_dump(),
     }
     http = {"host": job.serve.host, "port": job.serve.port}
-    return yaml.safe_dump({"http_options": http, "applications": [app]}, sort_keys=False, allow_unicode=True)
+    return yaml12.dump({"http_options": http, "applications": [app]})
 
 
 def _with_absolute_paths(job: Job) -> Job:
     settings = job.serve
     changes: dict[str, Any] = {
         "storage_path": absolute(job.storage_path),
+        "model.base_model": whole_name(job.model.base_model),
         "serve.adapters": {name: absolute(path) for name, path in settings.adapters.items()},
         "serve.adapter_root": settings.adapter_root and absolute(settings.adapter_root),
     }
@@ -117,8 +124,11 @@ def check(job: Job) -> None:
             "nothing to serve: set serve.adapters.NAME=PATH for one adapter, or serve.adapter_root for a folder."
         )
     for path in settings.adapters.values():
-        with folders.local(folders.find(path)) as folder:
-            read_files(folder)
+        try:
+            with folders.local(folders.find(path)) as folder:
+                read_files(folder)
+        except OSError as error:
+            raise ModelError(f"adapter {path} cannot be read: {error}") from None
 
 
 def run(job: Job, say: Say) -> None:
@@ -141,10 +151,13 @@ def run(job: Job, say: Say) -> None:
         check_room(_need(settings), cluster, job.ray)
         if line := host_warning(settings.host, cluster):
             say(line)
+        if cluster.gpus and not _gpus(settings):
+            say("           on CPUs; serve.ray_actor_options='{num_cpus: 1, num_gpus: 1}' gives each replica a GPU")
         if cluster.own:
             _check_port(settings.host, settings.port)
         if settings.int8:
             tell_change(job, say)
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its import sets INFO
         where = "HeadOnly" if cluster.own else None
         serve.start(proxy_location=where, http_options=_http_options(job), logging_config=QUIET)
         serve.run(
@@ -158,7 +171,30 @@ def run(job: Job, say: Say) -> None:
         say("           Ctrl-C ends it")
         ended.wait()
         say("ending")
-        serve.shutdown()
+        _end(cluster)
+
+
+def _end(cluster: Cluster) -> None:
+    """End Serve, and the Ray that this process started, without a word of theirs: of its own controller, which it ends
+    while that still has a call to answer, Ray would say in colour that it died.
+
+    A signal to the whole process group ends Ray's processes, too; then there is nobody to shut down in good order.
+    """
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    time.sleep(GROUP_S)
+    with redirect_stdout(io.StringIO()):
+        if _answers(cluster.address):
+            serve.shutdown()
+        ray.shutdown()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+    except OSError:
+        return False
+    return True
 
 
 def host_warning(host: str, cluster: Cluster) -> str | None:
@@ -174,7 +210,7 @@ def host_warning(host: str, cluster: Cluster) -> str | None:
 def _need(settings: ServeSection) -> Need:
     """What the fewest replicas reserve; one, where there may be none at times."""
     options = settings.ray_actor_options
-    named = {"CPU": options.get("num_cpus", 1), "GPU": options.get("num_gpus", 0), **options.get("resources", {})}
+    named = {"CPU": options.get("num_cpus", 1), "GPU": _gpus(settings), **options.get("resources", {})}
     fewest = max(1, int(settings.autoscaling_config.get("min_replicas", 1)))
     each = {name: float(amount) for name, amount in named.items()}
     return Need("serve.autoscaling_config.min_replicas", fewest, "serve.ray_actor_options", each)
@@ -183,7 +219,12 @@ def _need(settings: ServeSection) -> Need:
 def _threads(job: Job, cluster: Cluster) -> int | None:
     """On a Ray of its own, replicas share out all cores."""
     most = int(job.serve.autoscaling_config.get("max_replicas", 1))
-    return max(1, cluster.cpus // most) if cluster.own and not cluster.gpus else None
+    return max(1, cluster.cpus // most) if cluster.own and not _gpus(job.serve) else None
+
+
+def _gpus(settings: ServeSection) -> float:
+    """Of a replica."""
+    return float(settings.ray_actor_options.get("num_gpus") or 0)
 
 
 def _what(job: Job) -> str:

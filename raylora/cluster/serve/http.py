@@ -12,6 +12,7 @@ from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import raylora
@@ -23,14 +24,18 @@ from raylora.cluster.serve.schemas import (
     AdapterInfo,
     AdapterList,
     Canary,
+    ChangeAnswer,
     ErrorBody,
+    MissingReplica,
+    Parameters,
     PredictBody,
-    PutAnswer,
     PutBody,
     Score,
 )
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.status import WORDS, body
+from raylora.cluster.serve.table import Outcome
+from raylora.config.explain import close_to
 from raylora.errors import ConfigError, RayLoraError
 from raylora.model.tokens import Text
 from raylora.tasks import best_first
@@ -43,7 +48,9 @@ PAGE_POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 INPUTS = "`inputs` must be a text, a list of texts, or a list of [text, text] pairs."
-ERRORS: dict[int | str, dict[str, Any]] = {code: {"model": ErrorBody} for code in (400, 401, 404, 413, 422, 429, 503)}
+ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorBody} for code in (400, 401, 404, 413, 415, 422, 429, 503)
+}
 
 
 def build_app(service: Service, known: Sequence[HashedKey], open_admin: bool) -> FastAPI:
@@ -73,6 +80,7 @@ def build_app(service: Service, known: Sequence[HashedKey], open_admin: bool) ->
         open_admin=open_admin,
         max_body_bytes=service.settings.max_body_bytes,
         meters=service.meters,
+        cors_origins=service.settings.cors_origins,
     )
     if service.settings.cors_origins:
         app.add_middleware(
@@ -158,34 +166,47 @@ def _adapter_routes(service: Service) -> APIRouter:
         names = [name for name in await store.names() if name.startswith(prefix)][:limit]
         return AdapterList(default=store.table.default, adapters=[describe(name) for name in names])
 
-    @router.put("/{name}")
-    async def put(name: str, asked: PutBody) -> PutAnswer:
-        """Load an adapter, or replace one: no request is dropped; after the answer all replicas serve the new one."""
+    def told(response: Response, answer: ChangeAnswer, outcome: Outcome) -> ChangeAnswer:
+        """202 in place of 200, with the replicas that do not serve the change yet."""
+        if outcome.missing:
+            response.status_code = 202
+            answer.missing = [MissingReplica(**vars(each)) for each in outcome.missing]
+        return answer
+
+    # a change is written down before it is answered; 202 is one that some replicas do not serve yet
+    changing: dict[str, Any] = {"response_model_exclude_none": True, "responses": {202: {"model": ChangeAnswer}}}
+
+    @router.put("/{name}", **changing)
+    async def put(name: str, asked: PutBody, response: Response) -> ChangeAnswer:
+        """Load an adapter, or replace one: no request is dropped; after 200 all replicas serve the new one."""
         service.check_name(name)
         request_context.get().adapter = name
-        return PutAnswer(name=name, version=str(await service.put(name, asked.path, asked.traffic)))
+        outcome = await service.put(name, asked.path, asked.traffic)
+        assert outcome.entry, "what was put is in the table"
+        taken = outcome.entry.canary if asked.traffic < 1 else None
+        return told(response, ChangeAnswer(name=name, version=str((taken or outcome.entry.current).number)), outcome)
 
-    @router.delete("/{name}")
-    async def drop(name: str) -> dict[str, str]:
+    @router.delete("/{name}", **changing)
+    async def drop(name: str, response: Response) -> ChangeAnswer:
         """Serve an adapter no more."""
         request_context.get().adapter = name
         if name not in store.table.entries and await store.is_rooted(name):
             raise ConfigError(f"adapter '{name}' is served from `serve.adapter_root`: remove its folder there.")
-        await service.changes.drop(name)
-        return {"name": name}
+        return told(response, ChangeAnswer(name=name), await service.changes.drop(name))
 
-    @router.post("/{name}/default")
-    async def promote(name: str) -> dict[str, str]:
+    @router.post("/{name}/default", **changing)
+    async def promote(name: str, response: Response) -> ChangeAnswer:
         """Let this adapter answer requests that name none."""
         request_context.get().adapter = name
-        await service.promote(name)
-        return {"default": name}
+        return told(response, ChangeAnswer(default=name), await service.promote(name))
 
-    @router.post("/{name}/rollback")
-    async def rollback(name: str) -> PutAnswer:
+    @router.post("/{name}/rollback", **changing)
+    async def rollback(name: str, response: Response) -> ChangeAnswer:
         """End the canary; where there is none, go back to the previous version."""
         request_context.get().adapter = name
-        return PutAnswer(name=name, version=str((await service.changes.rollback(name)).current.number))
+        outcome = await service.rollback(name)
+        assert outcome.entry, "what was rolled back is in the table"
+        return told(response, ChangeAnswer(name=name, version=str(outcome.entry.current.number)), outcome)
 
     return router
 
@@ -252,10 +273,22 @@ async def _invalid(request: Request, error: Exception) -> Response:
         return JSONResponse(body(WORDS[400], f"the body is not JSON: {faults[0]['ctx']['error']}."), 400)
     if all(fault["loc"] == ("body",) and fault["type"] == "missing" for fault in faults):
         return JSONResponse(body(WORDS[400], "the request has no body."), 400)
+    unknown = [fault["loc"][1:] for fault in faults if fault["type"] == "extra_forbidden"]
+    if unknown:
+        words = (_unknown_key(key, PutBody if request.method == "PUT" else PredictBody) for key in unknown[:5])
+        return JSONResponse(body(WORDS[422], "; ".join(words)), 422)
     if any(fault["loc"][:2] == ("body", "inputs") for fault in faults):
         return JSONResponse(body(WORDS[422], INPUTS), 422)
     words = [f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}" for fault in faults[:5]]
     return JSONResponse(body(WORDS[422], "; ".join(dict.fromkeys(words))), 422)
+
+
+def _unknown_key(place: Sequence[int | str], asked: type[BaseModel]) -> str:
+    """The key with a close one, or with all that its place has."""
+    *above, key = map(str, place)
+    known = (Parameters if above else asked).model_fields
+    where = f" of `{'.'.join(above)}`" if above else ""
+    return f"unknown key '{key[:100]}'{close_to(key, known)} The keys{where} are {', '.join(known)}."
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 from fastapi import HTTPException
 from starlette.datastructures import Headers, MutableHeaders
@@ -19,13 +20,15 @@ from raylora.cluster.serve import keys
 from raylora.cluster.serve.keys import HashedKey, Role
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.status import HEADERS, REFUSALS, body
-from raylora.errors import KeyMissingError, RayLoraError, TooLargeError
+from raylora.config.serve import LOOPBACK
+from raylora.errors import KeyMissingError, MediaTypeError, RayLoraError, TooLargeError
 
 access = logging.getLogger("raylora.access")
 
 BODY_S = 30.0  # a body that takes longer to arrive is not waited for
 OPEN = re.compile(r"/|/health|/ready|/docs(/.*)?|/openapi\.json|/v2/health/(live|ready)|/v2")
 ADMIN = re.compile(r"/adapters/[^/]+(/default|/rollback)?")
+ASKED = re.compile(r"/|/predict|/adapters/[^/]+/predict|/v2/models/[^/]+/infer")
 ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -51,17 +54,47 @@ def role_of(method: str, path: str) -> Role | None:
     return "admin" if method in ("PUT", "DELETE", "POST", "PATCH") and ADMIN.fullmatch(path) else "predict"
 
 
+def takes_body(method: str, path: str) -> bool:
+    """Whether a call is asked by a JSON body."""
+    return (method == "POST" and ASKED.fullmatch(path) is not None) or (
+        method == "PUT" and ADMIN.fullmatch(path) is not None
+    )
+
+
+def check_type(headers: Headers) -> None:
+    """Raises:
+    MediaTypeError: a body in another form than JSON as it is.
+    """
+    encoding = headers.get("content-encoding", "identity")
+    if encoding.strip().lower() not in ("identity", ""):
+        raise MediaTypeError(f"a body with content-encoding {encoding[:100]} is not read: send it as it is.")
+    if headers.get("content-length") == "0" or not {"content-length", "transfer-encoding"} & {*headers.keys()}:
+        return  # there is none, which the routes say
+    given = headers.get("content-type", "")
+    kind = given.partition(";")[0].strip().lower()
+    if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
+        found = f"found {given[:100]}" if given else "there is none"
+        raise MediaTypeError(f"the header `content-type` must be application/json, {found}.")
+
+
 class Middleware:
     """ASGI middleware.
 
     Args:
-        known: keys; with none, everybody may predict, and `open_admin` says whether everybody may also change adapters.
+        known: keys; with none, everybody may predict, and `open_admin` says whether everybody may also change adapters:
+            everybody but web pages from elsewhere, unless they are of `cors_origins`.
     """
 
     def __init__(
-        self, app: ASGIApp, known: Sequence[HashedKey], open_admin: bool, max_body_bytes: int, meters: Meters
+        self,
+        app: ASGIApp,
+        known: Sequence[HashedKey],
+        open_admin: bool,
+        max_body_bytes: int,
+        meters: Meters,
+        cors_origins: Sequence[str] = (),
     ) -> None:
-        self.app, self.known, self.open_admin = app, known, open_admin
+        self.app, self.known, self.open_admin, self.cors_origins = app, known, open_admin, cors_origins
         self.max_body_bytes, self.meters = max_body_bytes, meters
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,6 +107,8 @@ class Middleware:
         request_context.set(own)
 
         async def answer(message: Message) -> None:
+            if message["type"] == "http.response.body" and scope["method"] == "HEAD":
+                message = {**message, "body": b""}
             if message["type"] == "http.response.start":
                 own.status = message["status"]
                 out = MutableHeaders(scope=message)
@@ -87,7 +122,10 @@ class Middleware:
         try:
             self._check_key(scope, headers)
             self._check_length(headers)
-            await self.app(scope, _Body(receive, self.max_body_bytes).receive, answer)
+            if takes_body(scope["method"], _path(scope)):
+                check_type(headers)
+            asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+            await self.app(asked, _Body(receive, self.max_body_bytes).receive, answer)
         except RayLoraError as error:
             await refuse(error)(scope, receive, answer)
         finally:
@@ -103,6 +141,26 @@ class Middleware:
             raise KeyMissingError(
                 "adapters can be changed from beyond this machine only with a key: set `serve.api_keys`."
             )
+        elif role == "admin" and not self._is_own_page(scope, headers):
+            raise KeyMissingError(
+                f"a page of {headers.get('origin', '')[:200]} may change adapters only with a key: set "
+                "`serve.api_keys`, or name it in `serve.cors_origins`."
+            )
+
+    def _is_own_page(self, scope: Scope, headers: Headers) -> bool:
+        """Whether no web page asks, or the endpoint's own, or one that `serve.cors_origins` names.
+
+        A browser tells where a page that POSTs is from. A name of somebody else's may lead to 127.0.0.1 as well, so
+        that a page's own host is taken for this one only by the names that a machine has for itself.
+        """
+        origin = headers.get("origin")
+        if origin is None or origin in self.cors_origins:
+            return True
+        try:
+            page = urlsplit(origin)
+        except ValueError:  # half an IPv6 address
+            return False
+        return page.netloc == headers.get("host") and page.hostname in LOOPBACK
 
     def _check_length(self, headers: Headers) -> None:
         length = headers.get("content-length", "0")

@@ -2,7 +2,9 @@
 
 import asyncio
 import logging
+import math
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -10,12 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from raylora.cluster.serve import adapter_folders as folders
+from raylora.cluster.serve import base as bases
 from raylora.cluster.serve import table as tables
 from raylora.cluster.serve.adapter_folders import absolute
-from raylora.cluster.serve.table import Change, Entry, Table
-from raylora.cluster.storage.run_folder import ADAPTER_CHANGES, ADAPTERS, RunFolder
-from raylora.config import parse
-from raylora.errors import RayLoraError
+from raylora.cluster.serve.table import Change, Missing, Outcome, Table
+from raylora.cluster.serve.table_log import TableLog
+from raylora.cluster.storage.run_folder import SERVING, VERSIONS, RunFolder
+from raylora.config import Job, ModelSection, parse
+from raylora.errors import ConfigError, ModelError, NotReadyError
 from raylora.model.serving.adapter import read_files
 
 logger = logging.getLogger(__name__)
@@ -24,67 +28,124 @@ KEPT = 1000  # changes that are kept apart, and in memory for replicas that are 
 WAIT_S = 2.0  # a replica's question is answered after this, changed or not: its meters come with the next
 GONE_S = 8.0  # a replica not heard of for so long is not waited for
 SETTLE_S = 30.0
+LOOK_S = 5.0  # so often another registry's changes are looked for
+HEARD_S = 2.0  # after its return a registry waits so long for the word of replicas that know it
 
 
 @dataclass
 class Seen:
-    """A replica's last word."""
+    """A replica's last word; it is there while it asks, however long the answer takes, and `GONE_S` more."""
 
     revision: int
-    at: float
     meters: str
+    fault: str
+    until: float = math.inf
 
 
 class Registry:
     """A Serve deployment of one replica. Killed, it comes back with the table as it was."""
 
-    def __init__(self, tree: dict[str, Any]) -> None:
+    def __init__(self, tree: dict[str, Any], start: str | None = None) -> None:
+        """Args:
+        start: this start's own word, the same whenever Serve makes this replica anew; None = of no other.
+        """
         job = parse(tree)
         self.folder = RunFolder(job)
-        written = tables.load(self.folder.read_text(ADAPTERS)) if self.folder.has(ADAPTERS) else None
-        self.table = written or Table()
-        if self.folder.has(ADAPTER_CHANGES):
-            self.table = self.table.after(tables.load_changes(self.folder.read_text(ADAPTER_CHANGES)))
+        self.log = TableLog(self.folder.location, KEPT)
         self.recent: deque[Change] = deque(maxlen=KEPT)
-        self.apart: list[Change] = []
         self.seen: dict[str, Seen] = {}
         self.changed = asyncio.Condition()
+        self.began = self.looked = time.monotonic()
+        try:
+            self.table = self.log.load()
+            before = bases.load(self.folder.read_text(SERVING)) if self.folder.has(SERVING) else None
+            self.is_back = before is not None and start == before.start
+            if not self.is_back:
+                self._configure(job)
+        except OSError as error:
+            raise ConfigError(f"`storage_path` {self.folder.storage_path} cannot be used: {error}") from None
+        if before and self.is_back:
+            self.decision = before
+            return
+        self.decision = bases.decide(job, self.table, start or uuid.uuid4().hex, before)
+        self.folder.write_text(SERVING, self.decision.dump())
+
+    def _configure(self, job: Job) -> None:
+        """Take over what the config names, as it is now; its files are kept, for what is written over in place can
+        then still be gone back to."""
         adapters = {name: absolute(path) for name, path in job.serve.adapters.items()}
-        new = {n: path for n, path in adapters.items() if not tables.is_configured(self.table, n, path)}
+        kept = self.folder.location.inside(VERSIONS).files()
         digests: dict[str, str] = {}
-        for name, path in new.items():
-            with folders.local(folders.find(path)) as folder:
-                digests[name] = read_files(folder).digest
-        self.table = tables.configure(self.table, adapters, digests, job.serve.default)
-        if self.table != written:
-            self._write_whole()
-
-    def _write_whole(self) -> None:
-        """The changes are passed over by their revisions where a crash leaves them here."""
-        self.folder.write_text(ADAPTERS, self.table.dump())
-        self.apart = []
-        if self.folder.has(ADAPTER_CHANGES):
-            self.folder.write_text(ADAPTER_CHANGES, "")
-
-    def _keep(self, table: Table, change: Change) -> None:
-        """Write down, then take over: what replicas are told outlives a crash."""
-        if len(table.entries) <= KEPT or len(self.apart) >= KEPT:
-            old, self.table = self.table, table
+        for name, path in adapters.items():
             try:
-                self._write_whole()
-            except RayLoraError:
-                self.table = old
-                raise
-        else:
-            self.folder.write_text(ADAPTER_CHANGES, tables.dump_changes([*self.apart, change]))
-            self.apart.append(change)
-            self.table = table
-        self.recent.append(change)
+                with folders.local(folders.find(path)) as folder:
+                    digests[name] = read_files(folder).digest
+                    if digests[name] not in kept:
+                        self.folder.upload(folder, f"{VERSIONS}/{digests[name]}")
+            except (ModelError, OSError) as error:
+                if not tables.is_configured(self.table, name, path):
+                    raise ModelError(f"adapter {path} cannot be read: {error}") from None
+                logger.warning("adapter %s stays as the table has it: %s", name, error)
+        while True:
+            table = tables.configure(self.table, adapters, digests, job.serve.default)
+            changes = tables.difference(self.table, table)
+            table = self.table.after(changes)
+            if not changes or self.log.keep(table, changes):
+                break
+            self._take(self.log.newer(self.table))
+        self.table = table
+        if self.log.written != table.revision:
+            self.log.write(table)
+        versions = [(entry.current, entry.previous, entry.canary) for entry in table.entries.values()]
+        used = {version.digest for of_entry in versions for version in of_entry if version}
+        for digest in kept.keys() - used:
+            self.folder.location.inside(VERSIONS).inside(digest).delete()
 
-    async def sync(self, replica: str, revision: int, meters: str) -> Table | list[Change]:
+    def _take(self, news: Table | list[Change]) -> None:
+        """What another registry of this folder has changed."""
+        if isinstance(news, Table):
+            if news.revision > self.table.revision:
+                self.table = news
+                self.recent.clear()
+            return
+        new = [change for change in news if change.revision > self.table.revision]
+        if new:
+            self.table = self.table.after(new)
+            self.recent.extend(new)
+
+    async def _look(self) -> None:
+        """Now and then, for what another registry has changed."""
+        if time.monotonic() < self.looked + LOOK_S:
+            return
+        self.looked = time.monotonic()
+        try:
+            news = await asyncio.to_thread(self.log.newer, self.table)
+        except OSError as error:
+            logger.warning("changes of the adapter table cannot be looked for: %s", error)
+            return
+        async with self.changed:
+            self._take(news)
+            self.changed.notify_all()
+
+    async def base(self) -> ModelSection:
+        """What every replica loads."""
+        return self.decision.base
+
+    async def sync(self, replica: str, revision: int, meters: str, fault: str = "") -> Table | list[Change]:
         """What is newer than `revision`, which the replica now has, as soon as there is something; at the latest after
-        a while, and then maybe nothing. The whole table where the replica has none, or one too old."""
-        self.seen[replica] = Seen(revision, time.monotonic(), meters)
+        a while, and then maybe nothing. The whole table where the replica has none, or one too old.
+
+        Args:
+            fault: what of `revision`, or of the one after it, the replica cannot serve.
+        """
+        seen = self.seen[replica] = Seen(revision, meters, fault)
+        try:
+            return await self._news(revision)
+        finally:
+            seen.until = time.monotonic() + GONE_S
+
+    async def _news(self, revision: int) -> Table | list[Change]:
+        await self._look()
         async with self.changed:
             self.changed.notify_all()
             if revision == self.table.revision:
@@ -96,39 +157,64 @@ class Registry:
             return [change for change in self.recent if change.revision > revision]
         return self.table
 
-    async def put(self, name: str, path: str, digest: str, traffic: float) -> Entry:
-        table = await self._change(name, lambda table: table.put(name, path, digest, traffic))
-        return table.entry(name)
+    async def put(self, name: str, path: str, digest: str, traffic: float) -> Outcome:
+        return await self._change(name, lambda table: table.put(name, path, digest, traffic))
 
-    async def drop(self, name: str) -> None:
-        await self._change(name, lambda table: table.drop(name))
+    async def drop(self, name: str) -> Outcome:
+        return await self._change(name, lambda table: table.drop(name))
 
-    async def rollback(self, name: str) -> Entry:
-        table = await self._change(name, lambda table: table.rollback(name))
-        return table.entry(name)
+    async def rollback(self, name: str) -> Outcome:
+        return await self._change(name, lambda table: table.rollback(name))
 
-    async def promote(self, name: str) -> None:
-        await self._change(name, lambda table: table.promote(name))
+    async def promote(self, name: str) -> Outcome:
+        return await self._change(name, lambda table: table.promote(name))
 
     async def meters(self) -> dict[str, str]:
         """Text of every replica that is heard of."""
-        return {name: seen.meters for name, seen in self.seen.items() if self._lives(seen)}
+        return {name: seen.meters for name, seen in self._living().items()}
 
-    async def _change(self, name: str, change: Callable[[Table], Table]) -> Table:
-        """Write the changed table down, and answer once every replica has followed."""
+    async def _change(self, name: str, change: Callable[[Table], Table]) -> Outcome:
+        """Write the changed table down, and answer once every replica has followed, or with those that have not."""
         async with self.changed:
-            table = change(self.table)
-            self._keep(table, table.change_of(name))
+            table = await self._kept(name, change)
             logger.info("adapter table: revision %d", table.revision)
             self.changed.notify_all()
-            try:
+            with suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait_for(lambda: self._all_follow(table.revision)), SETTLE_S)
-            except TimeoutError:
-                logger.warning("not every replica follows revision %d after %g s", table.revision, SETTLE_S)
-        return table
+            missing = self._missing(table.revision)
+        for each in missing:
+            logger.warning("replica %s: %s", each.replica, each.reason)
+        return Outcome(table.entries.get(name), missing)
+
+    async def _kept(self, name: str, change: Callable[[Table], Table]) -> Table:
+        """Write down, then take over: what replicas are told outlives a crash. Where another registry has changed the
+        table meanwhile, its change stays, and this one comes after it.
+
+        Raises:
+            NotReadyError: storage fails; nothing was changed, or the change will be found there.
+        """
+        while True:
+            table = change(self.table)
+            mine = [table.change_of(name)]
+            try:
+                if await asyncio.to_thread(self.log.keep, table, mine):
+                    self._take(mine)
+                    return self.table
+                self._take(await asyncio.to_thread(self.log.newer, self.table))
+            except OSError as error:
+                raise NotReadyError(f"the change cannot be written to {self.folder.uri}: {error}") from None
 
     def _all_follow(self, revision: int) -> bool:
-        return all(seen.revision >= revision for seen in self.seen.values() if self._lives(seen))
+        known = not self.is_back or time.monotonic() > self.began + HEARD_S
+        return known and all(seen.revision >= revision for seen in self._living().values())
 
-    def _lives(self, seen: Seen) -> bool:
-        return time.monotonic() - seen.at < GONE_S
+    def _missing(self, revision: int) -> tuple[Missing, ...]:
+        behind = {name: seen for name, seen in self._living().items() if seen.revision < revision}
+        late = f"has not followed within {SETTLE_S:g} s"
+        found = [Missing(name, f"{late}: {seen.fault}" if seen.fault else late) for name, seen in behind.items()]
+        faulty = {name: seen for name, seen in self._living().items() if seen.fault and name not in behind}
+        return (*found, *(Missing(name, seen.fault) for name, seen in faulty.items()))
+
+    def _living(self) -> dict[str, Seen]:
+        now = time.monotonic()
+        return {name: seen for name, seen in self.seen.items() if now < seen.until}

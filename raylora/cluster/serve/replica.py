@@ -14,24 +14,23 @@ from ray.serve.handle import DeploymentHandle
 
 from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.serve.adapter_store import AdapterStore
+from raylora.cluster.serve.follower import RETRY_S, follow
 from raylora.cluster.serve.http import build_app
 from raylora.cluster.serve.keys import HashedKey
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.scaling import TOKENS
 from raylora.cluster.serve.service import Service
-from raylora.cluster.serve.table import Change, Entry, Table
-from raylora.cluster.storage.filesystem import inside
-from raylora.config import Job, ModelSection, parse
+from raylora.cluster.serve.table import Change, Outcome, Table
+from raylora.cluster.storage.run_folder import VERSIONS, RunFolder
+from raylora.config import Job, ModelSection, ServeSection, parse
 from raylora.config.serve import LOOPBACK
 from raylora.errors import NotReadyError, RayLoraError
-from raylora.model.lora.manifest import base_of, read_manifest
 from raylora.model.serving.base import ServedBase, resolve_dtype
 from raylora.model.serving.engine import Engine, Limits
 from raylora.model.threads import run_in_thread
 
 logger = logging.getLogger(__name__)
 
-RETRY_S = 0.5
 SWITCH_S = 0.0005  # the engine asks for Python's lock at every operation; Python's 5 ms looked slower at 32 clients
 
 
@@ -41,23 +40,26 @@ class RegistryClient:
     def __init__(self, handle: DeploymentHandle) -> None:
         self.handle: Any = handle
 
-    async def sync(self, replica: str, revision: int, meters: str) -> Table | list[Change]:
-        return await self._call(self.handle.sync.remote, replica, revision, meters)
+    async def sync(self, replica: str, revision: int, meters: str, fault: str) -> Table | list[Change]:
+        return await self._call(self.handle.sync.remote, replica, revision, meters, fault)
 
-    async def put(self, name: str, path: str, digest: str, traffic: float) -> Entry:
+    async def put(self, name: str, path: str, digest: str, traffic: float) -> Outcome:
         return await self._call(self.handle.put.remote, name, path, digest, traffic)
 
-    async def drop(self, name: str) -> None:
-        await self._call(self.handle.drop.remote, name)
+    async def drop(self, name: str) -> Outcome:
+        return await self._call(self.handle.drop.remote, name)
 
-    async def rollback(self, name: str) -> Entry:
+    async def rollback(self, name: str) -> Outcome:
         return await self._call(self.handle.rollback.remote, name)
 
-    async def promote(self, name: str) -> None:
-        await self._call(self.handle.promote.remote, name)
+    async def promote(self, name: str) -> Outcome:
+        return await self._call(self.handle.promote.remote, name)
 
     async def meters(self) -> dict[str, str]:
         return await self._call(self.handle.meters.remote)
+
+    async def base(self) -> ModelSection:
+        return await self._call(self.handle.base.remote)
 
     async def _call(self, remote: Callable[..., Awaitable[Any]], *values: Any) -> Any:
         try:
@@ -75,59 +77,57 @@ class RegistryClient:
 class Endpoint:
     """The deployment class. `tree` is the job, `threads` torch's, None = its default."""
 
-    def __init__(self, tree: dict[str, Any], known: list[HashedKey], threads: int | None, registry: Any) -> None:
+    async def __init__(self, tree: dict[str, Any], known: list[HashedKey], threads: int | None, registry: Any) -> None:
         _log_access()
         sys.setswitchinterval(SWITCH_S)
         self.job, self.known = parse(tree), known
+        self.registry = RegistryClient(registry)
         settings = self.job.serve
-        use_gpu = torch.cuda.is_available()
-        device = torch.device("cuda" if use_gpu else "cpu")
+        device = device_of(settings)
+        use_gpu = device.type == "cuda"
         dtype = resolve_dtype(settings.dtype, use_gpu, settings.int8)
-        model = _base_model(self.job)
-        base = run_in_thread(lambda: ServedBase(model, dtype, device, settings.int8)).result()
+        model = await self._base()
+        base = await asyncio.wrap_future(run_in_thread(lambda: ServedBase(model, dtype, device, settings.int8)))
         meters = Meters()
         limits = Limits(settings.max_batch_tokens, settings.max_queued_tokens, settings.max_queued_requests)
         self.engine = Engine(base, limits, threads, meters.observe)
         store = AdapterStore(
-            base, settings.cache_bytes, settings.adapter_root, _own_folder(self.job), settings.merge == "auto"
+            base,
+            settings.cache_bytes,
+            settings.adapter_root,
+            _own_folder(self.job),
+            settings.merge == "auto",
+            RunFolder(self.job).inside(VERSIONS),
         )
-        self.registry = RegistryClient(registry)
         replica = serve.get_replica_context().replica_id.unique_id
         self.service = Service(self.job, replica, store, self.engine, self.registry, meters)
         self.tasks: list[asyncio.Task[None]] = []
+
+    async def _base(self) -> ModelSection:
+        """As the registry has decided, once for all replicas."""
+        while True:
+            try:
+                return await self.registry.base()
+            except NotReadyError as error:
+                logger.warning("%s", error)
+                await asyncio.sleep(RETRY_S)
 
     async def __serve_build_asgi_app__(self) -> FastAPI:
         """Comes back with the adapter table: a replica that has none yet would say 404 to what is sent to it."""
         open_admin = self.job.serve.host in LOOPBACK
         app = build_app(self.service, self.known, open_admin)
         loop = asyncio.get_running_loop()
-        self.tasks = [loop.create_task(self._follow()), loop.create_task(self._watch())]
+        self.tasks = [loop.create_task(follow(self.service, self.registry)), loop.create_task(self._watch())]
         while not self.service.ready:
             await asyncio.sleep(0.02)
         return app
-
-    async def _follow(self) -> None:
-        """Keep the table as the registry has it; a lost registry comes back, and until then the last table holds."""
-        service, store, revision = self.service, self.service.store, -1
-        while True:
-            try:
-                changes = await self.registry.sync(service.replica, revision, service.meter_text())
-                table = store.table
-                if changes:
-                    table = changes if isinstance(changes, Table) else store.table.after(changes)
-                if table.revision != store.table.revision or not service.ready:
-                    await store.follow(table)
-                revision, service.ready = table.revision, True
-            except NotReadyError as error:
-                logger.warning("%s", error)
-                await asyncio.sleep(RETRY_S)
 
     async def _watch(self) -> None:
         while self.job.serve.adapter_root:
             await asyncio.sleep(self.job.serve.watch_s)
             try:
                 await self.service.store.watch()
-            except (OSError, RayLoraError):
+            except Exception:  # the next look may find it again
                 logger.exception("`serve.adapter_root` cannot be looked at")
 
     async def record_autoscaling_stats(self) -> dict[str, float]:
@@ -138,23 +138,16 @@ class Endpoint:
         """Read by Ray Serve: a replica that raises is replaced."""
         if not self.engine.alive:
             raise RuntimeError("the engine's thread has ended")
+        if self.tasks and self.tasks[0].done():
+            raise RuntimeError("the table of adapters is followed no more")
 
 
-def _base_model(job: Job) -> ModelSection:
-    """The base of the first adapter that can be read; of the config where there is none yet."""
-    settings = job.serve
-    paths = [*settings.adapters.values()]
-    if settings.adapter_root:
-        paths += [inside(settings.adapter_root, name) for name in folders.names(settings.adapter_root)[:20]]
-    for path in paths:
-        try:
-            with folders.local(folders.find(path)) as folder:
-                manifest = read_manifest(folder)
-        except RayLoraError:
-            continue
-        trusted = job.model.trust_remote_code
-        return base_of(manifest, trusted)
-    return job.model
+def device_of(settings: ServeSection) -> torch.device:
+    """The GPU that a replica asked for, else the CPUs, whatever it sees: Ray hides no GPU from it."""
+    asked = float(settings.ray_actor_options.get("num_gpus") or 0) > 0
+    if asked and not torch.cuda.is_available():
+        logger.warning("`serve.ray_actor_options.num_gpus` is set, and torch finds no GPU here: it runs on CPUs")
+    return torch.device("cuda" if asked and torch.cuda.is_available() else "cpu")
 
 
 def _own_folder(job: Job) -> str | None:

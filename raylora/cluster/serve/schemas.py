@@ -58,9 +58,18 @@ class AdapterList(BaseModel):
     adapters: list[AdapterInfo]
 
 
-class PutAnswer(BaseModel):
-    name: str
-    version: str
+class MissingReplica(BaseModel):
+    replica: str
+    reason: str
+
+
+class ChangeAnswer(BaseModel):
+    """`missing`, with 202: replicas that do not serve the change yet; it is kept, and they go on trying."""
+
+    name: str | None = None
+    version: str | None = None
+    default: str | None = None
+    missing: list[MissingReplica] | None = None
 
 
 class Tensor(Body):

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from raylora.cluster.serve.adapter_store import AdapterStore, Found
 from raylora.cluster.serve.meters import Meters
-from raylora.cluster.serve.table import Entry
+from raylora.cluster.serve.table import Outcome
 from raylora.cluster.storage.filesystem import parent
 from raylora.config import Job
 from raylora.config.serve import NAME
@@ -25,12 +25,12 @@ INLINE_CHARACTERS = 4000  # about a millisecond of tokenizing; more goes to a th
 
 
 class Changes(Protocol):
-    """The one place where the table is changed (`registry`); answers when every replica has followed."""
+    """The one place where the table is changed (`registry`); answers when all replicas follow, or who does not."""
 
-    async def put(self, name: str, path: str, digest: str, traffic: float) -> Entry: ...
-    async def drop(self, name: str) -> None: ...
-    async def rollback(self, name: str) -> Entry: ...
-    async def promote(self, name: str) -> None: ...
+    async def put(self, name: str, path: str, digest: str, traffic: float) -> Outcome: ...
+    async def drop(self, name: str) -> Outcome: ...
+    async def rollback(self, name: str) -> Outcome: ...
+    async def promote(self, name: str) -> Outcome: ...
     async def meters(self) -> dict[str, str]: ...
 
 
@@ -84,8 +84,8 @@ class Service:
         self.meters.adapter_bytes.set(self.store.cache.size_bytes)
         return self.meters.text()
 
-    async def put(self, name: str, path: str, traffic: float) -> int:
-        """The new version's number, once all replicas have it.
+    async def put(self, name: str, path: str, traffic: float) -> Outcome:
+        """What came of it, once all replicas have the new version, or those that lack it are known.
 
         Raises:
             ConfigError: the path is outside the roots.
@@ -94,12 +94,19 @@ class Service:
         if name not in self.store.table.entries and traffic < 1:
             raise ConfigError(f"`traffic` below 1 needs an adapter '{name}' to share it with; put it whole first.")
         version = await self.store.digest_of(path, self.roots)
-        entry = await self.changes.put(name, version.path, version.digest, traffic)
-        return (entry.canary or entry.current).number if traffic < 1 else entry.current.number
+        return await self.changes.put(name, version.path, version.digest, traffic)
 
-    async def promote(self, name: str) -> None:
+    async def rollback(self, name: str) -> Outcome:
+        """Raises:
+        UnknownAdapterError: no such name.
+        ConfigError: there is nothing to go back to, or its files are gone.
+        """
+        await self.store.check_previous(name)
+        return await self.changes.rollback(name)
+
+    async def promote(self, name: str) -> Outcome:
         await self.store.find(name, 1.0)  # it must be there and load; it may be the root's
-        await self.changes.promote(name)
+        return await self.changes.promote(name)
 
 
 def _roots(job: Job) -> list[str]:

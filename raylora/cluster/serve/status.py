@@ -6,6 +6,7 @@ from raylora.errors import (
     ConfigError,
     DataError,
     KeyMissingError,
+    MediaTypeError,
     ModelError,
     NotReadyError,
     OverloadError,
@@ -26,6 +27,7 @@ REFUSALS: dict[type[RayLoraError], Refusal] = {
     KeyMissingError: Refusal(401, "unauthorized"),
     UnknownAdapterError: Refusal(404, "unknown_adapter"),
     TooLargeError: Refusal(413, "too_large"),
+    MediaTypeError: Refusal(415, "unsupported_media_type"),
     DataError: Refusal(422, "wrong_shape"),
     ConfigError: Refusal(422, "wrong_shape"),
     ModelError: Refusal(422, "bad_adapter"),
@@ -38,6 +40,7 @@ WORDS = {
     404: "not_found",
     405: "method_not_allowed",
     413: "too_large",
+    415: "unsupported_media_type",
     422: "wrong_shape",
     500: "internal",
 }

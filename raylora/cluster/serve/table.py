@@ -5,6 +5,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from raylora.cluster.storage.filesystem import inside
+from raylora.cluster.storage.run_folder import ADAPTER
 from raylora.config.explain import close_to
 from raylora.errors import ConfigError, UnknownAdapterError
 
@@ -71,6 +73,12 @@ class Table:
         configured = configured or entry.configured
         return self._with(name, Entry(version, previous=entry.current, configured=configured, newest=newest))
 
+    def renew(self, name: str, digest: str) -> "Table":
+        """A new version of the files where the current one's were; a canary keeps its share."""
+        entry = self.entry(name)
+        version = Version(entry.newest + 1, entry.current.path, digest)
+        return self._with(name, replace(entry, current=version, previous=entry.current, newest=version.number))
+
     def rollback(self, name: str) -> "Table":
         """Drop the canary; where there is none, go back to the previous version.
 
@@ -128,6 +136,22 @@ class Change:
     entry: Entry | None
 
 
+@dataclass(frozen=True)
+class Missing:
+    """A replica that does not serve a change, and why."""
+
+    replica: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a change: what its name now stands for, and who does not serve it yet."""
+
+    entry: Entry | None
+    missing: tuple[Missing, ...] = ()
+
+
 def load(text: str) -> Table:
     """`Table.dump` undone."""
     tree: dict[str, Any] = json.loads(text)
@@ -165,18 +189,31 @@ def _entry(tree: dict[str, Any]) -> Entry:
 
 def configure(table: Table, adapters: Mapping[str, str], digests: Mapping[str, str], default: str | None) -> Table:
     """The table after a start with these `serve.adapters`: what was changed over HTTP since stays, unless the config
-    itself now says otherwise.
+    itself now says otherwise. Files that were replaced where the config's path points are a new version.
 
     Args:
-        digests: of the folders of the adapters that are new or whose path is.
+        digests: of the folders as they are now; of those of the adapters that are new or whose path is, at least.
     """
     for name in [n for n, entry in table.entries.items() if entry.configured and n not in adapters]:
         table = table.drop(name)
     for name, path in adapters.items():
         if not is_configured(table, name, path):
             table = table.put(name, path, digests[name], configured=path)
+            continue
+        current = table.entries[name].current
+        in_place = current.path in (path, inside(path, ADAPTER))
+        if in_place and digests.get(name, current.digest) != current.digest:
+            table = table.renew(name, digests[name])
     first = default or table.default or next(iter(adapters), None)
     return table if first == table.default or first is None else table.promote(first)
+
+
+def difference(old: Table, new: Table) -> list[Change]:
+    """Changes that lead from one table to the other, of the revisions that follow the old one's."""
+    names = [name for name in {**old.entries, **new.entries} if old.entries.get(name) is not new.entries.get(name)]
+    if not names and new.default != old.default and new.default:
+        names = [new.default]
+    return [Change(i, new.default, name, new.entries.get(name)) for i, name in enumerate(names, old.revision + 1)]
 
 
 def is_configured(table: Table, name: str, path: str) -> bool:

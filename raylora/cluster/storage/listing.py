@@ -1,16 +1,16 @@
 """What a storage path holds: its runs, sweeps and endpoints, told from their folders alone. No Ray, no torch."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from raylora.cluster.events.history import Event, parse_history
-from raylora.cluster.serve import table as tables
+from raylora.cluster.serve.table_log import TableLog
 from raylora.cluster.storage.filesystem import Location, Stat
 from raylora.cluster.storage.run_folder import (
-    ADAPTER_CHANGES,
     ADAPTERS,
     CONFIG,
     FINISHED,
@@ -19,10 +19,11 @@ from raylora.cluster.storage.run_folder import (
     kind_of,
     open_storage,
 )
-from raylora.config import Job, parse_saved
+from raylora.config import Job
 from raylora.config.explain import close_to
-from raylora.config.file import parse_yaml
+from raylora.config.file import read_saved
 from raylora.errors import ConfigError
+from raylora.metrics import METRICS, Scores
 
 TAIL = 256 * 1024  # bytes; more of a file is not read for a list: a long sweep's history has tens of megabytes
 AT_ONCE = 16  # runs; on object storage each costs two or three requests of 50 ms
@@ -98,7 +99,7 @@ def show_run(storage_path: str, name: str) -> Details:
         raise ConfigError(f"{storage.address} holds no run '{name}'{close_to(name, names)}")
     details = Details(summary, _job(folder, files), files=_sizes(files))
     if summary.kind == "endpoint":
-        table = _table(folder, files)
+        table = TableLog(folder, apart=0).load()
         configured = {each: entry.configured for each, entry in table.entries.items() if entry.configured}
         adapters = {each: entry.current.path for each, entry in table.entries.items()}
         return replace(details, adapters=adapters, configured=configured)
@@ -117,7 +118,7 @@ def _open(storage_path: str) -> Location:
     if stat and not stat.is_folder:
         raise ConfigError(f"storage path {storage.address} is a file, not a folder of runs.")
     if kind_of(_files(storage)) is not None:
-        command = f"raylora runs show {storage.name} {storage.parent.address}"
+        command = shlex.join(["raylora", "runs", "show", storage.name, storage.parent.address])
         raise ConfigError(f"{storage.address} is a run, not a folder of runs. Try: {command}")
     return storage
 
@@ -168,16 +169,19 @@ def _unfinished(summary: Summary, history: str) -> Summary:
     if summary.kind == "sweep":
         # of a very long history these are the last trials alone, told by the word
         reports = _reports(records)
-        best = max(reports, key=lambda each: each["best_accuracy"], default=None)
+        best = max(reports, key=lambda each: Scores.of(each, "best_").merit("accuracy"), default=None)
         more = "+" if len(history.encode()) > 0.9 * TAIL else ""
-        validation = best and {key: best[f"best_{key}"] for key in ("accuracy", "f1", "loss", "rows")}
+        validation = best and _scores(best, "best_")
         return replace(summary, validation=validation, reached=f"{len(reports)}{more} trials")
     evaluations = _evaluations(records)
     if not evaluations:
         return summary
     last = evaluations[-1]
-    validation = {key: last[f"eval_{key}"] for key in ("accuracy", "f1", "loss", "rows")}
-    return replace(summary, validation=validation, reached=f"epoch {last['epoch']:g}")
+    return replace(summary, validation=_scores(last, "eval_"), reached=f"epoch {last['epoch']:g}")
+
+
+def _scores(record: Event, prefix: str) -> Event:
+    return {name: record[f"{prefix}{name}"] for name in (*METRICS, "rows") if f"{prefix}{name}" in record}
 
 
 def _evaluations(records: list[Event]) -> list[Event]:
@@ -199,23 +203,15 @@ def _reports(records: list[Event]) -> list[Event]:
 def _reach(folder: Location, files: Found) -> str:
     if (files[ADAPTERS].size or 0) > TAIL:
         return "many adapters"
-    count = len(_table(folder, files).entries)
+    count = len(TableLog(folder, apart=0).load().entries)
     return f"{count} adapter{'s' * (count != 1)}"
-
-
-def _table(folder: Location, files: Found) -> tables.Table:
-    table = tables.load(folder.inside(ADAPTERS).read_text())
-    if ADAPTER_CHANGES not in files:
-        return table
-    return table.after(tables.load_changes(folder.inside(ADAPTER_CHANGES).read_text()))
 
 
 def _job(folder: Location, files: Found) -> Job | None:
     if CONFIG not in files:
         return None
     try:
-        tree = parse_yaml(folder.inside(CONFIG).read_text(), folder.inside(CONFIG).address)
-        return parse_saved(tree if isinstance(tree, dict) else {})
+        return read_saved(folder.inside(CONFIG).read_text() or "{}", folder.inside(CONFIG).address)
     except ConfigError:  # written by another version
         return None
 

@@ -63,7 +63,7 @@ def hold(folder: RunFolder, say: Say) -> Generator[None]:
     try:
         with folder.named("written to"):
             _take(lock, me, say)
-        with run_every(BEAT_S, lambda: _beat(lock, me, say), "raylora-lock"):
+        with run_every(BEAT_S, lambda: _beat(lock, me, say), "lock", say):
             yield
     finally:
         with suppress(OSError):

@@ -11,7 +11,7 @@
 
 A sweep's folder holds, beside config.yaml, history.jsonl, bad_rows.jsonl, adapter/ and metrics.json:
 
-    trials/             Ray Tune's: its state, and each trial's checkpoints
+    trials/             Ray Tune's: its state, its scheduler's, and each trial's checkpoints
     train/              a run folder per trial, where each trial has several workers
     trials.csv          all trials, best first
     best_config.yaml    the winner's job, to be trained again
@@ -19,7 +19,9 @@ A sweep's folder holds, beside config.yaml, history.jsonl, bad_rows.jsonl, adapt
 An endpoint's folder holds its table of adapters:
 
     adapters.json             what each name stands for
-    adapters.changes.jsonl    changes since that was written
+    adapters.changes/         changes since that was written, and some before (adapters.changes.jsonl in earlier code)
+    serving.json              which base it serves, decided at its start
+    versions/                 the files of the config's adapters as they were taken, by their digest
 """
 
 import json
@@ -28,9 +30,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from raylora.cluster.storage.filesystem import Location, locate
+from raylora.cluster.storage.filesystem import Location, is_full, locate
 from raylora.config import Job
-from raylora.errors import ConfigError
+from raylora.errors import ConfigError, FullDiskError
 
 CONFIG = "config.yaml"
 DATA = "data.json"
@@ -45,7 +47,12 @@ TRIAL_RUNS = "train"
 TRIALS_TABLE = "trials.csv"
 BEST_CONFIG = "best_config.yaml"
 ADAPTERS = "adapters.json"
-ADAPTER_CHANGES = "adapters.changes.jsonl"  # a table of 100,000 adapters is 30 MB, a change 300 bytes
+SERVING = "serving.json"
+VERSIONS = "versions"
+OLD_ADAPTER_CHANGES = "adapters.changes.jsonl"
+ADAPTER_CHANGES = "adapters.changes"  # a table of 100,000 adapters is 30 MB, a change 300 bytes
+
+MAKE_ROOM = "Make room there, then run the same command: what was reached is kept."
 
 Kind = Literal["run", "sweep", "endpoint", "unknown"]
 
@@ -124,10 +131,25 @@ class RunFolder:
         with self.named("written to"):
             self.location.inside(name).copy_from(folder)
 
+    def check_room(self, needed: int) -> None:
+        """Fail before a run that has no room for what it writes.
+
+        Raises:
+            FullDiskError: fewer bytes are free than that.
+        """
+        free = self.location.free_bytes()
+        if free is not None and free < needed:
+            raise FullDiskError(
+                f"`storage_path` {self.storage_path} has room for {free / 1e6:.0f} MB, and the run's checkpoints and "
+                f"adapter need about {needed / 1e6:.0f} MB. Make room there, or set another `storage_path`."
+            )
+
     @contextmanager
     def named(self, what: str) -> Generator[None]:
         """What fails in storage meanwhile is a ConfigError: the path cannot be ... `what`."""
         try:
             yield
         except OSError as error:
+            if is_full(error):
+                raise FullDiskError(f"`storage_path` {self.storage_path} is full: {error}. {MAKE_ROOM}") from None
             raise ConfigError(f"`storage_path` {self.storage_path} cannot be {what}: {error}") from None

@@ -22,6 +22,7 @@ from raylora.metrics import Scores
 from raylora.model.base.find import resolve
 from raylora.model.base.load import load_tokenizer
 from raylora.model.fit.build import check_fits
+from raylora.model.limits import bytes_written
 from raylora.model.tokens import tokenizer_spec
 from raylora.records import Say, TrainResult
 
@@ -47,6 +48,7 @@ def _train(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> Trai
     job = check_folder(folder, job)
     base = resolve(job.model)
     check_fits(job, base)
+    folder.check_room(bytes_written(job, base))
     tokenizer = tokenizer_spec(load_tokenizer(base.path), job.data.max_length)
     say(f"run        {folder.uri}")
     say(f"base       {base.id} ({base.origin})")

@@ -38,13 +38,18 @@ class TrialRequest:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker says of a trial: one evaluation with its checkpoint, or the reason why there will be none."""
+    """What a worker says of a trial: one evaluation with its checkpoint, or the reason why there will be none.
+
+    `lost`: its worker died, which is a failure of the attempt. `again`: the attempt ends without one, and the trial is
+    to be queued anew from its last report.
+    """
 
     metrics: dict[str, Any] = field(default_factory=dict)
     files: Files = field(default_factory=dict)
     finished: bool = False
     failure: str | None = None
     lost: bool = False
+    again: bool = False
 
 
 @dataclass
@@ -170,22 +175,30 @@ class Broker:
         await self._notify()
 
     async def decisions(self, attempt_ids: list[str], wait_s: float) -> list[str]:
-        """Those of the reported trials that go on; a trainable that has said nothing after `wait_s` is gone."""
+        """Those of the reported trials that go on. Where a trainable has said nothing after `wait_s`, the attempt ends;
+        one that was slow is told so when it asks."""
         attempts = [self.attempts[attempt_id] for attempt_id in attempt_ids]
         await self._until(lambda: all(attempt.asking or attempt.gone for attempt in attempts), wait_s)
         for attempt in attempts:
-            attempt.gone = attempt.gone or not attempt.asking
+            if not (attempt.asking or attempt.gone):
+                self._end(attempt, Report(again=True))
         return [attempt_id for attempt_id, attempt in zip(attempt_ids, attempts, strict=True) if not attempt.gone]
 
-    # -- the driver
+    async def held(self, worker: str) -> list[str]:
+        """The attempts that a worker runs."""
+        return [name for name, each in self.attempts.items() if each.worker == worker and not each.gone]
 
-    async def lost(self, worker: str) -> None:
-        """A worker is dead: its trials are tried again, from their last checkpoints."""
-        for attempt in self.attempts.values():
-            if attempt.worker == worker and not attempt.gone:
-                attempt.gone = True
-                attempt.reports.put_nowait(Report(lost=True))
+    async def lost(self, worker: str, is_failure: bool) -> None:
+        """A worker runs its trials no more: they are tried again, from their last checkpoints.
+
+        Args:
+            is_failure: whether that counts against `ray.max_failures`.
+        """
+        for attempt_id in await self.held(worker):
+            self._end(self.attempts[attempt_id], Report(lost=True) if is_failure else Report(again=True))
         await self._notify()
+
+    # -- the driver
 
     async def events(self) -> list[dict[str, Any]]:
         """Reports since the last call, without their files."""
@@ -216,6 +229,10 @@ class Broker:
         await self._notify()
 
     # -- inside
+
+    def _end(self, attempt: _Attempt, last: Report) -> None:
+        attempt.gone = True
+        attempt.reports.put_nowait(last)
 
     def _add_event(self, request: TrialRequest, report: Report) -> None:
         kind, said = ("failure", {"failure": report.failure}) if report.failure else ("trial", report.metrics)

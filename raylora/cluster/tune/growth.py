@@ -72,5 +72,5 @@ def growing(pool: WorkerPool, searcher: Any, cluster: Cluster, say: Say) -> Gene
         yield
         return
     growth = Growth(pool, searcher, lambda: look(cluster), say)
-    with run_every(LOOK_S, growth.look, "raylora-growth"):
+    with run_every(LOOK_S, growth.look, "growth", say):
         yield

@@ -25,6 +25,7 @@ from raylora.cluster.tune.nested import NestedTrial, is_nested, plan_nested
 from raylora.cluster.tune.pool import TRAINABLE, WorkerPool, plan_pool
 from raylora.cluster.tune.restore import can_go_on, restore
 from raylora.cluster.tune.results import read_trials
+from raylora.cluster.tune.schedulers import MEMORY, KeepScheduler, Remembering
 from raylora.cluster.tune.shared_base import SharedBase, make_shared_base
 from raylora.cluster.tune.trainable import SweepTrainable
 from raylora.config import Job
@@ -34,6 +35,7 @@ from raylora.errors import ConfigError
 from raylora.leaderboard import Trial
 from raylora.model.base.find import BaseFolder, resolve
 from raylora.model.fit.build import check_fits
+from raylora.model.limits import bytes_written
 from raylora.records import Say, TuneResult
 
 
@@ -60,6 +62,7 @@ def _tune(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> TuneR
     job = check_folder(folder, job)
     bases = _bases(job, space)
     _check_samples(job, space, bases)
+    folder.check_room(bytes_written(job, next(iter(bases.values()))))  # one trial's, at the least
     say(f"sweep      {folder.uri}")
     say(f"base       {', '.join(f'{base.id} ({base.origin})' for base in bases.values())}")
     # Ray Train inside a trial is cleaned up by a watcher that asks Ray's dashboard
@@ -144,18 +147,20 @@ def _tuner(
     if can_go_on(folder):
         return restore(folder, trainable)
     epochs = max(trial.train.num_train_epochs for trial in _examples(job, space))
+    folder.location.inside(TRIALS).inside(MEMORY).delete()  # of a sweep that was killed before Ray Tune's first state
     # HyperBand pauses trials, and in a reused process a paused one was never started again: the sweep stood still
     reuse = not is_nested(job) and job.tune.scheduler != "hyperband"
     if is_nested(job) or job.tune.scheduler == "hyperband":
         # these trials end by themselves: a nested one, stopped at its last report, would be cut off from its cleaning
         # up, and HyperBand pauses one at its last epoch to wait for others that may never come
         epochs += 1
+    scheduler = search.scheduler(job, space, epochs)
     return Tuner(
         trainable,
         param_space=search.param_space(space),
         tune_config=TuneConfig(
             search_alg=searcher,
-            scheduler=search.scheduler(job, space, epochs),
+            scheduler=scheduler,
             num_samples=search.num_samples(job, space),
             time_budget_s=job.tune.time_budget_s,
             reuse_actors=reuse,
@@ -168,6 +173,7 @@ def _tuner(
             # PBT starts trials from others' earlier checkpoints
             checkpoint_config=CheckpointConfig(num_to_keep=None if job.tune.scheduler == "pbt" else 1),
             failure_config=FailureConfig(max_failures=job.ray.max_failures),
+            callbacks=[KeepScheduler(scheduler)] if isinstance(scheduler, Remembering) else None,
             verbose=0,
         ),
     )
