@@ -53,13 +53,13 @@ with connect(job.ray) as cluster:
     here = ray.get_runtime_context().get_node_id()
     found["queues"] = []
     for _ in range(6):
-        with collect(lambda events: None) as log:
+        with collect(lambda events: None, said.append) as log:
             ray.get(log({"kind": "loss", "step": 0}))
             (queue,) = [e for e in actors().values() if e["ActorClassName"] == "EventQueue" and e["State"] == "ALIVE"]
             found["queues"].append(queue["Address"]["NodeID"] == here)  # of a dead one nothing is known
 
     taken = []
-    with collect(taken.extend) as log:
+    with collect(taken.extend, said.append) as log:
         ray.get(log({"kind": "loss", "step": 1}))
         time.sleep(1)
         (queue,) = [e for e in actors().values() if e["ActorClassName"] == "EventQueue" and e["State"] == "ALIVE"]
