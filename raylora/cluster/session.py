@@ -33,7 +33,13 @@ QUIET = {
 # Ray Train takes one report from a worker each time it looks, every 2 s, and lets it wait until then: no epoch was
 # shorter. On a cluster, where one controller may look after a thousand workers, that stays. And its workers are as
 # nice as any process that a user starts: at Ray's 15 they gave way to Ray's own idling, and trained 4 % slower.
-OWN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25", "RAY_worker_niceness": "0"}
+OWN = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    "RAY_worker_niceness": "0",
+    # 30 s each: too short for eight jobs that start at once on two cores
+    "RAY_gcs_server_port_wait_time_s": "60",
+    "RAY_raylet_start_wait_time_s": "60",
+}
 HAPROXY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     # HTTP and our code on one event loop: a hop between threads less each way; torch has a thread of its own anyway

@@ -21,10 +21,9 @@ PORTS = "Ray's own port is 6379 by default, 10001 behind ray://; 8265 is its das
 # RFC 9113, 3.4: what each HTTP/2 connection begins with, and an empty SETTINGS frame; Ray speaks gRPC, which is HTTP/2
 HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\0\0\0" + b"\x04" + b"\0" + b"\0\0\0\0"
 SETTINGS = b"\x04"
-SLOW = "timed out during startup"
+SLOW = "imed out"  # the raylet "timed out during startup", "Timed out waiting for file" of the control store's port
 # Ray's words, and what mends it
 MENDS = (
-    (SLOW, "Is this machine busy? It was tried twice; try again."),
     ("path length", "The folder of Ray's sockets has too long a path: set RAY_TMPDIR to a short one, such as /tmp."),
     ("oken", "Set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH to the cluster's token."),
     ("ersion mismatch", "Install the cluster's versions here, or start the job inside of it with `ray job submit`."),
@@ -109,7 +108,7 @@ def _nobody(address: Address, why: str) -> str:
 
 
 def bring_up(init: Callable[[], object], address: Address | None, environ: Mapping[str, str]) -> None:
-    """Call `init`, and once more where a process of Ray's was not up in time; what the first time left is ended.
+    """Call `init`, and once more where a Ray of the job's own was not up in time; what the first one left is ended.
 
     Raises:
         ClusterError: why there is no Ray, and what to do.
@@ -121,7 +120,7 @@ def bring_up(init: Callable[[], object], address: Address | None, environ: Mappi
             return
         except Exception as error:  # noqa: BLE001 - of all kinds, bare Exception among them
             _end(set(children()) - before)
-            if SLOW not in str(error) or is_last:
+            if address or SLOW not in str(error) or is_last:
                 raise ClusterError(explain(error, address, environ)) from None
 
 
@@ -143,6 +142,8 @@ def _mend(error: Exception, said: str, address: Address | None, environ: Mapping
     for words, mend in MENDS:
         if words in said:
             return mend
+    if SLOW in said:
+        return "Is it busy? Try again." if address else "Is this machine busy? It was tried twice; try again."
     if address:
         return "Correct the address, or set ray.address=local for a Ray of the job's own."
     folder, token = _temporary(environ), f"{environ.get('HOME')}/.ray/auth_token"

@@ -51,14 +51,15 @@ with connect(job.ray) as cluster:
     found["bf16"] = decide_bf16(job, plan, [resolve(job.model)]).train.bf16
     found["bf16_s"] = time.monotonic() - start
     here = ray.get_runtime_context().get_node_id()
+    found["queues"] = []
     for _ in range(6):
-        with collect(lambda events: None):
-            pass
-    queues = [each for each in actors().values() if each["ActorClassName"] == "EventQueue"]
-    found["queues"] = [each["Address"]["NodeID"] == here for each in queues]
+        with collect(lambda events: None, said.append) as log:
+            ray.get(log({"kind": "loss", "step": 0}))
+            (queue,) = [e for e in actors().values() if e["ActorClassName"] == "EventQueue" and e["State"] == "ALIVE"]
+            found["queues"].append(queue["Address"]["NodeID"] == here)  # of a dead one nothing is known
 
     taken = []
-    with collect(taken.extend) as log:
+    with collect(taken.extend, said.append) as log:
         ray.get(log({"kind": "loss", "step": 1}))
         time.sleep(1)
         (queue,) = [e for e in actors().values() if e["ActorClassName"] == "EventQueue" and e["State"] == "ALIVE"]

@@ -211,7 +211,7 @@ def test_a_broker_that_was_killed_sends_its_trials_to_the_next_one() -> None:
         before, now = Broker(total=1, concurrent=1, workers=1), Broker(total=1, concurrent=1, workers=1)
         old = await before.submit(request("a"))
         await before.take("w", None, 99, 5)
-        assert (await now.next(old)).lost
+        assert (await now.next(old)).again, "which is no failure of the trial's"
         await now.leave(old)
         again = await now.submit(request("a"))
         assert again != old

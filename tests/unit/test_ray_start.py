@@ -112,7 +112,13 @@ def test_other_failures_are_not_tried_again() -> None:
 
     with pytest.raises(ClusterError, match=r"joined at h:1 \(RAY_ADDRESS\): Version mismatch.*ray job submit"):
         bring_up(init, Address("h:1", "RAY_ADDRESS"), {})
-    assert tried == [1]
+    with pytest.raises(ClusterError, match=r"Timed out .* Is it busy\?"):
+        bring_up(lambda: tried.append(2) or time_out(), Address("h:1", "RAY_ADDRESS"), {})
+    assert tried == [1, 2], "Ray has waited long enough for another's"
+
+
+def time_out() -> None:
+    raise TimeoutError("Timed out waiting for file gcs_server_port")
 
 
 def test_rays_own_addresses_go_round_a_proxy_and_those_of_the_user_stay() -> None:

@@ -65,12 +65,12 @@ class _Attempt:
 
 class _Attempts(dict[str, _Attempt]):
     """By id. One that is not known is of a broker that was killed before this: it is over, and its trainable is told to
-    try again."""
+    queue the trial anew."""
 
     def __missing__(self, attempt_id: str) -> _Attempt:
         request = TrialRequest(attempt_id.rpartition("/")[0], {}, key=None, slots=0, words="", attempt_id=attempt_id)
         attempt = self[attempt_id] = _Attempt(request, gone=True)
-        attempt.reports.put_nowait(Report(lost=True))
+        attempt.reports.put_nowait(Report(again=True))  # no failure of the trial's
         return attempt
 
 
