@@ -123,7 +123,7 @@ def test_nothing_travels_where_nothing_changed(tmp_path: Path, monkeypatch: pyte
     registry = Registry(tree(tmp_path))
 
     async def work() -> None:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
 
     (follower,) = with_followers(registry, work, count=1)
     assert len(follower.received) > 2
