@@ -130,7 +130,7 @@ def test_without_keys_no_foreign_page_changes_an_endpoint_of_this_machine(method
 
 
 def test_a_body_in_another_form_than_json_is_named() -> None:
-    def post(path: str = "/predict", **headers: str) -> tuple[int, str]:
+    def post(path: str = "/predict", **headers: Any) -> tuple[int, str]:
         return ask("POST", path, known=(), content_length="2", **headers)
 
     for sound in ("application/json", "Application/JSON; charset=utf-8", "application/ld+json"):

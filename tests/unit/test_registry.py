@@ -123,7 +123,7 @@ def test_nothing_travels_where_nothing_changed(tmp_path: Path, monkeypatch: pyte
     registry = Registry(tree(tmp_path))
 
     async def work() -> None:
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)
 
     (follower,) = with_followers(registry, work, count=1)
     assert len(follower.received) > 2
@@ -136,7 +136,9 @@ def test_a_replica_that_is_far_behind_gets_the_whole_table(tmp_path: Path) -> No
     async def work() -> None:
         for i in range(5):
             await registry.put("x", f"/{i}", "d", 1.0)
-        assert [change.revision for change in await registry.sync("r", 3, "")] == [4, 5]
+        changes = await registry.sync("r", 3, "")
+        assert isinstance(changes, list)
+        assert [change.revision for change in changes] == [4, 5]
         registry.recent.popleft()
         registry.recent.popleft()
         assert isinstance(await registry.sync("r", 1, ""), Table)
@@ -327,9 +329,9 @@ def test_a_follower_survives_any_error_reports_it_and_catches_up(
     heard: list[str] = []
 
     class Source:
-        async def sync(self, name: str, revision: int, meters: str, fault: str) -> Table | list[Change]:
+        async def sync(self, replica: str, revision: int, meters: str, fault: str) -> Table | list[Change]:
             heard.append(fault)
-            return await registry.sync(name, revision, meters, fault)
+            return await registry.sync(replica, revision, meters, fault)
 
     async def work() -> None:
         while not replica.ready:
