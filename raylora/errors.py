@@ -12,8 +12,16 @@ class ConfigError(RayLoraError):
     """A key, value or combination in the config (or on the command line) that cannot be."""
 
 
+class FullDiskError(ConfigError):
+    """A disk that has no room for what a run writes; nothing is tried again before some is made."""
+
+
 class DataError(RayLoraError):
     """A file, row or label that cannot be used."""
+
+
+class EmptyFileError(DataError):
+    """A file without rows: nothing is wrong with it beside files that have some."""
 
 
 class ModelError(RayLoraError):
@@ -50,3 +58,7 @@ class OverloadError(RayLoraError):
 
 class TrainingError(Exception):
     """A run that started and could not finish; the message gives the reason."""
+
+
+class DivergedError(TrainingError):
+    """A run that ends so however often it is tried: its config must change."""

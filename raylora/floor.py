@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from raylora.config import Job
+from raylora.metrics import POSITIVE, Metric
 from raylora.probe import quiet
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 Baseline = Literal["tfidf", "probe"]
 WORDS: dict[Baseline, str] = {"tfidf": "TF-IDF", "probe": "linear probe"}
 BASELINES: tuple[Baseline, ...] = ("tfidf", "probe")
-METRICS = ("accuracy", "f1")
+KNOWN: tuple[Metric, ...] = ("accuracy", "f1", "f1_macro")  # of label ids alone
 
 MOST_TERMS = 4_000_000  # weights of the TF-IDF classifier, over all labels
 MOST_TOKENS = 5_000_000  # of all rows that it is fitted on; longer rows are cut
@@ -29,10 +30,11 @@ class FloorSplit:
     rows: "np.ndarray"
     label_ids: "np.ndarray"
     predicted: dict[Baseline, "np.ndarray"]
+    num_labels: int
 
     def scores(self, baseline: Baseline) -> dict[str, float]:
-        """Accuracy and macro F1."""
-        return _scores(self.label_ids, self.predicted[baseline])
+        """By name of a metric; all but the loss."""
+        return _scores(self.label_ids, self.predicted[baseline], self.num_labels)
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Floor:
                 "rows": split.rows.tolist(),
                 "label_ids": split.label_ids.tolist(),
                 "predicted": {baseline: ids.tolist() for baseline, ids in split.predicted.items()},
+                "num_labels": split.num_labels,
             }
             for name, split in self.splits.items()
         }
@@ -68,6 +71,8 @@ def read_floor(text: str) -> Floor:
             np.array(split["rows"]),
             np.array(split["label_ids"]),
             {baseline: np.array(ids) for baseline, ids in split["predicted"].items()},
+            # of runs before December 2026: as many as were seen
+            split.get("num_labels") or 1 + max(map(max, (split["label_ids"], *split["predicted"].values()))),
         )
         for name, split in held["splits"].items()
     }
@@ -158,12 +163,14 @@ def _regression() -> Any:
     return LogisticRegression(C=10.0, max_iter=MAX_ITERATIONS, tol=1e-3)
 
 
-def difference(label_ids: "np.ndarray", ours: "np.ndarray", theirs: "np.ndarray", metric: str) -> Difference:
+def difference(
+    label_ids: "np.ndarray", ours: "np.ndarray", theirs: "np.ndarray", metric: str, num_labels: int
+) -> Difference:
     """Of two classifiers on the same rows, with a paired bootstrap's interval (Efron & Tibshirani 1993, ch. 13).
 
     Args:
         label_ids, ours, theirs: [N] label ids: the true ones, and what each classifier says.
-        metric: accuracy or f1 (macro).
+        metric: one of `KNOWN`, as `metrics.Scores` means it.
     """
     import numpy as np
 
@@ -171,39 +178,42 @@ def difference(label_ids: "np.ndarray", ours: "np.ndarray", theirs: "np.ndarray"
     share = np.full(len(label_ids), 1 / len(label_ids))
     # [R, N]: how often each row is drawn; the first resample is the rows themselves
     draws = np.concatenate([np.ones((1, len(share))), random.multinomial(len(share), share, RESAMPLES)])
-    score = _accuracies if metric == "accuracy" else _f1s
-    differences = score(draws, label_ids, ours) - score(draws, label_ids, theirs)
+    differences = _values(metric, draws, label_ids, ours, num_labels) - _values(
+        metric, draws, label_ids, theirs, num_labels
+    )
     low, high = np.quantile(differences[1:], (0.025, 0.975))
     return Difference(float(differences[0]), float(low), float(high))
 
 
-def _accuracies(draws: "np.ndarray", label_ids: "np.ndarray", predicted: "np.ndarray") -> "np.ndarray":
-    return draws @ (label_ids == predicted) / draws.sum(axis=1)
-
-
-def _f1s(draws: "np.ndarray", label_ids: "np.ndarray", predicted: "np.ndarray") -> "np.ndarray":
-    """[R] macro F1 of each resample, over the labels that it holds or that are predicted in it."""
+def _values(
+    metric: str, draws: "np.ndarray", label_ids: "np.ndarray", predicted: "np.ndarray", num_labels: int
+) -> "np.ndarray":
+    """[R] of each resample, which `draws` [R, N] how often from each row."""
     import numpy as np
 
-    sums: Any = 0.0
-    present: Any = 0
-    for label in np.unique(np.concatenate([label_ids, predicted])):
-        true, said = draws @ (label_ids == label), draws @ (predicted == label)
-        both = draws @ ((label_ids == label) & (predicted == label))
-        total = true + said
-        sums = sums + np.where(total > 0, 2 * both / np.maximum(total, 1), 0.0)
-        present = present + (total > 0)
-    return sums / present
+    if metric == "accuracy":
+        return draws @ (label_ids == predicted) / draws.sum(axis=1)
+    if metric == "f1" and num_labels == 2:
+        return _f1(draws, label_ids, predicted, POSITIVE)[0]
+    labels = np.unique(np.concatenate([label_ids, predicted]))
+    f1s, occur = zip(*(_f1(draws, label_ids, predicted, label) for label in labels), strict=True)
+    return np.sum(f1s, axis=0) / np.sum(occur, axis=0)
 
 
-def _scores(label_ids: "np.ndarray", predicted: "np.ndarray") -> dict[str, float]:
+def _f1(draws: "np.ndarray", label_ids: "np.ndarray", predicted: "np.ndarray", label: int) -> tuple[Any, Any]:
+    """[R] F1 of a label in each resample, 0 where it neither is held nor predicted; and [R] whether it is."""
+    import numpy as np
+
+    both = draws @ ((label_ids == label) & (predicted == label))
+    total = draws @ (label_ids == label) + draws @ (predicted == label)
+    return np.where(total > 0, 2 * both / np.maximum(total, 1), 0.0), total > 0
+
+
+def _scores(label_ids: "np.ndarray", predicted: "np.ndarray", num_labels: int) -> dict[str, float]:
     import numpy as np
 
     once = np.ones((1, len(label_ids)))
-    return {
-        "accuracy": float(_accuracies(once, label_ids, predicted)[0]),
-        "f1": float(_f1s(once, label_ids, predicted)[0]),
-    }
+    return {metric: float(_values(metric, once, label_ids, predicted, num_labels)[0]) for metric in KNOWN}
 
 
 def summary(floor: Floor, predicted: Mapping[str, "np.ndarray"], metric_for_best_model: str) -> dict[str, Any]:
@@ -221,14 +231,14 @@ def summary(floor: Floor, predicted: Mapping[str, "np.ndarray"], metric_for_best
         splits[name] = {**scores, "rows": len(split.rows), "highest": highest}
         if name in predicted:
             ours = predicted[name][split.rows]
-            gap = difference(split.label_ids, ours, split.predicted[highest], metric)
+            gap = difference(split.label_ids, ours, split.predicted[highest], metric, split.num_labels)
             splits[name]["difference"] = {"against": highest, **asdict(gap)}
     return {**splits, "metric": metric, "train_rows": floor.train_rows, "seconds": round(floor.seconds, 3)}
 
 
 def metric_of(metric_for_best_model: str) -> str:
     """The metric that a floor is compared by; it has no loss."""
-    return metric_for_best_model if metric_for_best_model in METRICS else "accuracy"
+    return metric_for_best_model if metric_for_best_model in KNOWN else "accuracy"
 
 
 def floor_line(floor: Mapping[str, Any]) -> str:

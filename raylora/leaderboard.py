@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from raylora.metrics import Scores
+from raylora.metrics import METRICS, Scores
 
 Status = Literal["finished", "stopped", "failed"]
 Mode = Literal["max", "min"]
@@ -61,7 +61,7 @@ def pareto(trials: Sequence[Trial], mode: Mode, size: str) -> list[Trial]:
 def to_csv(ranked: Sequence[Trial], front: Sequence[Trial]) -> str:
     """trials.csv: a row per trial, best first; a column per searched key."""
     keys = list(dict.fromkeys(key for trial in ranked for key in trial.sample))
-    columns = ["rank", "trial", "status", "score", "accuracy", "f1", "loss", "best_epoch", "epochs"]
+    columns = ["rank", "trial", "status", "score", *METRICS, "best_epoch", "epochs"]
     columns += ["trainable_parameters", "latency_ms", "train_s", "packed", "pareto", *keys, "reason"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -69,7 +69,7 @@ def to_csv(ranked: Sequence[Trial], front: Sequence[Trial]) -> str:
     for place, trial in enumerate(ranked, 1):
         scores = trial.validation.as_dict() if trial.validation else {}
         row = {name: getattr(trial, name) for name in columns if hasattr(trial, name)}
-        row |= {name: scores.get(name) for name in ("accuracy", "f1", "loss")}
+        row |= {name: scores.get(name) for name in METRICS}
         writer.writerow({**row, "rank": place, "trial": trial.name, "pareto": int(trial in front), **trial.sample})
     return text.getvalue()
 

@@ -64,8 +64,8 @@ def fit_probe(features: "np.ndarray", label_ids: "np.ndarray", num_labels: int, 
     deviation = np.maximum(deviation, SMALL_DEVIATION * float(np.sqrt((deviation**2).mean())) + 1e-12)
     scaled = ((features - mean) / deviation).astype(np.float32)
     present, ids = np.unique(label_ids, return_inverse=True)
-    held_out = _held_out(ids)
-    nothing = Scores(float("nan"), float("nan"), float("nan"), 0)
+    held_out, nan = _held_out(ids), float("nan")
+    nothing = Scores(nan, nan, nan, nan, 0)
     tried = _tried(scaled, ids, held_out, bias) if held_out.any() else {GRID[0]: nothing}
     c = min(tried, key=lambda one: tried[one].loss)
     with quiet():

@@ -32,6 +32,8 @@ LAYOUTS: dict[str, dict[str, Any]] = {
     "deberta-v2": SHAPE | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0},
     "llama": SHAPE | {"num_key_value_heads": 1},
 }
+# not packed and not mixed with others: its layers keep their weights the other way round
+OTHERS: dict[str, dict[str, Any]] = {"gpt2": {"n_embd": 32, "n_layer": 2, "n_head": 2, "n_inner": 64}}
 
 
 @lru_cache(maxsize=4)
@@ -74,7 +76,7 @@ def save_base(kind: str, folder: Path, vocabulary: int = 800, **changes: Any) ->
     inputs = ["input_ids", "attention_mask"] + (["token_type_ids"] if kind == "bert" else [])
     size = save_tokenizer(folder, vocabulary, inputs)
     special = {"pad_token_id": 0, "bos_token_id": 2, "eos_token_id": 3, "cls_token_id": 2, "sep_token_id": 3}
-    settings = {"vocab_size": size} | special | LAYOUTS[kind] | changes
+    settings = {"vocab_size": size} | special | (LAYOUTS | OTHERS)[kind] | changes
     set_seed(0)
     model = AutoModel.from_config(AutoConfig.for_model(kind, **settings))
     with torch.no_grad():  # the usual init of 0.02 leaves so small a network nearly constant

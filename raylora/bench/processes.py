@@ -51,7 +51,7 @@ def run_alone(module: str, *words: str) -> dict[str, Any]:
     """
     # files, not pipes: a pipe ends when the last of Ray's processes lets go of it, seconds after the child itself
     with tempfile.TemporaryFile("w+") as output, tempfile.TemporaryFile("w+") as errors:
-        command = [sys.executable, "-m", module, *words]
+        command = [sys.executable, "-P", "-m", module, *words]
         code = subprocess.run(command, stdout=output, stderr=errors, check=False).returncode
         output.seek(0)
         errors.seek(0)
@@ -67,7 +67,7 @@ def run_together(module: str, words: Sequence[Sequence[str]]) -> Together:
     with tempfile.TemporaryFile("w+") as errors:
         processes = [
             subprocess.Popen(
-                [sys.executable, "-m", module, *own],
+                [sys.executable, "-P", "-m", module, *own],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,

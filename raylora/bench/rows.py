@@ -24,7 +24,7 @@ def check_files(job: Job, splits: Sequence[str]) -> None:
     files = [getattr(job.data, split) for split in splits]
     if not all(isinstance(f, str) and f.endswith(".parquet") and Path(f).is_file() for f in files):
         named = ", ".join(f"`data.{split}`" for split in splits)
-        raise ConfigError(f"the bench needs {named}, each one parquet file, e.g. those of jobs/sst2.yaml.")
+        raise ConfigError(f"the bench needs {named}, each one parquet file, e.g. data.train=train.parquet.")
 
 
 def read_rows(job: Job, split: str) -> tuple[list[Any], list[str]]:

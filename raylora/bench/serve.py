@@ -194,11 +194,11 @@ def contenders(setup: Setup, parts: Sequence[Part]) -> dict[str, Server]:
 
 
 def _raylora(*words: str) -> list[str]:
-    return [sys.executable, "-c", "import sys; from raylora.cli.main import main; sys.exit(main())", *words]
+    return [sys.executable, "-P", "-c", "import sys; from raylora.cli.main import main; sys.exit(main())", *words]
 
 
 def _rival_command(spec: Spec, port: int) -> list[str]:
-    return [sys.executable, "-m", "raylora.bench.endpoints", json.dumps(asdict(spec) | {"port": port})]
+    return [sys.executable, "-P", "-m", "raylora.bench.endpoints", json.dumps(asdict(spec) | {"port": port})]
 
 
 def _raylora_command(setup: Setup, port: int, keys: Mapping[str, object]) -> list[str]:

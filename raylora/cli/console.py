@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from raylora.config import Job
 from raylora.errors import ConfigError
 from raylora.floor import advice, difference_line, is_below
-from raylora.metrics import Scores
+from raylora.metrics import Scores, in_words
 from raylora.records import Say
 
 if TYPE_CHECKING:
@@ -43,14 +43,24 @@ class Voice:
         self._write(sys.stderr, level, message, shown)
 
     def _write(self, file: TextIO, level: Level, message: str, shown: str) -> None:
-        print(self._record(level, message) if self.json else shown, file=file, flush=True)
+        print(as_json(self._record(level, message), file) if self.json else shown, file=file, flush=True)
 
-    def _record(self, level: Level, message: str) -> str:
+    def _record(self, level: Level, message: str) -> dict[str, Any]:
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": level, "run": self.run}
         trial = TRIAL.match(message)
         if trial:
             record["trial"] = trial[1]
-        return json.dumps({**record, "message": message.strip()}, ensure_ascii=False)
+        return {**record, "message": message.strip()}
+
+
+def as_json(record: dict[str, Any], file: TextIO) -> str:
+    """On one line, in letters that the file can hold: the escapes of another encoding would not be JSON's."""
+    text = json.dumps(record, ensure_ascii=False)
+    try:
+        text.encode(getattr(file, "encoding", None) or "utf-8")
+    except UnicodeEncodeError:
+        return json.dumps(record)
+    return text
 
 
 def say_as(options: argparse.Namespace, job: Job) -> Say:
@@ -62,10 +72,7 @@ def say_as(options: argparse.Namespace, job: Job) -> Say:
 def say_scores(say: Say, validation: Scores, test: Scores | None) -> None:
     for split, scores in (("validation", validation), ("test", test)):
         if scores:
-            say(
-                f"{split:<11}accuracy {scores.accuracy:.4f}  f1 {scores.f1:.4f}  loss {scores.loss:.4f}  "
-                f"({scores.rows:,} rows)"
-            )
+            say(f"{split:<11}{in_words(scores.as_dict())}  ({scores.rows:,} rows)")
 
 
 def say_floor(say: Say, job: Job, floor: dict[str, Any] | None) -> None:

@@ -1,12 +1,13 @@
 """`raylora init`: a config to begin with."""
 
 import argparse
+import shlex
 
-NAME, SUMMARY = "init", "write a commented config for a data file"
+NAME, SUMMARY = "init", "write a commented config for a data file or folder"
 
 
 def add_arguments(init: argparse.ArgumentParser) -> None:
-    init.add_argument("data", metavar="DATA", help="csv, tsv, jsonl, json or parquet file")
+    init.add_argument("data", metavar="DATA", help="csv, tsv, jsonl, json or parquet file, or a folder of these")
     init.add_argument("--output", metavar="FILE", help="default: the data file's name, ending in .yaml, here")
 
 
@@ -14,4 +15,4 @@ def run(options: argparse.Namespace) -> None:
     from raylora.cluster.data.guess import write_config
 
     path = write_config(options.data, options.output)
-    print(f"wrote {path}. Read it, then: raylora train {path}")
+    print(f"wrote {path}. Read it, then: {shlex.join(['raylora', 'train', str(path)])}")

@@ -1,15 +1,20 @@
 """The command line: `raylora COMMAND ...` and `python jobs/COMMAND.py ...` are one."""
 
 import argparse
+import errno
+import io
 import os
+import select
 import signal
+import sys
 import warnings
 from collections.abc import Sequence
 
 import raylora
 from raylora.cli import bench, init, key, predict, runs, schema, serve, train, tune
 from raylora.cli.console import Voice
-from raylora.errors import RayLoraError, TrainingError
+from raylora.config.explain import close_to
+from raylora.errors import ConfigError, DivergedError, RayLoraError, TrainingError
 
 COMMANDS = (train, tune, serve, key, predict, runs, init, schema, bench)
 GO_ON = "the same command with the same run_name goes on from the last checkpoint."
@@ -17,18 +22,59 @@ GO_ON = "the same command with the same run_name goes on from the last checkpoin
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; errors go to stderr. Returns the exit code: 0 done, 2 bad config or data, 1 anything else."""
-    options = _parse(arguments)
+    for stream in _outputs():
+        stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, a name that is not UTF-8
+    try:
+        try:
+            return _run(sys.argv[1:] if arguments is None else arguments)
+        finally:
+            for stream in _outputs():
+                stream.flush()
+    except BrokenPipeError:
+        if not _drop_closed_outputs():
+            raise
+        return 128 + signal.SIGPIPE
+
+
+def _outputs() -> list[io.TextIOWrapper]:
+    """Without those that were closed before the start."""
+    return [stream for stream in (sys.stdout, sys.stderr) if isinstance(stream, io.TextIOWrapper)]
+
+
+def _drop_closed_outputs() -> bool:
+    """Send nowhere what nobody reads (`raylora runs | head -1`), so that Python's own end says nothing of it."""
+    closed = [stream for stream in _outputs() if _is_closed(stream)]
+    for stream in closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return bool(closed)
+
+
+def _is_closed(stream: io.TextIOWrapper) -> bool:
+    """Whether it leads to a pipe whose reader has gone."""
+    poll = select.poll()
+    poll.register(stream, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
+def _run(arguments: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     voice = Voice("text")
     try:
-        voice = options.voice = Voice(os.environ.get("RAYLORA_LOG", "text"))
-        options.environ = os.environ
+        voice = Voice(os.environ.get("RAYLORA_LOG", "text"))
+        options = _parse(arguments)
+        options.voice, options.environ = voice, os.environ
         options.run(options)
     except RayLoraError as error:
         voice.fail("error", str(error), f"error: {error}")
         return 2
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        message = f"{error.filename}: {error.strerror}."  # of a path that was typed, wherever it was looked for
+        voice.fail("error", message, f"error: {message}")
+        return 2
     except TrainingError as error:
-        message = f"{error}\n{GO_ON.capitalize()}"
+        message = str(error) if isinstance(error, DivergedError) else f"{error}\n{GO_ON.capitalize()}"
         voice.fail("error", message, f"error: {message}")
         return 1
     except KeyboardInterrupt:
@@ -43,8 +89,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """Options may stand between words; argparse takes words only up to the first option."""
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Options may stand between words; argparse takes words only up to the first option.
+
+    Raises:
+        ConfigError: no such command.
+    """
+    known = [command.NAME for command in COMMANDS]
+    if arguments and not arguments[0].startswith("-") and arguments[0] not in known:
+        meant = close_to(arguments[0].lower(), known)
+        raise ConfigError(f"no command '{arguments[0]}'{meant} Known: {', '.join(known)}.")
     parser = _parser()
     options, rest = parser.parse_known_args(arguments)
     taken: list[str] | None = getattr(options, "words", getattr(options, "texts", None))

@@ -12,16 +12,18 @@ from typing import TYPE_CHECKING, Any
 from raylora import config
 from raylora.cli.job import saying_renamed
 from raylora.config import Job
-from raylora.config.file import inline, storage_path, value_of
+from raylora.config.file import storage_path, value_of
 from raylora.config.space import trial_job
+from raylora.config.typed import as_word, place_of
+from raylora.config.yaml12 import inline
 from raylora.errors import ConfigError
+from raylora.metrics import METRICS, by_name, in_words
 
 if TYPE_CHECKING:
     from raylora.cluster.storage.listing import Details, Summary
 
 NAME, SUMMARY = "runs", "list runs, sweeps and endpoints, or show one"
 MOST = 12  # trials, adapters
-SCORES = ("accuracy", "f1", "loss")
 
 HELP = """\
 List the runs, sweeps and endpoints under a storage path, last written first, or show one.
@@ -93,8 +95,7 @@ def details(shown: "Details", now: float) -> list[str]:
     ]
     for split, scores in (("validation", summary.validation), ("test", summary.test)):
         if scores:
-            words = "  ".join(f"{name} {scores[name]:.4f}" for name in SCORES)
-            lines.append(f"{split:<11}{words}  ({scores['rows']:,} rows)")
+            lines.append(f"{split:<11}{in_words(scores)}  ({scores['rows']:,} rows)")
     lines += _block("config", _config(shown))
     lines += _block("history", _trials(shown) if summary.kind == "sweep" else _epochs(shown))
     lines += _block("adapters", [f"{name}  {path}" for name, path in list(shown.adapters.items())[:MOST]])
@@ -143,31 +144,31 @@ def commands(shown: "Details") -> dict[str, str]:
 
 def words(job: Job) -> list[str]:
     """The job as `section.key=value`, its name and place and all that is as by default left out."""
-    return [f"{key}={value}" for key, value in _changed(job).items() if key not in ("run_name", "storage_path")]
+    changed = {key: value for key, value in _changed(job).items() if key not in ("run_name", "storage_path")}
+    return [f"{key}={as_word(value, place_of(Job, key).kind)}" for key, value in changed.items()]
 
 
-def _changed(job: Job) -> dict[str, str]:
-    default = Job()
-    known = config.keys()
-    values = {key: (value_of(job, key), value_of(default, key)) for key in known}
-    return {key: inline(value) for key, (value, usual) in values.items() if value != usual}
+def _changed(job: Job) -> dict[str, Any]:
+    default, known = Job(), config.keys()
+    return {key: value_of(job, key) for key in known if value_of(job, key) != value_of(default, key)}
 
 
 def _config(shown: "Details") -> list[str]:
     if shown.job is None:
         return [] if shown.summary.kind == "endpoint" else ["config.yaml is of another version of raylora"]
     keys = {"model.base_model": shown.job.model.base_model} | _changed(shown.job)
-    return [f"{key}: {value}" for key, value in keys.items() if key not in ("run_name", "storage_path")]
+    return [f"{key}: {inline(value)}" for key, value in keys.items() if key not in ("run_name", "storage_path")]
 
 
 def _epochs(shown: "Details") -> list[str]:
     if not shown.history:
         return []
-    lines = [f"{'epoch':<7}{'accuracy':<10}{'f1':<9}{'loss':<9}train loss"]
+    lines = [f"{'epoch':<7}{''.join(f'{name:<10}' for name in METRICS)}train loss"]
     for each in shown.history:
-        scores = f"{each['eval_accuracy']:<10.4f}{each['eval_f1']:<9.4f}{each['eval_loss']:<9.4f}"
+        scores = by_name(each, "eval_")
+        cells = "".join(f"{scores[name]:<10.4f}" if name in scores else f"{'-':<10}" for name in METRICS)
         loss = "-" if each["loss"] is None else f"{each['loss']:.4f}"
-        lines.append(f"{each['epoch']:<7g}{scores}{loss}")
+        lines.append(f"{each['epoch']:<7g}{cells}{loss}")
     return lines
 
 
@@ -176,7 +177,7 @@ def _trials(shown: "Details") -> list[str]:
     if not shown.history:
         return []
     sign = 0 if shown.job is None else -1 if trial_job(shown.job, {}).train.greater_is_better else 1
-    ranked = sorted(shown.history, key=lambda each: sign * each["score"])
+    ranked = sorted(shown.history, key=lambda each: (sign * each["score"], each["best_loss"]))
     lines = [f"{'score':<9}{'epoch':<7}trial"]
     lines += [f"{each['score']:<9.4f}{each['epoch']:<7g}{each['trial']}  ({each['words']})" for each in ranked[:MOST]]
     return [*lines, f"and {len(ranked) - MOST} more, in history.jsonl"] if len(ranked) > MOST else lines

@@ -1,6 +1,7 @@
 """`raylora train`: one run."""
 
 import argparse
+import shlex
 from pathlib import Path
 
 import raylora
@@ -56,4 +57,4 @@ def run(options: argparse.Namespace) -> None:
         say_predictions(say, NEW_SENTENCES, raylora.load(result.adapter_uri, trusted).predict(NEW_SENTENCES))
     adapter = Path(result.adapter_uri)
     shown = adapter.relative_to(Path.cwd()) if adapter.is_relative_to(Path.cwd()) else adapter
-    say(f'try it     raylora predict --adapter {shown} "a text of yours"')
+    say(f"try it     {shlex.join(['raylora', 'predict', '--adapter', str(shown)])} 'a text of yours'")

@@ -1,6 +1,7 @@
 """`raylora tune`: one sweep."""
 
 import argparse
+import shlex
 
 from raylora.cli.console import say_as, say_floor, say_scores
 from raylora.cli.job import add_dry_run, add_words, key_table, read_job
@@ -41,6 +42,8 @@ def run(options: argparse.Namespace) -> None:
     from raylora.cluster.data.sources import list_sources
 
     sources = list_sources(job.data)
+    from raylora.cluster.storage.filesystem import inside, is_remote
+    from raylora.cluster.storage.run_folder import BEST_CONFIG
     from raylora.cluster.tune.sweep import tune
 
     result = tune(job, sources, say=say)
@@ -50,4 +53,7 @@ def run(options: argparse.Namespace) -> None:
         say(f"           test minus validation: {result.test.accuracy - result.validation.accuracy:+.4f} accuracy")
     say_floor(say, trial_job(job, result.sample), result.floor)
     say(f"adapter    {result.adapter_uri}")
-    say(f"again      raylora train {result.folder_uri}/best_config.yaml")
+    best = inside(result.folder_uri, BEST_CONFIG)
+    # a command reads configs from here alone
+    again = best if is_remote(best) else shlex.join(["raylora", "train", best])
+    say(f"again      {again}")

@@ -1,13 +1,12 @@
 """What a job asks of a cluster: how many workers on what, and whether there is or can be room for them."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import ray
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from raylora.cluster.session import Cluster
+from raylora.cluster.session import Cluster, look
 from raylora.config import RaySection
 from raylora.errors import ClusterError
 from raylora.records import Say
@@ -38,14 +37,14 @@ def plan_workers(settings: RaySection, cluster: Cluster) -> WorkerPlan:
         ClusterError: the workers need more than the cluster has, or will have within `scale_up_timeout_s`.
     """
     use_gpu = cluster.gpus > 0 if settings.use_gpu == "auto" else settings.use_gpu
-    wished = settings.num_workers
-    if wished == "auto":
-        workers: int | tuple[int, int] = max(cluster.gpus, 1) if use_gpu else 1
-    else:
-        workers = (wished[0], wished[1]) if isinstance(wished, list) else wished
     resources = {name: float(amount) for name, amount in settings.resources_per_worker.items()}
     if use_gpu:
         resources.setdefault("GPU", 1.0)
+    wished = settings.num_workers
+    if wished == "auto":
+        workers: int | tuple[int, int] = max(cluster.free_slots(resources), 1) if use_gpu else 1
+    else:
+        workers = (wished[0], wished[1]) if isinstance(wished, list) else wished
     most = workers if isinstance(workers, int) else workers[1]
     reserved = int(resources.get("CPU", 1))
     alone = cluster.own and not use_gpu
@@ -109,7 +108,10 @@ def _wait_for_room(need: Need, cluster: Cluster, timeout_s: float) -> None:
     group = placement_group([dict(need.each)] * need.count)
     try:
         if not group.wait(timeout_s):
-            what = f"found no room within {timeout_s:g} s: it {_missing(need, cluster)}"
+            now = look(cluster)
+            lacks = now.slots(need.each) < need.count
+            why = f"it {_missing(need, now)}" if lacks else f"others hold it ({_free(need.each, now)})"
+            what = f"found no room within {timeout_s:g} s: {why}"
             raise ClusterError(_too_large(need, what))
     finally:
         remove_placement_group(group)
@@ -126,12 +128,23 @@ def tell_wait(need: Need, cluster: Cluster, say: Say) -> None:
     """Say what others hold of a shared cluster, where the job must wait for it now."""
     if cluster.own:
         return
-    free = {name: float(amount) for name, amount in ray.available_resources().items()}
+    now = look(cluster)
     for name, amount in need.each.items():
-        if amount * need.count > free.get(name, 0.0):
-            of = f"{free.get(name, 0.0):g} of {cluster.resources.get(name, 0.0):g} {name} are free"
-            say(f"waiting    for {amount * need.count:g} {name}: {of}, other jobs hold the rest")
+        if amount * need.count > (now.free or {}).get(name, 0.0):
+            say(f"waiting    for {amount * need.count:g} {name}: {_free([name], now)}, other jobs hold the rest")
             return
+
+
+def tell_bound(each: Mapping[str, float], count: int, cluster: Cluster, say: Say) -> None:
+    """Say where `count` workers, as many as are free, are fewer than the cluster has room for."""
+    room = cluster.slots(each)
+    if count < room and count == max(cluster.free_slots(each), 1):
+        say(f"workers    {count}, where the cluster has room for {room}: {_free(each, cluster)}")
+
+
+def _free(names: Iterable[str], cluster: Cluster) -> str:
+    free, there = cluster.free or {}, cluster.resources
+    return ", ".join(f"{free.get(name, 0.0):g} of {there.get(name, 0.0):g} {name}" for name in names) + " are free"
 
 
 def remote_options(plan: WorkerPlan) -> dict[str, Any]:

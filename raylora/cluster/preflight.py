@@ -7,7 +7,7 @@ from pathlib import Path
 import ray
 
 from raylora.cluster.data.rows import Source
-from raylora.cluster.session import Cluster, alive_nodes, on_node
+from raylora.cluster.session import Cluster, alive_nodes, ask_nodes
 from raylora.cluster.storage.filesystem import is_remote
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.errors import ClusterError
@@ -37,8 +37,7 @@ def preflight(folder: RunFolder, sources: list[Source], cluster: Cluster) -> Non
 
 def _check(paths: list[str]) -> None:
     nodes = [node for node in alive_nodes() if node["Resources"].get("CPU")]
-    found: list[str | None] = ray.get([_look.options(**on_node(node)).remote(paths) for node in nodes]) if paths else []
-    for node, missing in zip(nodes, found, strict=False):
+    for node, missing in ask_nodes(_look, nodes, paths) if paths else []:
         if missing is None:
             continue
         at = f"node {node['NodeManagerAddress']} ({node['NodeManagerHostname']})"

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import ray
 
 from raylora.cluster.data.rows import Source
-from raylora.cluster.placement import WorkerPlan, need_of, plan_workers, tell_wait
+from raylora.cluster.placement import WorkerPlan, need_of, plan_workers, tell_bound, tell_wait
 from raylora.cluster.preflight import preflight
-from raylora.cluster.session import Cluster, alive_nodes, connect, on_node
+from raylora.cluster.session import Cluster, alive_nodes, ask_nodes, connect, look
 from raylora.cluster.storage.run_folder import CONFIG, FINISHED, RunFolder
-from raylora.config import Job, RaySection, parse_saved
-from raylora.config.file import changed_keys, parse_yaml
+from raylora.config import Job, RaySection, TrainSection
+from raylora.config.file import changed_keys, read_saved
 from raylora.errors import ConfigError
 from raylora.model.base.find import BaseFolder, pin_revision
 from raylora.model.base.precision import needs_fp32, resolve_bf16
@@ -65,6 +65,9 @@ def resolve_on_cluster(
     with connect(job.ray, dashboard) as cluster:
         say(f"ray        {cluster}")
         plan = plan_workers(workers or job.ray, cluster)
+        cluster = look(cluster)  # nodes may have come for the workers
+        if (workers or job.ray).num_workers == "auto" and plan.use_gpu:
+            tell_bound(plan.resources_per_worker, plan.most, cluster, say)
         tell_wait(need_of(plan), cluster, say)  # the dataset is made on the cluster, too
         preflight(folder, sources, cluster)
         pinned = {name: pin_revision(base) for name, base in bases.items()}
@@ -81,7 +84,7 @@ def check_folder(folder: RunFolder, job: Job) -> Job:
         raise ConfigError(f"run {folder.uri} is finished. Choose another `run_name`, or remove the folder.")
     if not folder.has(CONFIG):
         return job
-    old = parse_saved(parse_yaml(folder.read_text(CONFIG), folder.uri))
+    old = read_saved(folder.read_text(CONFIG), folder.uri)
     if job.train.bf16 == "auto":
         job = job.replace({"train.bf16": old.train.bf16})
     changed = [line for line in changed_keys(old, job) if not line.startswith(MAY_CHANGE)]
@@ -111,12 +114,16 @@ def decide_bf16(job: Job, plan: WorkerPlan, bases: Sequence[BaseFolder]) -> Job:
     alive = alive_nodes()
     wanted = plan.resources_per_worker.items()
     able = [node for node in alive if all(node["Resources"].get(name, 0) >= amount for name, amount in wanted)]
-    share = 0.01 if plan.use_gpu else 0  # a task sees a GPU only by holding a share of one
-    asked = [_has_bf16.options(num_gpus=share, **on_node(node)).remote(job, plan.use_gpu) for node in able or alive]
-    found = ray.get(asked)
-    return job.replace({"train.bf16": all(found)})
+    found = [answer for _, answer in ask_nodes(_on_gpus if plan.use_gpu else _on_cpus, able or alive, job.train)]
+    return job.replace({"train.bf16": bool(found) and all(found)})
 
 
 @ray.remote(num_cpus=0)
-def _has_bf16(job: Job, use_gpu: bool) -> bool:
-    return resolve_bf16(job.train, use_gpu)
+def _on_cpus(train: TrainSection) -> bool:
+    return resolve_bf16(train, use_gpu=False)
+
+
+# a task sees the GPUs of its node without holding one; its process ends with it, and what torch takes of a GPU's memory
+@ray.remote(num_cpus=0, max_calls=1)
+def _on_gpus(train: TrainSection) -> bool:
+    return resolve_bf16(train, use_gpu=True)

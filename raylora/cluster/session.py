@@ -6,17 +6,19 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Generator, Mapping
+import time
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
 import ray
+from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from raylora.cluster.start import Address, bring_up, check_answers, find_address, host_of, import_as_here, without_proxy
 from raylora.config import RaySection
-from raylora.errors import ClusterError
 
 # workers keep the driver's directory; usage is nobody's but the user's
 QUIET = {
@@ -31,7 +33,13 @@ QUIET = {
 # Ray Train takes one report from a worker each time it looks, every 2 s, and lets it wait until then: no epoch was
 # shorter. On a cluster, where one controller may look after a thousand workers, that stays. And its workers are as
 # nice as any process that a user starts: at Ray's 15 they gave way to Ray's own idling, and trained 4 % slower.
-OWN = {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25", "RAY_worker_niceness": "0"}
+OWN = {
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",
+    "RAY_worker_niceness": "0",
+    # 30 s each: too short for eight jobs that start at once on two cores
+    "RAY_gcs_server_port_wait_time_s": "60",
+    "RAY_raylet_start_wait_time_s": "60",
+}
 HAPROXY = {
     "RAY_SERVE_ENABLE_HA_PROXY": "1",
     # HTTP and our code on one event loop: a hop between threads less each way; torch has a thread of its own anyway
@@ -50,6 +58,8 @@ HAPROXY = {
 
 
 UNLIMITED = 1_000_000
+ANSWER_S = 60.0  # of a node that is asked: a process starts there, and may import torch
+SETTLE_S = 2.0  # Ray lets go of a task's share a second after its end
 
 
 def use_haproxy() -> None:
@@ -88,11 +98,13 @@ def set_environ(values: Mapping[str, str]) -> None:
 
 @dataclass(frozen=True)
 class Cluster:
-    """What Ray has, node by node. `own` means that this process started it, so that nobody else uses its cores."""
+    """What Ray has, node by node, at the moment of a look. `own` means that this process started it, so that nobody
+    else uses its cores; `free` is what nobody holds of all nodes together: Ray does not tell of each."""
 
     own: bool
     address: str
     nodes: tuple[dict[str, float], ...]
+    free: Mapping[str, float] | None = None
 
     @property
     def resources(self) -> dict[str, float]:
@@ -102,11 +114,12 @@ class Cluster:
 
     def slots(self, each: Mapping[str, float]) -> int:
         """How many times `each` fits: a worker runs on one node, whatever its neighbours have left."""
-        needs = {name: amount for name, amount in each.items() if amount}
-        if not needs:
-            return UNLIMITED
-        counts = [[int(node.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items()] for node in self.nodes]
-        return sum(map(min, counts))
+        return sum(_times(each, node) for node in self.nodes) if any(each.values()) else UNLIMITED
+
+    def free_slots(self, each: Mapping[str, float]) -> int:
+        """Of these, how many nobody holds, at most."""
+        fit = self.slots(each)
+        return fit if self.own or self.free is None else min(fit, _times(each, self.free))
 
     @property
     def cpus(self) -> int:
@@ -122,6 +135,32 @@ class Cluster:
         return f"{'local' if self.own else self.address}, {nodes}{self.cpus} CPUs{gpus}"
 
 
+def _times(each: Mapping[str, float], there: Mapping[str, float]) -> int:
+    needs = {name: amount for name, amount in each.items() if amount}
+    return min((int(there.get(name, 0.0) / amount + 1e-9) for name, amount in needs.items()), default=UNLIMITED)
+
+
+def look(cluster: Cluster, settle_s: float = 0.0) -> Cluster:
+    """The cluster as it is now; `settle_s` as of `free_resources`."""
+    nodes = tuple(dict(node["Resources"]) for node in alive_nodes())
+    return replace(cluster, nodes=nodes, free=free_resources(settle_s))
+
+
+def free_resources(settle_s: float = 0.0) -> dict[str, float]:
+    """Of all nodes together, what nobody holds.
+
+    Args:
+        settle_s: how long to wait, at most, for what this job's own tasks have just let go of.
+    """
+    until = time.monotonic() + settle_s
+    while True:
+        there, free = ray.cluster_resources(), ray.available_resources()
+        found = {name: float(free.get(name, 0.0)) for name in there}
+        if all(found[name] >= there[name] for name in ("CPU", "GPU") if name in there) or time.monotonic() >= until:
+            return found
+        time.sleep(0.1)
+
+
 def alive_nodes() -> list[dict[str, Any]]:
     """As Ray describes them."""
     return [node for node in ray.nodes() if node["Alive"]]
@@ -132,24 +171,49 @@ def on_node(node: Mapping[str, Any]) -> dict[str, Any]:
     return {"scheduling_strategy": NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)}
 
 
+def ask_nodes(task: Any, nodes: Sequence[Mapping[str, Any]], *arguments: Any) -> list[tuple[Mapping[str, Any], Any]]:
+    """What a task that reserves nothing says on each of these nodes, also where others hold all of one; a node that is
+    gone, or silent for `ANSWER_S`, is left out."""
+    asked = {task.options(**on_node(node)).remote(*arguments): node for node in nodes}
+    ready, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_S) if asked else ([], [])
+    answers: list[tuple[Mapping[str, Any], Any]] = []
+    for each in ready:
+        try:
+            answers.append((asked[each], ray.get(each)))
+        except RayTaskError:  # it ran, and failed
+            raise
+        except RayError:
+            continue
+    return answers
+
+
+def beside_driver() -> dict[str, Any]:
+    """Options of an actor that wants nothing: Ray would put it on any node, and those of a cloud may be taken away. It
+    stays where the driver is; killed, it is there again, and what it is asked waits meanwhile."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+    return {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+
+
 @contextmanager
 def connect(settings: RaySection, dashboard: bool = False) -> Generator[Cluster]:
-    """Join the Ray of `address`, of RAY_ADDRESS (set inside `ray job submit`), or this process's; else start one.
+    """Join the Ray of `address`, of RAY_ADDRESS (set inside `ray job submit`), or this process's; else, and where
+    `address` is `local`, start one.
 
     A Ray that this started is stopped at the end; it has a dashboard only if `dashboard` (a second of start-up).
 
     Raises:
-        ClusterError: no Ray answers at the address.
+        ClusterError: no Ray answers at the address, or none starts here.
     """
-    address = settings.address or os.environ.get("RAY_ADDRESS")
+    address = find_address(settings.address, os.environ)
     started = not ray.is_initialized()
     ended: list[int] = []
-    if started:
-        _init(address, dashboard)
-        _end_by_sigterm(ended)
+    # of a Ray of the job's own its processes, and whoever asks them, would else look for that of RAY_ADDRESS
+    hidden = os.environ.pop("RAY_ADDRESS", None) if started and address is None else None
     try:
-        nodes = tuple(dict(node["Resources"]) for node in alive_nodes())
-        yield Cluster(started and address is None, ray.get_runtime_context().gcs_address, nodes)
+        if started:
+            _init(address, dashboard)
+            _end_by_sigterm(ended)
+        yield look(Cluster(started and address is None, ray.get_runtime_context().gcs_address, ()))
     except SystemExit as exit:
         if ended:
             exit.code = ended[0]  # out of `ray.get` every exit comes with the code 1
@@ -157,26 +221,28 @@ def connect(settings: RaySection, dashboard: bool = False) -> Generator[Cluster]
     finally:
         if started:
             ray.shutdown()
+        if hidden is not None:
+            os.environ["RAY_ADDRESS"] = hidden
 
 
-def _init(address: str | None, dashboard: bool) -> None:
+def _init(address: Address | None, dashboard: bool) -> None:
     for name, value in (QUIET if address else QUIET | OWN).items():
         os.environ.setdefault(name, value)
     # progress and errors reach the driver by other ways; Ray's own chatter stays in its log folder
     logging.getLogger("ray").setLevel(logging.ERROR)
     options: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
-    try:
-        if address is None:
-            ray.init(address="local", include_dashboard=dashboard, **options)
-        else:
-            ray.init(address=address, **options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = address or "a local Ray"
-        raise ClusterError(f"no Ray at {where}: {error}. Set `ray.address`, or null for a Ray of its own.") from None
-    except Exception as error:
-        if "timed out during startup" not in str(error):
-            raise
-        raise ClusterError(f"Ray did not start on this machine: {error} Is it busy? Try again.") from None
+    if address is None or "://" not in address.text:  # behind ray:// the driver is a process of the cluster's
+        options["job_config"] = import_as_here()
+    if address is None:
+        options |= {"address": "local", "include_dashboard": dashboard}
+    else:
+        check_answers(address, encrypted=os.environ.get("RAY_USE_TLS") == "1")
+        options["address"] = "auto" if address.is_found else address.text  # to one it finds Ray brings its token
+    hosts = [ray.util.get_node_ip_address(), *filter(None, [address and host_of(address)])]
+    set_environ(without_proxy(hosts, os.environ))
+    bring_up(lambda: ray.init(**options), address, os.environ)
+    # the head may have been named by another name than the one that its dashboard has
+    set_environ(without_proxy((node["NodeManagerAddress"] for node in alive_nodes()), os.environ))
 
 
 def _end_by_sigterm(ended: list[int]) -> None:

@@ -3,17 +3,19 @@
 Key names are those of `transformers.TrainingArguments`, `peft.LoraConfig` and `ray.train`, verbatim.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from raylora.config.explain import explain, leaves
+from raylora.config.explain import explain, leaves, not_unicode
 from raylora.config.learning import DataSection, LoraSection, ModelSection, RaySection, TrainSection
 from raylora.config.renamed import new_key, rename_keys
 from raylora.config.secrets import ADVICE, find_secret
 from raylora.config.section import Section
 from raylora.config.serve import ServeSection
 from raylora.config.tune import SIZES, TuneSection
+from raylora.config.typed import place_of
 from raylora.errors import ConfigError
 
 __all__ = [
@@ -29,6 +31,7 @@ __all__ = [
     "keys",
     "parse",
     "parse_saved",
+    "set_keys",
 ]
 
 
@@ -38,7 +41,7 @@ class Job(Section):
     run_name: str | None = Field(
         default=None,
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-        description="null = the job and the UTC time; the same name resumes",
+        description="null = the command, the UTC time and six letters; the same name resumes",
     )
     storage_path: Annotated[str, Field(min_length=1)] = Field(
         default="runs", description="folder, NFS mount, s3:// or gs://; all nodes must see it"
@@ -60,6 +63,13 @@ class Job(Section):
             raise ValueError(f"`{found[0]}` holds {found[1]}. {ADVICE}")
         return self
 
+    @model_validator(mode="after")
+    def is_unicode(self) -> Self:
+        """It is kept in files of UTF-8; a name of other bytes would only fail there, after the training."""
+        if found := not_unicode(self.model_dump()):
+            raise ValueError(f"`{found[0]}` must be UTF-8, found {found[1]!r}. Rename it.")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def takes_renamed_keys(cls, tree: Any) -> Any:
@@ -72,8 +82,7 @@ class Job(Section):
             ConfigError: a key is unknown or a value cannot be; every fault is named at once.
         """
         tree = self.model_dump()
-        for key, value in overrides.items():
-            _set(tree, new_key(key), value)
+        set_keys(tree, overrides)
         return parse(tree)
 
 
@@ -103,12 +112,17 @@ def keys() -> dict[str, str]:
     return leaves(Job)
 
 
-def _set(tree: dict[str, Any], key: str, value: Any) -> None:
-    head, inside, rest = key.partition("tune.space.")
-    *path, last = ["tune", "space", rest] if inside and not head else key.split(".")
-    for depth, name in enumerate(path, 1):
-        inner = tree.setdefault(name, {})
-        if not isinstance(inner, dict):
-            raise ConfigError(f"`{key}`: `{'.'.join(path[:depth])}` is a value, not a section.")
-        tree = inner
-    tree[last] = value
+def set_keys(tree: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Set dotted keys of a job's tree.
+
+    Raises:
+        ConfigError: a key leads into a value.
+    """
+    for key, value in overrides.items():
+        inside = tree
+        *path, last = place_of(Job, new_key(key)).path
+        for depth, name in enumerate(path, 1):
+            inside = inside.setdefault(name, {})
+            if not isinstance(inside, dict):
+                raise ConfigError(f"`{key}`: `{'.'.join(path[:depth])}` is a value, not a section.")
+        inside[last] = value

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterable
 from itertools import islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -60,7 +60,20 @@ def _reason(detail: ErrorDetails, root: type[BaseModel]) -> _Reason:
         return _Reason(did_you_mean(".".join(str(part) for part in detail["loc"]), root), "")
     if detail["type"] == "value_error":
         return _Reason(detail["msg"].removeprefix("Value error, "), "")
-    return _Reason(detail["msg"].replace("Input should", "must"), f", found {redact(repr(detail['input']))}")
+    known = {"bool_type": "must be true or false", "string_unicode": "must be UTF-8"}
+    what = known.get(detail["type"], detail["msg"].replace("Input should", "must"))
+    return _Reason(what, f", found {redact(repr(detail['input']))}")
+
+
+def not_unicode(tree: Any, key: str = "") -> tuple[str, str] | None:
+    """The first text in nested keys and lists that holds half a surrogate pair, as bytes that are not UTF-8 become: its
+    dotted key, and itself."""
+    if isinstance(tree, dict | list):
+        inner = tree.items() if isinstance(tree, dict) else ((None, value) for value in tree)
+        found = (not_unicode(value, key if name is None else f"{key}.{name}".lstrip(".")) for name, value in inner)
+        return next(filter(None, found), None)
+    broken = isinstance(tree, str) and any("\ud800" <= letter <= "\udfff" for letter in tree)
+    return (key, tree) if broken else None
 
 
 def did_you_mean(path: str, root: type[BaseModel]) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from raylora.config.section import Count, Fraction, NotNegative, Positive, Probability, Section
+from raylora.metrics import Metric, greater_is_better
 
 
 class DataSection(Section):
@@ -96,8 +97,18 @@ class TrainSection(Section):
     )
     warmup_steps: NotNegative = Field(default=0.0, description="below 1: share of all steps")
     logging_steps: Count = Field(default=50, description="steps between two training-loss records in history.jsonl")
-    metric_for_best_model: Literal["accuracy", "f1", "loss"] = Field(
-        default="accuracy", description="decides which epoch's adapter is kept (validation split)"
+    save_steps: Count | None = Field(
+        default=None,
+        description="steps between checkpoints within an epoch, beside the one at its end; a sweep's trials save each "
+        "epoch",
+    )
+    save_minutes: Positive | None = Field(
+        default=None, description="as save_steps, by the clock; 10 loses at most ten minutes of a run on spot machines"
+    )
+    metric_for_best_model: Metric = Field(
+        default="accuracy",
+        description="decides which epoch's adapter is kept (validation split), the lower loss between equals; f1 = of "
+        "the second of two labels, of more f1_macro",
     )
     early_stopping_patience: Count | None = Field(
         default=None, description="stop after this many epochs without a better one"
@@ -126,13 +137,17 @@ class TrainSection(Section):
 
     @property
     def greater_is_better(self) -> bool:
-        return self.metric_for_best_model != "loss"
+        return greater_is_better(self.metric_for_best_model)
 
 
 class RaySection(Section):
-    address: str | None = Field(default=None, description="null = the cluster this job runs in, else a Ray of its own")
+    address: str | None = Field(
+        default=None,
+        description="null = the cluster this job runs in (RAY_ADDRESS), else a Ray of its own; local = its own in any "
+        "case; auto = the one that `ray start` began here",
+    )
     num_workers: Count | Literal["auto"] | Annotated[list[Count], Field(min_length=2, max_length=2)] = Field(
-        default="auto", description="auto = one per GPU, else one; [min, max] = elastic"
+        default="auto", description="auto = one per GPU that is free, else one; [min, max] = elastic"
     )
     use_gpu: Literal["auto"] | bool = Field(default="auto", description="auto = where the cluster has GPUs")
     resources_per_worker: dict[str, NotNegative] = Field(

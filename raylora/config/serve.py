@@ -41,7 +41,7 @@ class ServeSection(Section):
         default="auto", description="of base and adapters; auto = bfloat16 on GPUs that have it and on CPUs with AMX"
     )
     int8: bool = Field(
-        default=False, description="on = the base's linear layers in int8, on CPUs; what that costs is said at start"
+        default=False, description="true = the base's linear layers in int8, on CPUs; what that costs is said at start"
     )
     merge: Literal["auto", "off"] = Field(
         default="auto", description="auto = one adapter that is served alone is merged into the base"

@@ -93,8 +93,8 @@ def parse_space(job: Job) -> dict[str, Domain]:
 def draw_samples(job: Job, space: Mapping[str, Domain]) -> list[dict[str, Any]]:
     """The samples of a random or grid search, in order: `num_samples` times the grid, the other keys drawn anew.
 
-    A pure function of the space and `seed`; a longer list begins with the shorter one. No sample comes twice: one that
-    did is drawn again, and left out where the space holds no other.
+    A pure function of the space and `seed`; a longer list begins with the shorter one. No two come to the same trial:
+    one that did is drawn again, and left out where the space holds no other. A grid alone is run once.
     """
     import numpy as np
 
@@ -102,15 +102,22 @@ def draw_samples(job: Job, space: Mapping[str, Domain]) -> list[dict[str, Any]]:
     whole = job.tune.search_alg == "grid"
     grids = {key: d.values for key, d in space.items() if d.kind == "grid" or (whole and d.kind == "choice")}
     samples: list[dict[str, Any]] = []
+    drawn: list[dict[str, Any]] = []
     for _ in range(job.tune.num_samples):
         for point in itertools.product(*grids.values()):
             fixed = dict(zip(grids, point, strict=True))
             for _ in range(REDRAWS):
                 sample = {key: fixed[key] if key in fixed else d.draw(random) for key, d in space.items()}
-                if sample not in samples:
+                meant = _overrides(job, sample)
+                if meant not in drawn:
                     samples.append(sample)
+                    drawn.append(meant)
                     break
     return samples
+
+
+# for trials: a checkpoint at the end of each epoch, and none within
+WHOLE_EPOCHS: dict[str, Any] = {"train.save_steps": None, "train.save_minutes": None}
 
 
 def trial_job(job: Job, sample: Mapping[str, Any]) -> Job:
@@ -119,14 +126,20 @@ def trial_job(job: Job, sample: Mapping[str, Any]) -> Job:
     Raises:
         ConfigError: the sample cannot be.
     """
-    overrides = {key: value for key, value in sample.items() if key != RATIO}
+    overrides = _overrides(job, sample)
     score = job.tune.metric[0] if isinstance(job.tune.metric, list) else job.tune.metric
     if score:
         overrides["train.metric_for_best_model"] = score
+    return job.replace(overrides)
+
+
+def _overrides(job: Job, sample: Mapping[str, Any]) -> dict[str, Any]:
+    """The config keys that a sample sets."""
+    overrides = {key: value for key, value in sample.items() if key != RATIO}
     if RATIO in sample:
         rank = int(overrides.get("lora.r", job.lora.r))
         overrides["lora.lora_alpha"] = max(1, round(float(sample[RATIO]) * rank))
-    return job.replace(overrides)
+    return overrides
 
 
 def to_plain(value: Any) -> Any:

@@ -5,9 +5,9 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, model_validator
 
 from raylora.config.section import Count, Positive, Section
+from raylora.metrics import Metric
 
 SIZES: tuple[str, ...] = ("trainable_parameters", "latency_ms")
-Score = Literal["accuracy", "f1", "loss"]
 Size = Literal["trainable_parameters", "latency_ms"]
 
 
@@ -21,8 +21,11 @@ class TuneSection(Section):
         description="key: {choice | grid: [values]}, {uniform | loguniform | randint: [low, high]}, "
         "{quniform: [low, high, step]}; lora.lora_alpha_ratio sets lora_alpha = ratio * r",
     )
-    num_samples: Count = Field(default=8, description="trials, no two alike; with grid keys, how often the grid is run")
-    metric: Score | Annotated[list[Score | Size], Field(min_length=2, max_length=2)] | None = Field(
+    num_samples: Count = Field(
+        default=8,
+        description="trials, no two alike; with grid keys, draws of the others for each point (a grid alone runs once)",
+    )
+    metric: Metric | Annotated[list[Metric | Size], Field(min_length=2, max_length=2)] | None = Field(
         default=None,
         description="null = train.metric_for_best_model; [score, trainable_parameters | latency_ms] = two objectives",
     )

@@ -12,10 +12,12 @@ POOL = 64  # batches sorted together: rows of a batch then differ by about 1/64 
 class MicroBatch:
     """One forward and backward of one worker.
 
-    `weight` makes the mean over workers and accumulation steps of `weight * mean loss` the mean over the step's rows,
-    also where the rows do not divide evenly; it is 1 where they do and 0 for a stand-in of no rows.
+    `step` is the one of the epoch that it is a part of. `weight` makes the mean over workers and accumulation steps of
+    `weight * mean loss` the mean over the step's rows, also where the rows do not divide evenly; it is 1 where they do
+    and 0 for a stand-in of no rows.
     """
 
+    step: int
     indices: np.ndarray
     weight: float
 
@@ -49,10 +51,10 @@ class BatchPlan:
     def epoch(self, epoch: int) -> Iterator[MicroBatch]:
         """This worker's micro-batches of an epoch: `steps * accumulation_steps` of them."""
         parts = self.world_size * self.accumulation_steps
-        for rows in shuffled_batches(self.lengths, self.global_batch_size, (self.seed, epoch)):
+        for step, rows in enumerate(shuffled_batches(self.lengths, self.global_batch_size, (self.seed, epoch))):
             for indices in np.array_split(rows, parts)[self.rank :: self.world_size]:
                 weight = len(indices) * parts / len(rows)
-                yield MicroBatch(indices if len(indices) else rows[:1], weight)
+                yield MicroBatch(step, indices if len(indices) else rows[:1], weight)
 
 
 def shuffled_batches(lengths: np.ndarray, rows: int, seed: tuple[int, int]) -> list[np.ndarray]:

@@ -90,7 +90,17 @@ def install(model: "PreTrainedModel", depth: int) -> None:
     _skip_when_given(model.base_model.get_submodule(body.embeddings), given, pair=False)
     for layer in found[:depth]:
         _skip_when_given(layer, given, pair)
-    model.register_forward_pre_hook(partial(_take, given), with_kwargs=True)
+    own: Any = model
+    own.frozen_states_hook = model.register_forward_pre_hook(partial(_take, given), with_kwargs=True)
+
+
+def uninstall(model: "PreTrainedModel") -> None:
+    """Undo `install`, where it was: a finished model can be copied and pickled, and its copies run their own layers."""
+    body, found, own = _body(model), layers(model), model.__dict__
+    if body and found and (hook := own.pop("frozen_states_hook", None)):
+        hook.remove()
+        for module in (model.base_model.get_submodule(body.embeddings), *found):
+            module.__dict__.pop("forward", None)
 
 
 def _skip_when_given(module: nn.Module, given: _ForwardInput, pair: bool) -> None:

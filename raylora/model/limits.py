@@ -6,15 +6,24 @@ from typing import Any
 
 from raylora.config import Job
 from raylora.errors import TrainingError
+from raylora.model.base.find import BaseFolder
 from raylora.model.base.load import empty_base, read_config
 from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.resolved import ResolvedJob
+
+BYTES_IN_CHECKPOINT = 16  # of each trained parameter: itself, the best epoch's, and two moments of AdamW
 
 
 def trainable_parameters(resolved: ResolvedJob, labels: tuple[str, ...], new_modules: tuple[str, ...] = ()) -> int:
     """Of the adapter with its head; counted without loading a weight. `new_modules` as `load_base` found them."""
     model = empty_base(resolved.base, read_config(resolved.base, labels, dropout=True))
     return attach_adapter(model, lora_config(resolved.job.lora, model, new_modules)).get_nb_trainable_parameters()[0]
+
+
+def bytes_written(job: Job, base: BaseFolder) -> int:
+    """About what a run leaves on disk at its most: three checkpoints, an adapter, and 16 MiB for all else."""
+    resolved = ResolvedJob(job.replace({"train.bf16": False}), base)
+    return trainable_parameters(resolved, ("a", "b")) * (3 * BYTES_IN_CHECKPOINT + 4) + 2**24
 
 
 def latency_ms(model: Any, length: int, repeats: int = 15) -> float:
@@ -32,6 +41,15 @@ def latency_ms(model: Any, length: int, repeats: int = 15) -> float:
             model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits.cpu()
             times.append(1000 * (time.perf_counter() - start))
     return statistics.median(times[repeats // 3 :])
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Of the device or of the machine. torch has a type of its own for the device's allocator alone."""
+    import torch
+
+    said = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    is_said = isinstance(error, RuntimeError) and any(words in str(error) for words in said)
+    return is_said or isinstance(error, torch.OutOfMemoryError | MemoryError)
 
 
 def check_limits(job: Job, parameters: int, latency: float) -> None:

@@ -16,6 +16,7 @@ from raylora.model.tokens import Collator, Text, encode, table_of, tokenizer_spe
 from raylora.tasks import best_first, scores
 
 BATCH = 64
+ADVICE = "Set `base_model=` of raylora.load, or `raylora predict --base-model`,"
 
 
 @dataclass(frozen=True)
@@ -33,17 +34,18 @@ class Predictor:
     Args:
         trust_remote_code: run Python code that comes with the base model. The adapter's manifest, which anybody may
             have written, has no say in this.
+        base_model: a local folder or hub id in place of the adapter's own; its weights must be the same.
     """
 
-    def __init__(self, folder: Path, trust_remote_code: bool = False) -> None:
+    def __init__(self, folder: Path, trust_remote_code: bool = False, base_model: str | None = None) -> None:
         self.manifest = read_manifest(folder)
         self.labels = self.manifest.labels
-        base = resolve(base_of(self.manifest, trust_remote_code))
+        base = resolve(base_of(self.manifest, trust_remote_code, base_model), ADVICE)
         digest = weights_digest(base)
         if digest != self.manifest.base_digest:
             raise ModelError(
                 f"base model {base.id} in {base.path} has weights {digest[:12]}…, but {folder} was trained on "
-                f"{self.manifest.base_digest[:12]}…. Set the adapter's own base and revision."
+                f"{self.manifest.base_model} with weights {self.manifest.base_digest[:12]}…. {ADVICE} to that one."
             )
         tokenizer = load_tokenizer(str(folder))
         self.tokenizer_spec = tokenizer_spec(tokenizer, self.manifest.max_length)
@@ -54,7 +56,7 @@ class Predictor:
         """[N, C] float32, in the order of `texts`.
 
         Raises:
-            DataError: a text is not a string (or a pair of strings), or is blank.
+            DataError: a text is not a string (or a pair of strings), is blank, or is not Unicode.
         """
         _check(texts)
         if not texts:
@@ -84,3 +86,7 @@ def _check(texts: Sequence[Text]) -> None:
         parts = text if isinstance(text, tuple | list) else (text,)
         if not all(isinstance(part, str) and part.strip() for part in parts):
             raise DataError(f"text {i} must be a string that is not blank, found {text!r}.")
+        if isinstance(text, tuple | list) and len(text) != 2:
+            raise DataError(f"text {i} must be one text or a pair of two, found {len(text)} of them.")
+        if any("\ud800" <= letter <= "\udfff" for part in parts if not part.isascii() for letter in part):
+            raise DataError(f"text {i} must be UTF-8, found {text[:80]!r}, which is not Unicode.")

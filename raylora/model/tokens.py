@@ -15,14 +15,14 @@ from tokenizers import Tokenizer
 if TYPE_CHECKING:
     import torch
 
-Text = str | tuple[str, str]
+Text = str | tuple[str, str] | list[str]  # a text, or two: a pair
 
 
 @dataclass(frozen=True)
 class TokenizerSpec:
     """A tokenizer that travels by value.
 
-    `state` is `tokenizers`' JSON with truncation set; `pad_id` fills a batch; `pad_left` as the base was trained;
+    `state` is `tokenizers`' JSON with truncation set; `pad_id` fills a batch, on the left where `pad_left`;
     `type_ids` where the base tells the texts of a pair apart.
     """
 
@@ -63,21 +63,24 @@ def _tokenizer(state: str) -> Tokenizer:
 def tokenizer_spec(tokenizer: Any, max_length: int) -> TokenizerSpec:
     """The spec of a fast `transformers` tokenizer that keeps `max_length` tokens of a row, special ones included."""
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.enable_truncation(max_length)
+    backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
     backend.no_padding()
     return TokenizerSpec(
         state=backend.to_str(),
         pad_id=tokenizer.pad_token_id,
-        pad_left=tokenizer.padding_side == "left",
+        # XLNet's head sees the last place. All others see the last token or the first, and of those that count places
+        # from the left (GPT-2), padding there would move each row by the longest of its batch; `padding_side: left` is
+        # for generation.
+        pad_left="XLNet" in type(tokenizer).__name__,
         type_ids="token_type_ids" in tokenizer.model_input_names,
     )
 
 
 def encode(texts: Sequence[Text], spec: TokenizerSpec) -> pa.Table:
-    """Columns `input_ids` list<int32>, and `token_type_ids` list<int8> for pairs where the base uses them."""
+    """Columns `input_ids` list<int32>, and `token_type_ids` list<int8> where there are pairs and the base uses them."""
     encodings = _tokenizer(spec.state).encode_batch_fast(list(texts))
     columns: dict[str, pa.Array] = {"input_ids": _lists([e.ids for e in encodings], pa.int32())}
-    if spec.type_ids and texts and isinstance(texts[0], tuple):
+    if spec.type_ids and not all(isinstance(text, str) for text in texts):
         columns["token_type_ids"] = _lists([e.type_ids for e in encodings], pa.int8())
     return pa.table(columns)
 
@@ -102,10 +105,15 @@ class Collator:
     def __init__(self, table: TokenTable, spec: TokenizerSpec) -> None:
         self.table, self.spec = table, spec
         self.starts = np.cumsum([0] + [chunk.num_rows for chunk in table.chunks])
-        names = [n for n in ("input_ids", "token_type_ids") if table.chunks and n in table.chunks[0].column_names]
-        ragged = {name: [_ragged(chunk[name]) for chunk in table.chunks] for name in names}
-        self.columns = {name: [values for values, _ in column] for name, column in ragged.items()}
-        self.offsets = [offsets for _, offsets in ragged.get("input_ids", [])]
+        ids = [_ragged(chunk["input_ids"]) for chunk in table.chunks]
+        self.offsets = [offsets for _, offsets in ids]
+        self.columns = {"input_ids": [values for values, _ in ids]}
+        has_types = ["token_type_ids" in chunk.column_names for chunk in table.chunks]
+        if any(has_types):  # a chunk of single texts, or of no rows, has none
+            self.columns["token_type_ids"] = [
+                _ragged(chunk["token_type_ids"])[0] if has else np.zeros_like(values)
+                for chunk, has, (values, _) in zip(table.chunks, has_types, ids, strict=True)
+            ]
 
     def __call__(self, indices: np.ndarray) -> "dict[str, torch.Tensor]":
         """Rows `indices` of the table.

@@ -1,6 +1,9 @@
 """Ray Data's part: one split whatever the files' order, and every bad dataset refused with its reason."""
 
 import json
+import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.data.prepare import prepare
+from raylora.cluster.data.prepare import PART_BYTES, prepare, token_blocks
 from raylora.cluster.data.sources import list_sources
 from raylora.config import Job
 from raylora.errors import DataError
@@ -24,9 +27,9 @@ def spec(bases: Callable[[str], Path]) -> TokenizerSpec:
     return tokenizer_spec(load_tokenizer(str(bases("bert"))), 64)
 
 
-def load(spec: TokenizerSpec, **data: Any) -> Dataset:
+def load(spec: TokenizerSpec, part_bytes: int = PART_BYTES, **data: Any) -> Dataset:
     job = Job().replace({f"data.{key}": value for key, value in data.items()})
-    return prepare(job, list_sources(job.data), spec)
+    return prepare(job, list_sources(job.data), spec, part_bytes)
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> str:
@@ -55,6 +58,86 @@ def test_the_split_does_not_depend_on_file_or_row_order(
         assert tokens_of(whole, split) == tokens_of(backwards, split) == tokens_of(parts, split)
     assert whole.facts["fingerprint"] == backwards.facts["fingerprint"] == parts.facts["fingerprint"]
     assert whole.facts["rows"]["train"]["negative"] + whole.facts["rows"]["train"]["positive"] == 48
+
+
+def test_each_file_and_each_part_of_a_large_file_is_a_task(
+    spec: TokenizerSpec, reviews: list[dict[str, str]], tmp_path: Path
+) -> None:
+    """The rows, their ids and the split are those of one task."""
+    rows = reviews[:300]
+    (tmp_path / "parts").mkdir()
+    for i in range(100):
+        write(tmp_path / "parts" / f"{i}.jsonl", rows[i::100])
+    one, many = write(tmp_path / "whole.jsonl", rows), str(tmp_path / "parts")
+    size = Path(one).stat().st_size
+    assert tasks_of(spec, train=one) == 1
+    assert tasks_of(spec, train=many) == 100
+    assert size / 3500 < tasks_of(spec, part_bytes=3000, train=one) <= size / 3000 + 1
+    (tmp_path / "parts" / "empty.csv").write_text("text,label\n")
+    whole, files, parts = load(spec, train=one), load(spec, train=many), load(spec, part_bytes=3000, train=one)
+    assert len(files.blocks) == len(parts.blocks) == 1, "small ones are joined"
+    for other in (files, parts):
+        assert other.facts["fingerprint"] == whole.facts["fingerprint"]
+        for split, found in whole.splits.items():
+            assert tokens_of(other, split) == tokens_of(whole, split)
+            assert other.splits[split].label_ids.tolist() == found.label_ids.tolist()
+
+
+def tasks_of(spec: TokenizerSpec, part_bytes: int = PART_BYTES, **data: Any) -> int:
+    """Each leaves a block."""
+    job = Job().replace({f"data.{key}": value for key, value in data.items()})
+    return len(token_blocks(job, list_sources(job.data), spec, part_bytes))
+
+
+def test_places_are_exact_wherever_a_file_is_cut(spec: TokenizerSpec, real_data: Path) -> None:
+    path = str(real_data / "dirty" / "reviews_dirty.csv")
+    assert tasks_of(spec, part_bytes=5000, train=path) > 10
+    labels = ["negative", "positive"]
+    whole, cut = (
+        load(spec, part_bytes=size, train=path, labels=labels, on_bad_row="skip") for size in (PART_BYTES, 5000)
+    )
+    assert len(cut.bad_rows) == 52
+    assert cut.bad_rows == whole.bad_rows
+    assert cut.facts["fingerprint"] == whole.facts["fingerprint"]
+    first = whole.bad_rows[0]
+    with pytest.raises(DataError, match=re.escape(f"\n  {first['place']}: {first['reason']}\n")):
+        load(spec, part_bytes=5000, train=path, labels=labels)
+
+
+@pytest.mark.slow
+def test_tasks_are_spread_over_the_nodes(tmp_path: Path) -> None:
+    """In a process of its own: a cluster of three nodes, and the nodes that hold the blocks of twelve files."""
+    texts = [{"text": f"{i} " + "some words " * 20, "label": i % 2} for i in range(1500)]
+    for i in range(12):
+        write(tmp_path / f"{i}.jsonl", texts)
+    ran = subprocess.run([sys.executable, "-c", SPREAD, str(tmp_path)], capture_output=True, text=True, timeout=240)
+    assert ran.returncode == 0, ran.stderr[-2000:]
+    blocks, nodes = map(int, ran.stdout.split()[-2:])
+    assert (blocks, nodes) == (12, 3)
+
+
+SPREAD = """
+import sys
+from pathlib import Path
+import ray
+from ray.cluster_utils import Cluster
+from ray.experimental import get_object_locations
+from raylora.cluster.data.prepare import PART_BYTES, token_blocks
+from raylora.cluster.data.sources import list_sources
+from raylora.config import Job
+from raylora.model.base.find import resolve
+from raylora.model.base.load import load_tokenizer
+from raylora.model.tokens import tokenizer_spec
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+for _ in range(2):
+    cluster.add_node(num_cpus=1)
+ray.init(address=cluster.address, log_to_driver=False)
+job = Job().replace({"data.train": sys.argv[1]})
+spec = tokenizer_spec(load_tokenizer(resolve(job.model).path), 64)
+blocks = token_blocks(job, list_sources(job.data), spec, PART_BYTES)
+nodes = {node for place in get_object_locations(blocks).values() for node in place["node_ids"]}
+print(len(blocks), len(nodes))
+"""
 
 
 def test_bad_rows_are_errors_or_skipped_with_their_places(spec: TokenizerSpec, real_data: Path) -> None:
@@ -107,8 +190,9 @@ def test_a_file_that_breaks_in_a_ray_task_is_one_clear_error(spec: TokenizerSpec
     """Only the head of the first file is read by the driver; the second breaks inside Ray Data."""
     good = write(tmp_path / "a.jsonl", [{"text": f"t{i}", "label": str(i % 2)} for i in range(8)])
     (tmp_path / "b.parquet").write_text("not a parquet file")
-    with pytest.raises(DataError, match=r"b\.parquet is not readable as parquet"):
-        load(spec, train=[good, str(tmp_path / "b.parquet")])
+    for part_bytes in (PART_BYTES, 10):  # in the task that reads it, or in that which cuts it
+        with pytest.raises(DataError, match=r"^/.*b\.parquet is not readable as parquet"):
+            load(spec, part_bytes=part_bytes, train=[good, str(tmp_path / "b.parquet")])
 
 
 def test_max_samples_keeps_the_labels_shares(spec: TokenizerSpec, tmp_path: Path) -> None:

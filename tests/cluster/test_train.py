@@ -1,8 +1,11 @@
-"""The train job on a local Ray: what does not depend on the number of workers, and at dropout 0 the adapter."""
+"""The train job on a local Ray: what does not depend on the number of workers."""
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +14,13 @@ import torch
 from safetensors.torch import load_file
 from tiny import largest_difference, tiny_job
 
+from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.sources import list_sources
 from raylora.cluster.serve.quantized import tell_change
 from raylora.cluster.train.job import train
 from raylora.config import Job
 from raylora.config import file as jobfile
-from raylora.errors import ClusterError, ConfigError, TrainingError
+from raylora.errors import ClusterError, ConfigError, DataError, FullDiskError, ModelError, TrainingError
 from raylora.records import TrainResult
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -57,8 +61,7 @@ def baselines(result: TrainResult) -> dict[tuple[str, str], Any]:
 
 
 def test_two_workers_reach_the_adapter_of_one_and_exact_scores(job: Job) -> None:
-    """At dropout 0 (`tiny_job`): else each worker draws masks of its own."""
-    job = job.replace({"train.floor": True})
+    job = job.replace({"train.floor": True, "lora.lora_dropout": 0.1})
     one = run(job, "one")
     two = run(job, "two", ray__num_workers=2, train__per_device_train_batch_size=8)
     assert one.metrics["data"] == two.metrics["data"], "the split depends on nothing"
@@ -160,6 +163,12 @@ def test_a_run_stopped_by_its_driver_goes_on_where_it_was(job: Job, monkeypatch:
     monkeypatch.setattr(module, "_conclude", original)
     with pytest.raises(ConfigError, match=r"lora.r: 4 -> 8"):
         run(job, "cut", train__num_train_epochs=3, lora__lora_dropout=0.1, lora__r=8)
+    data = Path(str(job.data.train))
+    rows = data.read_text()
+    data.write_text(rows.replace("negative", "positive", 1))
+    with pytest.raises(DataError, match=r"is not what run .*/cut began with:\n  .* rows of 'negative'"):
+        run(job, "cut", train__num_train_epochs=3, lora__lora_dropout=0.1)
+    data.write_text(rows)
     lines: list[str] = []
     resumed = run(job, "cut", lines, train__num_train_epochs=3, lora__lora_dropout=0.1)
     assert any("resuming" in line and "epoch 3 of 3" in line for line in lines)
@@ -173,6 +182,44 @@ def test_a_diverged_run_fails_once_with_its_reason_and_leaves_nothing_finished(j
     folder = Path(job.storage_path) / "nan"
     assert not (folder / "metrics.json").exists()
     assert not (folder / "adapter").exists()
+
+
+def before_the_workers(monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> None:
+    """Do something when all checks are past and no worker has begun."""
+
+    def hook(dataset: Dataset, *_: Any, **__: Any) -> Dataset:
+        act()
+        return dataset
+
+    monkeypatch.setattr("raylora.cluster.train.job.with_frozen_states", hook)
+
+
+def test_what_would_end_so_again_is_not_tried_again(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = shutil.copytree(job.model.base_model, tmp_path / "base")
+    before_the_workers(monkeypatch, lambda: shutil.rmtree(base))
+    with pytest.raises(ModelError, match="was not found"):  # after another try it is a TrainingError of Ray Train's
+        run(job, "gone", model__base_model=str(base), ray__max_failures=5)
+
+
+def test_a_disk_that_fills_up_ends_a_run_and_says_so(job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40m", "none", str(disk)], capture_output=True).returncode:
+        pytest.skip("no mount here")
+
+    def fill() -> None:
+        with suppress(OSError), (disk / "ballast").open("wb", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(4096))
+
+    try:
+        before_the_workers(monkeypatch, fill)
+        with pytest.raises(FullDiskError, match=r"is full: .*No space left on device.*Make room there"):
+            run(job, "full", storage_path=str(disk / "runs"), ray__max_failures=5)
+        with pytest.raises(FullDiskError, match="has room for 0 MB"):
+            run(job, "more", storage_path=str(disk / "runs"))
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
 def test_more_workers_than_the_cluster_has_are_refused_at_once(job: Job) -> None:

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.e2e
     [
         (
             ["tune"],
-            "the bench needs `data.train`, `data.validation`, each one parquet file, e.g. those of jobs/sst2.yaml.",
+            "the bench needs `data.train`, `data.validation`, each one parquet file, e.g. data.train=train.parquet.",
         ),
         (["tune", "data.train=nope.parquet"], "the bench needs `data.train`, `data.validation`, each one parquet file"),
         (["train"], "the bench needs `data.train`, `data.validation`, `data.test`, each one parquet file"),

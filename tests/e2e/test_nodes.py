@@ -10,11 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import yaml
-from commands import ON_CLUSTERS, ROOT, end_processes_of, run
+from commands import ON_CLUSTERS, ROOT, command, end_processes_of, run
 from safetensors.torch import load_file
 from tiny import largest_difference, make_adapter
 
@@ -29,13 +31,15 @@ NODES = """
 import json, os, sys
 from ray.cluster_utils import Cluster
 cluster = Cluster(
-    initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": True, "dashboard_port": int(sys.argv[2])}
+    initialize_head=True,
+    head_node_args={"num_cpus": int(sys.argv[3]), "include_dashboard": True, "dashboard_port": int(sys.argv[2])},
 )
 for _ in range(int(sys.argv[1]) - 1):
     cluster.add_node(num_cpus=1)
 cluster.wait_for_nodes()
 print(cluster.address, flush=True)
-sys.stdin.read()
+for line in sys.stdin:  # the id of a node to take away
+    cluster.remove_node(next(node for node in cluster.worker_nodes if node.node_id == line.strip()))
 cluster.shutdown()
 """
 # what Ray's control store remembers of all actors, ended ones too
@@ -54,6 +58,7 @@ class Running:
     address: str
     dashboard: str
     nodes: int
+    take_away: Callable[[str], None] = lambda node: None
 
     def job(self, *words: str, timeout_s: float = 280) -> str:
         """Output of a command that joins the cluster and succeeds."""
@@ -74,11 +79,11 @@ class Running:
 
 
 @contextmanager
-def simulated(nodes: int) -> Generator[Running]:
+def simulated(nodes: int, head_cpus: int = 1) -> Generator[Running]:
     """`ray.cluster_utils.Cluster`, one CPU a node, in a process of its own."""
     port = free_port()
     with subprocess.Popen(
-        [sys.executable, "-c", NODES, str(nodes), str(port)],
+        [sys.executable, "-c", NODES, str(nodes), str(port), str(head_cpus)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -90,7 +95,7 @@ def simulated(nodes: int) -> Generator[Running]:
         lines = iter(process.stdout.readline, "")
         address = next(line.strip() for line in lines if re.fullmatch(r"[\d.]+:\d+", line.strip()))
         try:
-            yield Running(address, f"http://127.0.0.1:{port}", nodes)
+            yield Running(address, f"http://127.0.0.1:{port}", nodes, partial(print, file=process.stdin, flush=True))
         finally:
             process.stdin.close()
             process.wait(60)
@@ -133,7 +138,6 @@ def settings(bases: Bases, data: str, storage: Path, name: str) -> list[str]:
         "train.num_train_epochs=2",
         "train.learning_rate=0.01",
         "train.per_device_train_batch_size=4",
-        "lora.lora_dropout=0",  # its masks are drawn by each worker
         "train.bf16=false",  # its rounding makes 5e-4 of what the order of a sum changes
     ]
 
@@ -297,3 +301,37 @@ def test_a_folder_that_a_node_does_not_share_is_named_at_once(
         assert not list((shared / "never").glob(".reach*"))
     finally:
         end_processes_of(ray)
+
+
+def test_a_run_goes_on_within_its_epoch_when_a_node_is_taken_away(
+    bases: Bases, tmp_path: Path, reviews: list[dict[str, str]]
+) -> None:
+    """One epoch of 2,400 steps on one of two nodes, which is drained as a spot node is, and then ends."""
+    data = tmp_path / "many.jsonl"
+    rows = [{**row, "text": f"{row['text']} {i}"} for i in range(24) for row in reviews[:125]]
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = settings(bases, str(data), tmp_path, "spot")
+    words += ["train.num_train_epochs=1", "train.per_device_train_batch_size=1", "train.floor=false"]
+    with simulated(3, head_cpus=0) as cluster:
+        line = command(["jobs/train.py", *words, f"ray.address={cluster.address}"])
+        with subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as job:
+            assert job.stdout
+            said = [next(line for line in job.stdout if line.startswith("trainable"))]
+            (node,) = cluster.actors("RayTrainWorker")
+            drained = run(
+                "ray", "drain-node", f"--address={cluster.address}", f"--node-id={node}", "--reason-message=spot",
+                "--reason=DRAIN_NODE_REASON_PREEMPTION", "--deadline-remaining-seconds=25",
+            )  # fmt: skip
+            assert drained.returncode == 0, drained.stderr
+            for line in job.stdout:
+                said.append(line)
+                if line.startswith("saved"):
+                    cluster.take_away(node)
+            assert job.wait(200) == 0, "".join(said)
+    (saved,) = [re.search(r"step (\d+) \(a node is about to be taken away\)", line) for line in said if "saved" in line]
+    assert saved
+    steps = [json.loads(line) for line in (tmp_path / "spot" / "history.jsonl").read_text().splitlines()]
+    losses = [event["step"] for event in steps if event["kind"] == "loss"]
+    again = next(i for i, (before, after) in enumerate(pairwise(losses)) if after <= before)
+    assert int(saved[1]) < losses[again + 1] <= int(saved[1]) + 50, "it goes on from there"
+    assert losses[-1] == 2400

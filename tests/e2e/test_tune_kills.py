@@ -42,6 +42,16 @@ def words(base: Path, storage: Path, name: str, *more: str) -> list[str]:
     ]
 
 
+# By scheduler: what makes its decisions depend on nothing but the scores. ASHA and the median decide by which trial
+# came first, HyperBand waits for all of a bracket. PBT takes whom it finds, so that no two sweeps of it are equal.
+STOPPING = {
+    "asha": ["tune.scheduler=asha", "tune.max_concurrent_trials=1"],
+    "median": ["tune.scheduler=median", "tune.max_concurrent_trials=1"],
+    "hyperband": ["tune.scheduler=hyperband", "tune.max_concurrent_trials=6", "tune.time_budget_s=1500"],
+    "pbt": ["tune.scheduler=pbt", "tune.space={lora.r: 4, train.learning_rate: {loguniform: [1e-4, 1e-3]}}"],
+}
+
+
 def start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
     with log.open("ab") as file:
         return subprocess.Popen(command(arguments), cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
@@ -90,26 +100,50 @@ def whole(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[
 def test_a_driver_killed_at_random_moments_ends_with_the_same_leaderboard(
     whole: list[tuple[str, str, str, str]], bases: Bases, tmp_path: Path
 ) -> None:
-    """In turn some seconds after the start and some after an epoch's line: during start, restoring, epochs, reports."""
     arguments, log = words(bases("bert"), tmp_path, "cut"), tmp_path / "log"
+    assert kill(arguments, log) == KILLS, "the sweep was over before its last kill"
+    finished = (tmp_path / "cut" / "metrics.json").exists()
+    assert finished or start(arguments, log).wait(900) == 0, log.read_text(errors="replace")
+    assert leaderboard(tmp_path / "cut") == whole
+    assert_every_epoch_is_told(tmp_path / "cut")
+
+
+@pytest.mark.parametrize("scheduler", STOPPING)
+def test_a_driver_killed_at_random_moments_stops_the_trials_that_it_would_have_stopped(
+    scheduler: str, bases: Bases, tmp_path: Path
+) -> None:
+    logs = {name: tmp_path / f"{name}.log" for name in ("whole", "cut")}
+    whole, cut = (words(bases("bert"), tmp_path, name, *STOPPING[scheduler]) for name in logs)
+    assert start(whole, logs["whole"]).wait(1500) == 0, logs["whole"].read_text(errors="replace")
+    kills = kill(cut, logs["cut"])
+    finished = (tmp_path / "cut" / "metrics.json").exists()
+    assert finished or start(cut, logs["cut"]).wait(1500) == 0, logs["cut"].read_text(errors="replace")
+    assert kills, "nothing was shown"
+    boards = [leaderboard(tmp_path / name) for name in logs]
+    if scheduler == "pbt":
+        assert [[row[3] for row in board] for board in boards] == [["finished"] * 6] * 2
+    else:
+        assert boards[0] == boards[1]
+        assert any("stopped" in row[3] for row in boards[0])
+
+
+def kill(arguments: list[str], log: Path) -> int:
+    """Begin the sweep and kill it KILLS times, or as often as it can be; in turn some seconds after the start and some
+    after an epoch's line: during start, restoring, epochs, reports."""
     chance = random.Random(1)
     killed = 0
-    for kill in range(KILLS):
+    for turn in range(KILLS):
         process = start(arguments, log)
         seen = lines_with(log, "epoch") if log.exists() else 0
-        if kill % 2:
+        if turn % 2:
             wait_for(lambda seen=seen, p=process: lines_with(log, "epoch") > seen or p.poll() is not None, process)
-        time.sleep(chance.uniform(0, 2 if kill % 2 else 12))
+        time.sleep(chance.uniform(0, 2 if turn % 2 else 12))
         if process.poll() is not None:
             break
         process.send_signal(signal.SIGKILL)
         process.wait()
         killed += 1
-    assert killed == KILLS, "the sweep was over before its last kill"
-    finished = (tmp_path / "cut" / "metrics.json").exists()
-    assert finished or start(arguments, log).wait(900) == 0, log.read_text(errors="replace")
-    assert leaderboard(tmp_path / "cut") == whole
-    assert_every_epoch_is_told(tmp_path / "cut")
+    return killed
 
 
 def assert_every_epoch_is_told(folder: Path) -> None:

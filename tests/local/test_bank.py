@@ -33,7 +33,7 @@ from raylora.model.tokens import Collator
 Bases = Callable[[str], Path]
 Weights = dict[str, torch.Tensor]
 
-CLOSE = 1e-5  # between a packed trial's weights and its own alone, after 50 steps
+CLOSE = 3e-3  # of `apart`, after 50 steps: sums in another order make 1e-3 on some CPUs, other masks 1
 ROWS = 125  # 100 to train on: 13 steps of 8 rows, 4 epochs make 52
 
 
@@ -93,14 +93,21 @@ def packed(jobs: dict[str, Job], splits: Splits, folder: Path) -> dict[str, Run]
     return follow(bank_of(jobs, splits), folder, {})
 
 
+def apart(one: Weights, other: Weights) -> float:
+    """The way between two adapters, in terms of how far their matrices B, which start at zero, have gone."""
+    difference = sum(float((one[name] - other[name]).square().sum()) for name in one)
+    gone = sum(float(tensor.square().sum()) for name, tensor in other.items() if "lora_B" in name)
+    return (difference / gone) ** 0.5
+
+
 def agree(one: Run, other: Run, within: float = CLOSE) -> None:
     assert len(one.metrics) == len(other.metrics)
     for mine, theirs in zip(one.metrics, other.metrics, strict=True):
         assert mine == {
-            key: pytest.approx(value, abs=1e-4) if key == "eval_loss" else value for key, value in theirs.items()
+            key: pytest.approx(value, abs=1e-3) if key == "eval_loss" else value for key, value in theirs.items()
         }
-    assert largest_difference(one.last, other.last) < within
-    assert largest_difference(one.best, other.best) < within
+    assert apart(one.last, other.last) < within
+    assert apart(one.best, other.best) < within
 
 
 def quick_job(base: Path, **changes: Any) -> Job:

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tiny import save_base, tiny_job
 
 from raylora.config import ModelSection
 from raylora.errors import ModelError
 from raylora.model.base import find
-from raylora.model.base.find import CARRIED, CarriedModel, pin_revision, resolve, resolve_on_node, weights_digest
+from raylora.model.base.find import CARRIED, CarriedModel, resolve, weights_digest
+from raylora.model.fit.build import check_fits
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -50,18 +52,8 @@ def test_a_base_that_is_nowhere_says_where_it_was_sought(tmp_path: Path, monkeyp
         assert words in str(caught.value)
 
 
-def test_another_machine_finds_the_same_base_at_its_own_path_or_refuses(
-    bases: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shutil.copytree(bases("bert"), tmp_path / "driver" / "base")
-    monkeypatch.chdir(tmp_path / "driver")
-    pinned = pin_revision(resolve(ModelSection(base_model="base")))
-    assert resolve_on_node(pinned) == pinned
-    shutil.move(tmp_path / "driver" / "base", tmp_path / "node" / "base")  # a hub cache of the node's own, say
-    monkeypatch.chdir(tmp_path / "node")
-    assert resolve_on_node(pinned).path == str(tmp_path / "node" / "base")
-    shutil.rmtree(tmp_path / "node" / "base")
-    shutil.copytree(bases("roberta"), tmp_path / "node" / "base")
-    find.file_sha256.cache_clear()  # another machine is another process
-    with pytest.raises(ModelError, match="has other weights than where the job started"):
-        resolve_on_node(pinned)
+def test_a_tokenizer_with_ids_beyond_the_embedding_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    save_base("bert", tmp_path / "base", vocab_size=700)
+    job = tiny_job(tmp_path / "base")
+    with pytest.raises(ModelError, match=r"tokenizer has ids up to \d{3}, its embedding 700 rows"):
+        check_fits(job, resolve(job.model))

@@ -102,6 +102,29 @@ def test_a_resumed_fit_equals_an_uninterrupted_one(bases: Bases, tmp_path: Path)
     assert furthest(whole, resumed) == 0
 
 
+@pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
+def test_a_resumed_fit_takes_its_new_hyperparameters(schedule: str, bases: Bases, tmp_path: Path) -> None:
+    """As population based training has it: weights and moments of the checkpoint, all else of the new job."""
+    job = tiny_job(bases("bert"), train__num_train_epochs=2, train__lr_scheduler_type=schedule)
+    splits = demo_splits(job, bases("bert"), 60)  # 48 to train on: 6 steps of 8 rows, twice
+    reported: list[Event] = []
+
+    def keep(metrics: Event, folder: Path | None) -> None:
+        reported.append(metrics)
+        shutil.copytree(folder or tmp_path, tmp_path / f"epoch{metrics['epoch']:g}")
+
+    run(job, splits, report=keep)
+    mutated = {"train.learning_rate": 1e-3, "train.weight_decay": 0.3, "train.logging_steps": 1}
+    records: list[Event] = []
+    again = run(job.replace(mutated), splits, resume_from=tmp_path / "epoch1", log=records.append)
+    rates = {record["step"]: record["learning_rate"] for record in records if record["kind"] == "loss"}
+    left = {"linear": lambda step: (12 - step) / 12, "cosine": lambda step: (1 + np.cos(np.pi * step / 12)) / 2}
+    share = left.get(schedule, lambda step: 1.0)
+    assert rates == {step + 1: pytest.approx(1e-3 * share(step)) for step in range(6, 12)}
+    undecayed = run(job.replace(mutated | {"train.weight_decay": 0.0}), splits, resume_from=tmp_path / "epoch1")
+    assert furthest(again, undecayed) > 0
+
+
 def test_the_best_epoch_is_kept_across_a_resume(bases: Bases, tmp_path: Path) -> None:
     """Taught one label and scored by the other, a run gets worse by each epoch: the best stays epoch 1, also when
     resumed from epoch 2."""
@@ -121,6 +144,26 @@ def test_the_best_epoch_is_kept_across_a_resume(bases: Bases, tmp_path: Path) ->
     assert whole.validation.loss == best["eval_loss"]
     resumed = run(job, splits, resume_from=tmp_path / "epoch2")
     assert resumed.epoch == whole.epoch
+    assert furthest(whole, resumed) == 0
+
+
+def test_of_equal_epochs_the_one_of_lower_loss_is_kept_across_a_resume(bases: Bases, tmp_path: Path) -> None:
+    """Every row carries one label: the accuracy is 1 from the first epoch on, and the loss falls."""
+    job = tiny_job(bases("bert"), train__num_train_epochs=3)
+    splits = demo_splits(job, bases("bert"), 60)
+    splits = replace(splits, train=one_label(splits.train, 1), validation=one_label(splits.validation, 1))
+    reports: list[Event] = []
+
+    def keep(metrics: Event, folder: Path | None) -> None:
+        reports.append(metrics)
+        shutil.copytree(folder or tmp_path, tmp_path / f"epoch{metrics['epoch']:g}")
+
+    whole = run(job, splits, report=keep)
+    losses = [report["eval_loss"] for report in reports]
+    assert [report["eval_accuracy"] for report in reports] == [1, 1, 1] and losses == sorted(losses, reverse=True)
+    assert (whole.epoch, whole.validation.loss) == (3, losses[2])
+    resumed = run(job, splits, resume_from=tmp_path / "epoch2")
+    assert resumed.epoch == 3
     assert furthest(whole, resumed) == 0
 
 
@@ -210,3 +253,55 @@ def test_a_checkpoint_holds_what_peft_loads_and_the_best_weights(bases: Bases, t
     best = load_file(str(tmp_path / "checkpoint" / "best.safetensors"))
     assert all(torch.equal(best[name], tensor) for name, tensor in weights(fitted).items())
     assert (tmp_path / "checkpoint" / "adapter_model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("changes", [{}, {"train__base_dropout": True, "train__gradient_accumulation_steps": 2}])
+@pytest.mark.parametrize("step", [3, 8])  # within the first epoch, before anything is the best, and within the second
+def test_a_fit_resumed_within_an_epoch_equals_an_uninterrupted_one(
+    bases: Bases, tmp_path: Path, changes: dict[str, Any], step: int
+) -> None:
+    job = tiny_job(bases("bert"), train__num_train_epochs=2, lora__lora_dropout=0.1, train__save_steps=step, **changes)
+    splits = demo_splits(job, bases("bert"), 100)
+
+    def stop_within(metrics: Event, folder: Path | None) -> None:
+        assert folder
+        if "eval_loss" not in metrics:
+            assert metrics["step"] == step
+            shutil.copytree(folder, tmp_path / "cut")
+            raise KeyboardInterrupt
+
+    whole_reports: list[Event] = []
+    whole = run(job, splits, report=lambda metrics, folder: whole_reports.append(metrics))
+    with pytest.raises(KeyboardInterrupt):
+        run(job, splits, report=stop_within)
+    reports: list[Event] = []
+    resumed = run(job, splits, resume_from=tmp_path / "cut", report=lambda m, f: reports.append(m))
+    assert reports == [metrics for metrics in whole_reports if metrics["step"] > step]
+    assert (resumed.epoch, resumed.validation) == (whole.epoch, whole.validation)
+    assert furthest(whole, resumed) == 0
+    assert resumed.steps == whole.steps - step
+
+
+def test_a_checkpoint_is_written_when_it_is_asked_for(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), train__num_train_epochs=1, train__per_device_train_batch_size=2)
+    reports: list[Event] = []
+    records: list[Event] = []
+    answers = iter(["a test wants it"])
+    run(
+        job,
+        demo_splits(job, bases("bert"), 60),
+        report=lambda metrics, folder: reports.append(metrics),
+        save_now=lambda: next(answers, None),
+        log=records.append,
+    )
+    assert [report["step"] for report in reports] == [8, 24]
+    saved = [record for record in records if record["kind"] == "checkpoint"]
+    assert [(record["step"], record["reason"]) for record in saved] == [(8, "a test wants it")]
+
+
+def test_a_checkpoint_is_written_by_the_clock(bases: Bases) -> None:
+    job = tiny_job(bases("bert"), train__num_train_epochs=1, train__per_device_train_batch_size=2)
+    job = job.replace({"train.save_minutes": 1e-6})
+    reports: list[Event] = []
+    run(job, demo_splits(job, bases("bert"), 60), report=lambda metrics, folder: reports.append(metrics))
+    assert [report["step"] for report in reports] == [8, 16, 24]

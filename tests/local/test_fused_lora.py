@@ -1,4 +1,4 @@
-"""Faster ways to PEFT's numbers: the fused LoRA layer and the dropout of its input."""
+"""A faster way to PEFT's numbers: the fused LoRA layer."""
 
 import copy
 from collections.abc import Callable
@@ -12,12 +12,10 @@ from peft.tuners.lora import LoraLayer
 from tiny import tiny_job
 
 from raylora.model.fit.build import build
-from raylora.model.lora.dropout import MaskedDropout, draw_mask
 from raylora.model.lora.fused import FusedLinear
 from raylora.model.resolved import resolve_job
 
 Bases = Callable[[str], Path]
-CPU = torch.device("cpu")
 
 
 def lora_layers(model: torch.nn.Module) -> list[Any]:
@@ -123,34 +121,3 @@ def test_an_evaluation_drops_nothing(bases: Bases) -> None:
     trained = [step(model)[0] for _ in range(2)]
     model.eval()
     assert trained[0] == trained[1] != step(model)[0]
-
-
-@pytest.mark.parametrize("rate", [0.1, 0.5, 0.9])
-def test_a_mask_drops_its_share_and_keeps_the_mean(rate: float) -> None:
-    mask = draw_mask((1000, 1001), rate, torch.float32, CPU, torch.Generator().manual_seed(0))
-    kept, dropped = mask.max().item(), mask.min().item()
-    assert dropped == 0 and kept == pytest.approx(1 / (1 - rate), rel=1e-4)
-    deviation = (rate * (1 - rate) / mask.numel()) ** 0.5
-    assert (mask == 0).float().mean().item() == pytest.approx(rate, abs=5 * deviation)
-    assert mask.mean().item() == pytest.approx(1, abs=5 * deviation / (1 - rate))
-    rows, columns = (mask == 0).float().mean(1), (mask == 0).float().mean(0)
-    for share in (rows, columns):  # no row or column is favoured
-        assert share.std().item() == pytest.approx((rate * (1 - rate) / 1000) ** 0.5, rel=0.2)
-
-
-def test_a_mask_is_decided_by_torchs_state_alone() -> None:
-    def drawn(seed: int) -> torch.Tensor:
-        torch.manual_seed(seed)
-        return MaskedDropout(0.5)(torch.ones(7, 33))
-
-    assert torch.equal(drawn(3), drawn(3))
-    assert not torch.equal(drawn(3), drawn(4))
-    torch.manual_seed(3)
-    dropout = MaskedDropout(0.5)
-    assert not torch.equal(dropout(torch.ones(7, 33)), dropout(torch.ones(7, 33)))
-    assert torch.equal(drawn(3), draw_mask((7, 33), 0.5, torch.float32, CPU, torch.Generator().manual_seed(3)))
-
-
-@pytest.mark.parametrize(("rate", "kept"), [(1.0, 0.0), (1e-7, 1.0)])
-def test_everything_may_be_dropped_and_everything_kept(rate: float, kept: float) -> None:
-    assert torch.equal(draw_mask((3, 5), rate, torch.float32, CPU, None), torch.full((3, 5), kept))

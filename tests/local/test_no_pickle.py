@@ -14,8 +14,7 @@ from safetensors.torch import load_file
 from tiny import demo_splits, make_adapter, tiny_job
 
 import raylora
-from raylora.config import DataSection, ModelSection
-from raylora.config.file import parse_yaml
+from raylora.config import DataSection, ModelSection, yaml12
 from raylora.errors import ConfigError, DataError, ModelError
 from raylora.model.base.find import resolve
 from raylora.model.base.load import load_base, load_tokenizer, read_config
@@ -184,5 +183,5 @@ def test_a_parquet_column_of_pickled_objects_is_refused(nested: bool, tmp_path: 
 
 def test_yaml_makes_no_python_objects(mark: Path) -> None:
     with pytest.raises(ConfigError, match="not valid YAML"):
-        parse_yaml(f"run_name: !!python/object/apply:os.mkdir ['{mark}']", "job.yaml")
+        yaml12.load(f"run_name: !!python/object/apply:os.mkdir ['{mark}']", "job.yaml")
     assert not mark.exists()

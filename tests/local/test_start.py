@@ -1,5 +1,6 @@
 """Where a head starts, and the floor under a run."""
 
+import json
 import math
 import re
 import shutil
@@ -10,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import AutoPeftModelForSequenceClassification
 from peft.tuners.lora import LoraLayer
 from tiny import LAYOUTS, demo_splits, largest_difference, tiny_job
 from transformers import AutoModelForSequenceClassification, set_seed
 
+import raylora
 from raylora.config import Job
 from raylora.errors import ModelError
 from raylora.model.bank import Bank
@@ -25,7 +28,7 @@ from raylora.model.fit.splits import Splits, Worker
 from raylora.model.fit.start import HEAD_SCALE, NO_LAYER, begin_from, local_start, make_start
 from raylora.model.lora.save import trainable_state
 from raylora.model.resolved import resolve_job
-from raylora.model.tokens import Collator
+from raylora.model.tokens import Collator, encode, table_of
 from raylora.probe import fit_probe
 
 Bases = Callable[[str], Path]
@@ -227,12 +230,41 @@ def test_a_head_that_the_base_brings_is_trained_on_and_stays_out_of_all_linear(
     assert [record["init"] for record in log if record["kind"] == "head"] == ["base"]
 
 
-def test_a_head_of_the_bases_own_for_other_labels_is_refused_in_words(bases: Bases, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["bert", "roberta", "llama"])
+def test_a_head_of_the_bases_own_for_other_labels_gives_way_to_a_new_one(
+    kind: str, bases: Bases, tmp_path: Path
+) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(bases(kind), own)
+    AutoModelForSequenceClassification.from_pretrained(str(own), num_labels=3).save_pretrained(str(own))
+    job = tiny_job(own, train__head_init="random")
+    splits = demo_splits(job, own, 40)
+    starts = [dict(new_model(j, splits).named_parameters()) for j in (job, tiny_job(bases(kind), seed=job.seed))]
+    assert starts[0].keys() == starts[1].keys()
+    assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0]), "as on the base without a head"
+    log: list[Event] = []
+    fit(resolve_job(job.replace({"train.head_init": "probe"})), splits, log=log.append, save_to=tmp_path / "adapter")
+    assert [record["init"] for record in log if record["kind"] == "head"] == ["probe"]
+    assert "ignore_mismatched_sizes=True" in (tmp_path / "adapter" / "README.md").read_text()
+    plain = AutoPeftModelForSequenceClassification.from_pretrained(
+        str(tmp_path / "adapter"), num_labels=2, ignore_mismatched_sizes=True
+    ).eval()
+    predictor = raylora.load(tmp_path / "adapter")
+    batch = Collator(table_of(encode(["Works well."], predictor.tokenizer_spec)), predictor.tokenizer_spec)(
+        np.arange(1)
+    )
+    del batch["labels"]
+    with torch.inference_mode():
+        np.testing.assert_allclose(plain(**batch).logits.numpy(), predictor.logits(["Works well."]), atol=1e-5)
+
+
+def test_weights_of_another_shape_than_the_config_says_are_refused_in_words(bases: Bases, tmp_path: Path) -> None:
     own = tmp_path / "own"
     shutil.copytree(bases("bert"), own)
-    AutoModelForSequenceClassification.from_pretrained(str(own), num_labels=3).save_pretrained(str(own))
+    config = json.loads((own / "config.json").read_text())
+    (own / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}))
     job = tiny_job(own)
-    with pytest.raises(ModelError, match="has a head of its own, for another number of labels than 2"):
+    with pytest.raises(ModelError, match=r"has another shape than config\.json says"):
         fit(resolve_job(job), demo_splits(job, own, 40))
 
 

@@ -98,6 +98,40 @@ def test_a_silent_proxy_is_given_up() -> None:
     run(scene())
 
 
+def test_a_proxy_that_answers_too_late_is_told_to_queue_its_trial_again() -> None:
+    async def scene() -> None:
+        broker = Broker(total=1, concurrent=1, workers=1)
+        late = await broker.submit(request("a"))
+        await broker.take("w", None, 99, 5)
+        await broker.post({late: Report({"epoch": 1.0})})
+        assert await broker.decisions([late], 0.05) == []
+        assert (await broker.next(late)).metrics == {"epoch": 1.0}
+        assert (await asyncio.wait_for(broker.next(late), 1)).again
+        await broker.leave(late)
+        await broker.submit(request("a"))
+        assert trials(await broker.take("w", None, 99, 5)) == ["a"]
+
+    run(scene())
+
+
+def test_what_a_worker_hands_back_is_no_failure_and_nor_is_what_it_no_longer_holds() -> None:
+    async def scene() -> None:
+        broker = Broker(total=3, concurrent=3, workers=1)
+        ended, held, waits = [await broker.submit(request(name)) for name in "abc"]
+        await broker.take("w", None, 2, 0)
+        await broker.post({ended: Report({"epoch": 1.0}, finished=True)})
+        assert await broker.held("w") == [held]
+        await broker.lost("w", is_failure=False)
+        report = await broker.next(held)
+        assert (report.again, report.lost, report.failure) == (True, False, None)
+        assert (await broker.next(ended)).finished
+        assert await broker.held("w") == []
+        assert await broker.states() == {"waiting": 1, "running": 0, "ended": 2, "failed": 0}
+        assert trials(await broker.take("w", None, 99, 0)) == ["c"], waits
+
+    run(scene())
+
+
 def test_a_failed_trial_fails_the_same_way_when_it_is_tried_again() -> None:
     async def scene() -> None:
         broker = Broker(total=1, concurrent=1, workers=1)
@@ -117,7 +151,7 @@ def test_the_trials_of_a_lost_worker_are_told_and_can_be_taken_again() -> None:
         broker = Broker(total=1, concurrent=1, workers=1)
         attempt_id = await broker.submit(request("a"))
         await broker.take("w1", None, 99, 5)
-        await broker.lost("w1")
+        await broker.lost("w1", is_failure=True)
         assert (await broker.next(attempt_id)).lost
         await broker.leave(attempt_id)
         await broker.submit(request("a"))
@@ -163,8 +197,28 @@ def test_every_trial_has_one_state_that_of_its_last_attempt() -> None:
         await broker.leave(attempt_ids["a"])
         await broker.post({attempt_ids["b"]: Report(failure="diverged")})
         assert await broker.states() == {"waiting": 1, "running": 1, "ended": 1, "failed": 1}
-        await broker.lost("w")
+        await broker.lost("w", is_failure=True)
         await broker.submit(request("c"))
         assert await broker.states() == {"waiting": 2, "running": 0, "ended": 1, "failed": 1}
+
+    run(scene())
+
+
+def test_a_broker_that_was_killed_sends_its_trials_to_the_next_one() -> None:
+    """What is asked of the new one about the old one's attempts ends them; the trials are queued again."""
+
+    async def scene() -> None:
+        before, now = Broker(total=1, concurrent=1, workers=1), Broker(total=1, concurrent=1, workers=1)
+        old = await before.submit(request("a"))
+        await before.take("w", None, 99, 5)
+        assert (await now.next(old)).again, "which is no failure of the trial's"
+        await now.leave(old)
+        again = await now.submit(request("a"))
+        assert again != old
+        await now.post({old: Report({"epoch": 1.0})})
+        assert await now.decisions([old], 5) == [], "the worker drops it, and takes the new one"
+        assert await now.events() == []
+        assert trials(await now.take("w", None, 99, 5)) == ["a"]
+        assert (await now.states())["running"] == 1
 
     run(scene())

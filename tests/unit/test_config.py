@@ -12,6 +12,7 @@ from raylora import errors
 from raylora.config import Job, LoraSection, keys, parse
 from raylora.config.renamed import RenamedKeyWarning
 from raylora.errors import ConfigError
+from raylora.metrics import METRICS
 
 PACKAGE = Path(errors.__file__).parent
 ERRORS = [value for value in vars(errors).values() if isinstance(value, type)]
@@ -155,11 +156,8 @@ def test_every_kind_of_value_a_key_allows_is_taken() -> None:
 
 
 def test_only_the_loss_is_better_when_smaller() -> None:
-    better = {
-        name: Job().replace({"train.metric_for_best_model": name}).train.greater_is_better
-        for name in ("accuracy", "f1", "loss")
-    }
-    assert better == {"accuracy": True, "f1": True, "loss": False}
+    better = {name: Job().replace({"train.metric_for_best_model": name}).train.greater_is_better for name in METRICS}
+    assert better == {"accuracy": True, "f1": True, "f1_macro": True, "loss": False}
 
 
 def test_keys_lists_every_dotted_key_once_without_sections() -> None:

@@ -1,7 +1,10 @@
 """Readers: each format row by row, and every defect named with its place and nothing else."""
 
+import bz2
 import codecs
+import gzip
 import json
+import lzma
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,11 +12,15 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
+from raylora.cluster.data.find import decide_format
+from raylora.cluster.data.guess import read_columns, write_config
 from raylora.cluster.data.rows import Row, Source
-from raylora.cluster.data.sources import decide_format, list_sources, read_rows
+from raylora.cluster.data.sources import list_sources, read_rows
+from raylora.cluster.storage.filesystem import Location
 from raylora.config import DataSection
-from raylora.errors import DataError
+from raylora.errors import DataError, EmptyFileError
 
 Read = Callable[..., list[Row]]
 UNUSABLE = {
@@ -31,7 +38,15 @@ NOT_A_LABEL = {"label_case", "label_numeric_code", "unknown_label", "header_repe
 
 def read_path(path: str | Path, **data: Any) -> list[Row]:
     section = DataSection(train=str(path), **data)
-    return [row for source in list_sources(section) for row in read_rows(source, section)]
+    return [row for source in list_sources(section) for row in rows_of(source, section)]
+
+
+def rows_of(source: Source, section: DataSection) -> list[Row]:
+    """As the tasks of Ray Data take them: beside others an empty file has none."""
+    try:
+        return list(read_rows(source, section))
+    except EmptyFileError:
+        return []
 
 
 @pytest.fixture
@@ -277,7 +292,7 @@ def test_a_label_that_is_not_configured_is_a_fault(read: Read) -> None:
         ("a.json", '{"text": "a"}', r"must hold a list of objects, found dict"),
         ("a.json", '{"text": "a"}\n{"text": "b"}', r"is not JSON: .*Set data\.format=jsonl"),
         ("a.parquet", "text,label\na,1\n", r"a\.parquet is not readable as parquet"),
-        ("a.parquet", "", r"a\.parquet is not readable as parquet"),
+        ("a.parquet", "", r"a\.parquet is empty"),
         ("a.parquet", b"PAR1" + bytes(100) + b"PAR1", r"a\.parquet is not readable as parquet"),
         ("a.xlsx", "text,label\na,1\n", r"the ending '\.xlsx' tells no format\. Set `data\.format` to csv, tsv"),
         ("a", "text,label\na,1\n", r"the ending '' tells no format"),
@@ -315,6 +330,125 @@ def test_the_configured_format_beats_the_ending(read: Read) -> None:
     assert decide_format("s3://bucket/a.JSONL?region=eu", "auto") == "jsonl"
 
 
+# ---- what a file is, whatever its name says
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ('"text; with, both",label;x', "a;b,x;y"),
+        ('"a;b;c",label,text', "1,x,a"),
+        ('label;"what, exactly, was said";text', "x;1;a"),
+        ('"two\n, lines; here";label;text', "1;x;a"),
+        ('\ufefflabel,"a;b;c;d",text', "x,1,a"),
+        ('5" screen;label;text', "1;x;a"),
+        ('label\t"a,b,c,d"\ttext', "x\t1\ta"),
+        ('"say ""a;b;c"" twice",label,text', "1,x,a"),
+    ],
+)
+def test_a_delimiter_inside_quotes_of_the_header_does_not_count(read: Read, header: str, row: str) -> None:
+    data = {"text_column": "text; with, both", "label_column": "label;x"} if "label;x" in header else {}
+    assert [r.fault for r in read("a.csv", f"{header}\n{row}\n", **data)] == [None]
+
+
+ZIP = b"PK\x03\x04" + bytes(range(256))
+PACKED = gzip.compress(b"text,label\na,x\n" * 50, mtime=0)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("a.csv.gz", PACKED, r"a\.csv\.gz is compressed \(gzip\).*gunzip"),
+        ("a.csv", PACKED, r"a\.csv is compressed \(gzip\).*gunzip"),
+        ("a.jsonl", bz2.compress(b"{}"), r"a\.jsonl is compressed \(bzip2\).*bunzip2"),
+        ("a.tsv", lzma.compress(b"text"), r"a\.tsv is compressed \(xz\).*unxz"),
+        ("a.json.zst", b"\x28\xb5\x2f\xfd" + bytes(20), r"is compressed \(zstd\).*unzstd"),
+        ("a.parquet", PACKED, r"a\.parquet is compressed \(gzip\)"),
+        ("a.zip", ZIP, r"a\.zip is a zip archive.*[Uu]npack"),
+        ("a.xlsx", ZIP, r"a\.xlsx is an Excel workbook.*csv"),
+        ("a.csv", ZIP, r"a\.csv is a zip archive or an Excel workbook"),
+        ("a.csv", b"PAR1" + bytes(range(200)), r"a\.csv is parquet.*data\.format=parquet"),
+        ("a.jsonl", b"ARROW1\0\0" + bytes(200), r"a\.jsonl is an Arrow file"),
+        ("a.db", b"SQLite format 3\0", r"a\.db is an SQLite database"),
+        ("a.csv", bytes(range(256)) * 8, r"a\.csv is binary"),
+        ("a.csv", "text,label\na,x\n".encode("utf-16-le"), r"a\.csv is UTF-16.*iconv"),
+        ("a.csv", "text,label\na,x\n".encode("utf-16-be"), r"a\.csv is UTF-16.*iconv"),
+        ("a.parquet", "text,label\na,1\n", r"a\.parquet is not readable as parquet: .*text.*data\.format"),
+    ],
+)
+def test_content_that_is_no_text_is_named_as_what_it_is(
+    read: Read, tmp_path: Path, name: str, content: str | bytes, reason: str
+) -> None:
+    for entrance in (lambda: read(name, content), lambda: read_columns(str(tmp_path / name))):
+        with pytest.raises(DataError, match=reason) as told:
+            entrance()
+        assert "Columns found" not in str(told.value)
+        assert "to csv, tsv, jsonl" not in str(told.value), "advice that leads nowhere"
+
+
+def test_text_with_a_nul_or_odd_bytes_in_its_rows_is_text(read: Read) -> None:
+    assert pairs(read("a.csv", b"text,label\nnul\0,x\n")) == [("nul\0", "x")]
+    assert [row.fault for row in read("a.csv", b"text,label,\xfc\nb,x,1\n")] == [None]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told", "untold"),
+    [
+        ("a.tsv", "text,label\na,x\n", "no tab.*data.format=csv", "text_column"),
+        ("a.csv", "ham,Go until jurong point\nspam,win\n", "line of column names", ""),
+        ("a.json", '[{"text": "a"', "is not JSON", "jsonl"),
+        ("a.json", '{"text": "a"}\n{"text": "b"}', "data.format=jsonl", ""),
+        ("a.jsonl", '[{"text": "a", "label": 1},\n {"text": "b", "label": 2}]', "data.format=json", "on_bad_row"),
+        ("a.csv", ",\na,x\n", "no column 'text'", "is empty"),
+        ("a.csv", "テキスト,label\na,x\n".encode("shift-jis"), "first line is not UTF-8.*iconv", "text_column"),
+    ],
+)
+def test_advice_leads_somewhere(read: Read, name: str, content: str | bytes, told: str, untold: str) -> None:
+    with pytest.raises(DataError, match=told) as error:
+        read(name, content)
+    assert not untold or untold not in str(error.value)
+
+
+def test_blank_lines_before_a_header_are_passed_over(read: Read) -> None:
+    (row,) = read("a.csv", "\n\ntext;label\n\na;x\n")
+    assert (row.text, row.label, row.place) == ("a", "x", 5)
+
+
+def test_a_whole_float_in_a_csv_is_the_label_that_it_is_in_a_table(read: Read, tmp_path: Path) -> None:
+    rows = read("a.csv", "text,label\na,1.0\nb,0.0\nc,-2.00\nd,10\n")
+    assert [label for _, label in pairs(rows)] == ["1", "0", "-2", "10"]
+    assert [label for _, label in pairs(read("a.tsv", "text\tlabel\na\t3.0\n"))] == ["3"]
+    odd = "1.5", "1.", ".0", "v1.0", "1.0.0", "01.0", "1e0"
+    rows = read("a.csv", "text,label\n" + "".join(f"a,{label}\n" for label in odd))
+    assert tuple(label for _, label in pairs(rows)) == odd, "no whole float"
+    assert pairs(read("a.csv", "text,label\na,1.0\n", labels=["1.0", "2.0"])) == [("a", "1.0")]
+
+
+def test_the_label_names_of_a_tables_own_metadata_are_the_labels(tmp_path: Path) -> None:
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    path = tmp_path / "a.parquet"
+    datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features).to_parquet(str(path))
+    yes, no, unlabelled = read_path(path)
+    assert pairs([yes, no]) == [("a", "yes"), ("b", "no")]
+    assert unlabelled.fault == "'label' is -1; the file names labels 0 to 1"
+    assert [row.label for row in read_path(path, labels=["0", "1"])[:2]] == ["1", "0"]
+    assert read_columns(str(path))["label"] == ["yes", "no", None]
+
+
+def test_two_columns_of_one_name_are_refused_where_they_are_wanted(read: Read, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.csv has two columns named 'text'\. Rename one"):
+        read("a.csv", "text,label,text\na,x,b\n")
+    assert pairs(read("a.csv", "text,label,,\na,x,,\n")) == [("a", "x")]
+    table = pa.Table.from_arrays([pa.array(["a"]), pa.array(["x"]), pa.array(["y"])], names=["text", "label", "label"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"a\.parquet has two columns named 'label'"):
+        read_path(tmp_path / "a.parquet")
+    with pytest.raises(DataError, match=r"two columns named 'label'"):
+        write_config(str(tmp_path / "a.parquet"), str(tmp_path / "a.yaml"))
+
+
 # ---- where files are found
 
 
@@ -342,6 +476,123 @@ def test_folders_globs_and_lists_are_files_in_a_fixed_order(tmp_path: Path, monk
     assert found("**/*.csv") == ["a.csv", "c.csv", "deep/d.csv"]
     assert found(["deep", "c.csv"]) == ["deep/d.csv", "c.csv"]
     assert found("./a.csv") == ["a.csv"]
+
+
+HAS_ROWS = "text,label\na,x\n"
+
+
+def lay(root: Path, *names: str, **contents: str | bytes) -> Path:
+    """Files in a folder: `names` hold a row each."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(HAS_ROWS, encoding="utf-8")
+    for name, content in contents.items():
+        path = root / name.replace("__", ".")
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return root
+
+
+def found_in(root: Path, train: str | list[str], **data: Any) -> list[str]:
+    """Names of the files that a job reads, from `root`."""
+    sources = list_sources(DataSection(train=train, **data))
+    return [Path(source.path).relative_to(root).as_posix() for source in sources]
+
+
+SIDE_FILES = (
+    "._a.csv", ".a.csv.swp", "_SUCCESS", "_metadata.csv", "_temporary/0/a.csv", ".ipynb_checkpoints/a-checkpoint.csv",
+    "_delta_log/0.json", "__MACOSX/a.csv", "README.md", "LICENSE", "notes.txt",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("train", ["{}", "{}/*", "{}/*.csv", "{}/**/*", "{}/**/*.csv", "file://{}"])
+def test_side_files_in_a_folder_are_no_data(tmp_path: Path, train: str) -> None:
+    lay(tmp_path, "a.csv", "b.csv", *SIDE_FILES)
+    assert found_in(tmp_path, train.format(tmp_path)) == ["a.csv", "b.csv"]
+
+
+def test_a_json_object_beside_data_is_no_data(tmp_path: Path) -> None:
+    lay(tmp_path, "a.csv", dataset_info__json='\ufeff {"features": {}}', more__json='[{"text": "b", "label": "y"}]')
+    assert found_in(tmp_path, str(tmp_path)) == ["a.csv", "more.json"]
+    (tmp_path / "a.csv").unlink()
+    (tmp_path / "more.json").unlink()
+    with pytest.raises(DataError, match=r"dataset_info\.json must hold a list of objects, found dict"):
+        list_sources(DataSection(train=str(tmp_path)))
+    assert found_in(tmp_path, str(tmp_path), format="jsonl") == ["dataset_info.json"]
+
+
+def test_a_file_named_by_itself_is_data_whatever_its_name(tmp_path: Path) -> None:
+    lay(tmp_path, "_a.csv", ".b.csv", "c.csv")
+    for train in ("_a.csv", ".b.csv"):
+        assert found_in(tmp_path, f"{tmp_path}/{train}") == [train]
+    assert found_in(tmp_path, f"{tmp_path}/_*.csv") == ["_a.csv"]
+    assert found_in(tmp_path, str(lay(tmp_path / "_hidden", "d.csv"))) == ["_hidden/d.csv"]
+
+
+@pytest.mark.parametrize(
+    ("name", "empty"),
+    [
+        ("a.csv", ""),
+        ("a.csv", "text,label\n"),
+        ("a.csv", "\n\n"),
+        ("a.tsv", ""),
+        ("a.jsonl", "\n"),
+        ("a.json", ""),
+        ("a.json", "[]"),
+        ("a.parquet", ""),
+    ],
+)
+def test_an_empty_part_beside_full_ones_is_no_data(tmp_path: Path, name: str, empty: str) -> None:
+    (tmp_path / name).write_text(empty)
+    with pytest.raises(DataError, match=r"is empty|holds no rows"):
+        list_sources(DataSection(train=str(tmp_path)))
+    for train in (str(tmp_path), [str(tmp_path / name), str(tmp_path / "b.csv")]):
+        lay(tmp_path, "b.csv")
+        assert pairs(read_path(tmp_path)) == [("a", "x")]
+        assert pairs([row for s in list_sources(DataSection(train=train)) for row in rows_of(s, DataSection())])
+
+
+def test_a_folder_of_a_tables_parts_is_found_by_a_glob(tmp_path: Path) -> None:
+    lay(tmp_path, "b.csv/part-1.csv", "b.csv/_SUCCESS", "a.csv")
+    assert found_in(tmp_path, f"{tmp_path}/*.csv") == ["a.csv", "b.csv/part-1.csv"]
+
+
+def test_parts_without_an_ending_are_read_where_the_format_is_named(tmp_path: Path) -> None:
+    lay(tmp_path, "part-0", "part-1", "_SUCCESS")
+    with pytest.raises(DataError, match=r"holds no data file; .*Files there: part-0, part-1\. .*data\.format"):
+        list_sources(DataSection(train=str(tmp_path)))
+    assert found_in(tmp_path, str(tmp_path), format="csv") == ["part-0", "part-1"]
+
+
+def test_a_folder_of_compressed_files_says_so(tmp_path: Path) -> None:
+    lay(tmp_path, "a.csv.gz", "b.csv.GZ")
+    with pytest.raises(DataError, match=r"Files there: a\.csv\.gz, b\.csv\.GZ\. Compressed files are not read: unpack"):
+        list_sources(DataSection(train=str(tmp_path)))
+
+
+def test_a_folder_of_folders_names_them(tmp_path: Path) -> None:
+    lay(tmp_path, "train/a.csv", "test/a.csv", "_logs/a.csv")
+    with pytest.raises(DataError, match=r"holds no data file; .*Folders there: test, train\. .*\*\*/\*"):
+        list_sources(DataSection(train=str(tmp_path)))
+
+
+def test_a_folder_on_object_storage_is_one_like_any_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lay(tmp_path / "bucket", "b.csv", "c.csv/part-0.csv", *SIDE_FILES, dataset_info__json="{}", a__csv="")
+    store = SubTreeFileSystem(str(tmp_path), LocalFileSystem())
+
+    def located(address: str) -> Location:
+        return Location(address, store, address.partition("?")[0].removeprefix("x://"))
+
+    for module in ("find", "sources"):
+        monkeypatch.setattr(f"raylora.cluster.data.{module}.locate", located)
+    empty, full = list_sources(DataSection(train="x://bucket?key=1"))
+    assert (empty.path, empty.size, full.path, full.size) == ("x://bucket/a.csv?key=1", 0, "x://bucket/b.csv?key=1", 15)
+    assert rows_of(empty, DataSection()) == []
+    assert pairs(rows_of(full, DataSection())) == [("a", "x")]
+
+
+def test_a_glob_is_no_uri(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"s3://bucket/\*\.csv: globs are for local files\. Name the folder"):
+        list_sources(DataSection(train="s3://bucket/*.csv"))
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
@@ -394,7 +645,9 @@ def test_a_hub_dataset_reads_with_its_label_names(tmp_path: Path, monkeypatch: p
     first, second, null = read_path("hf://folder")
     assert pairs([first, second]) == [("a", "yes"), ("b", "no")]
     assert (null.place, null.fault) == (3, "'text' is null")
-    with pytest.raises(DataError, match=r"hf://folder \(split 'test'\) cannot be loaded from the hub"):
+    with pytest.raises(
+        DataError, match=r"hf://folder \(split 'test'\) cannot be .*Where there is no hub, set `data\.test`"
+    ):
         list_sources(DataSection(test="hf://folder"))
 
 

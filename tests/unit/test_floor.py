@@ -39,7 +39,7 @@ def test_tfidf_takes_texts_of_tokens_it_never_saw() -> None:
 
 def test_a_perfect_adapter_against_one_that_is_right_four_times_in_six() -> None:
     theirs = np.where(LABELS == 1, 0, LABELS)
-    gap = difference(LABELS, LABELS, theirs, "accuracy")
+    gap = difference(LABELS, LABELS, theirs, "accuracy", 3)
     assert gap.value == pytest.approx(1 / 3)
     # the standard error of a share of 1/3 over 120 rows is 0.043
     assert gap.low == pytest.approx(1 / 3 - 1.96 * 0.043, abs=0.015)
@@ -50,18 +50,31 @@ def test_the_difference_in_f1_is_scikit_learns() -> None:
     random = np.random.default_rng(0)
     ours, theirs = (np.where(random.random(len(LABELS)) < share, 2, LABELS) for share in (0.1, 0.5))
     expected = f1_score(LABELS, ours, average="macro") - f1_score(LABELS, theirs, average="macro")
-    gap = difference(LABELS, ours, theirs, "f1")
-    assert gap.value == pytest.approx(expected)
-    assert 0 < gap.low < gap.value < gap.high
+    for metric in ("f1", "f1_macro"):
+        gap = difference(LABELS, ours, theirs, metric, num_labels=3)
+        assert gap.value == pytest.approx(expected)
+        assert 0 < gap.low < gap.value < gap.high
+
+
+def test_of_two_labels_the_difference_in_f1_is_that_of_the_positive_one() -> None:
+    true = np.array([0, 1, 1, 0, 1, 0] * 20)
+    random = np.random.default_rng(0)
+    ours, theirs = (np.where(random.random(len(true)) < share, 0, true) for share in (0.1, 0.5))
+    values = {metric: difference(true, ours, theirs, metric, num_labels=2).value for metric in ("f1", "f1_macro")}
+    assert values["f1"] == pytest.approx(f1_score(true, ours) - f1_score(true, theirs))
+    macro = [f1_score(true, predicted, average="macro") for predicted in (ours, theirs)]
+    assert values["f1_macro"] == pytest.approx(macro[0] - macro[1])
+    none = FloorSplit(np.arange(3), np.zeros(3, int), {"tfidf": np.zeros(3, int)}, 2).scores("tfidf")
+    assert none == {"accuracy": 1.0, "f1": 0.0, "f1_macro": 1.0}
 
 
 def test_two_that_say_the_same_do_not_differ() -> None:
-    gap = difference(LABELS, LABELS[::-1], LABELS[::-1], "accuracy")
+    gap = difference(LABELS, LABELS[::-1], LABELS[::-1], "accuracy", 3)
     assert (gap.value, gap.low, gap.high) == (0, 0, 0)
 
 
 def floor_of(tfidf: np.ndarray, probe: np.ndarray, rows: np.ndarray) -> Floor:
-    split = FloorSplit(rows, LABELS[rows], {"tfidf": tfidf, "probe": probe})
+    split = FloorSplit(rows, LABELS[rows], {"tfidf": tfidf, "probe": probe}, 3)
     return Floor({"validation": split}, train_rows=480, seconds=1.25)
 
 
@@ -70,7 +83,7 @@ def test_a_floor_is_read_back_as_it_was_written() -> None:
     floor = floor_of(LABELS[rows][::-1], LABELS[rows], rows)
     again = read_floor(floor.to_json())
     assert again.to_json() == floor.to_json()
-    assert again.splits["validation"].scores("probe") == {"accuracy": 1.0, "f1": 1.0}
+    assert again.splits["validation"].scores("probe") == {"accuracy": 1.0, "f1": 1.0, "f1_macro": 1.0}
 
 
 def test_the_adapter_is_held_against_the_higher_baseline_on_the_floors_rows() -> None:

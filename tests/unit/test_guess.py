@@ -110,6 +110,30 @@ def test_columns_are_those_of_the_first_thousand_rows(tmp_path: Path) -> None:
         assert {len(values) for values in columns.values()} <= {500, 1000}
 
 
+def test_the_columns_of_a_folder_are_those_of_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts that are sorted by label hold one label each."""
+    (tmp_path / "parts").mkdir()
+    for label in ("bad", "good"):
+        save(tmp_path / "parts", ".jsonl", [row for row in ROWS if row["Sentiment"] == label])
+        (tmp_path / "parts" / "data.jsonl").rename(tmp_path / "parts" / f"{label}.jsonl")
+    for name, content in (("_SUCCESS", ""), ("a.csv", ""), ("dataset_info.json", "{}")):
+        write(tmp_path / "parts" / name, content)
+    monkeypatch.chdir(tmp_path)
+    for data in ("parts", "parts/", "parts/*", f"file://{tmp_path}/parts"):
+        columns = read_columns(data)
+        assert set(columns["Sentiment"]) == {"bad", "good"}
+        assert len(columns["Review"]) == len(columns["id"]) == 8
+        path = write_config(data, None)
+        assert path == Path("parts.yaml" if "*" not in data else "data.yaml")
+        assert jobfile.read([str(path)], {}).data.train == data
+        path.unlink()
+
+
+def test_the_columns_of_a_hub_dataset_are_not_guessed() -> None:
+    with pytest.raises(DataError, match=r"hf://org/name is on the hub.*data\.text_column"):
+        read_columns("hf://org/name")
+
+
 def test_rows_that_do_not_fit_the_header_are_passed_over(tmp_path: Path) -> None:
     columns = read_columns(write(tmp_path / "a.csv", "text,label\na,x\nb\nc,y,z\n\nd,w\n"))
     assert columns == {"text": ["a", "d"], "label": ["x", "w"]}
@@ -121,7 +145,7 @@ def test_rows_that_do_not_fit_the_header_are_passed_over(tmp_path: Path) -> None
         ("a.csv", "", "is empty"),
         ("a.json", "[{", "cannot be read as json"),
         ("a.jsonl", "{", "cannot be read as jsonl"),
-        ("a.parquet", "text,label", "cannot be read as parquet"),
+        ("a.parquet", "text,label", "is not readable as parquet"),
         ("a.txt", "text", "the ending '.txt' tells no format"),
         ("a.csv", "text,label\n", "has no column of texts"),
     ],

@@ -15,7 +15,7 @@ from ray.serve.schema import ServeDeploySchema
 
 from raylora.cluster.serve.endpoint import serve_config
 from raylora.config import file as jobfile
-from raylora.config import parse
+from raylora.config import parse, yaml12
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "jobs" / "kubernetes"
@@ -171,7 +171,7 @@ def test_a_job_is_one_that_raylora_takes_and_its_workers_fit(name: str, gpu_node
     command, _, mounted = rayjob["spec"]["entrypoint"].partition(" ")
     assert (command, mounted) == ("raylora", f"{name} /etc/raylora/job.yaml")
     place = FOLDER / "job.yaml"
-    tree = jobfile.parse_yaml(config["data"]["job.yaml"].replace("${RAYLORA_STORAGE}", "/mnt/raylora"), str(place))
+    tree = yaml12.load(config["data"]["job.yaml"].replace("${RAYLORA_STORAGE}", "/mnt/raylora"), str(place))
     job = parse(tree)
     assert job.run_name and job.storage_path == "/mnt/raylora/runs", "a retry goes on only under the same name"
     assert rayjob["spec"]["backoffLimit"] > 0 and rayjob["spec"]["shutdownAfterJobFinishes"]

@@ -8,7 +8,7 @@ from raylora.metrics import Scores
 
 
 def trial(name: str, score: float | None, size: int = 10, loss: float = 0.5) -> Trial:
-    scores = None if score is None else Scores(score, score, loss, 100)
+    scores = None if score is None else Scores(score, score, score - 0.1, loss, 100)
     return Trial(name, {"lora.r": 4}, "failed" if score is None else "finished", score, scores, 2, 3, size, 1.5, 9.0, 8)
 
 
@@ -43,7 +43,16 @@ def test_trials_csv_has_a_row_per_trial_and_a_column_per_key() -> None:
     failed = Trial("b", {"lora.r": 8, "train.learning_rate": 0.1}, "failed", reason="the loss is nan, lower it")
     ranked = [trial("a", 0.9), failed]
     rows = list(csv.DictReader(io.StringIO(to_csv(ranked, [ranked[0]]))))
-    first = {"rank": "1", "trial": "a", "score": "0.9", "accuracy": "0.9", "loss": "0.5", "best_epoch": "2"}
+    first = {
+        "rank": "1",
+        "trial": "a",
+        "score": "0.9",
+        "accuracy": "0.9",
+        "f1": "0.9",
+        "f1_macro": "0.8",
+        "loss": "0.5",
+    }
+    assert rows[0]["best_epoch"] == "2"
     assert first.items() <= rows[0].items()
     assert {"epochs": "3", "trainable_parameters": "10", "packed": "8", "pareto": "1"}.items() <= rows[0].items()
     assert {"status": "failed", "score": "", "pareto": "0", "train.learning_rate": "0.1"}.items() <= rows[1].items()

@@ -4,8 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from sklearn.metrics import f1_score
 
-from raylora.metrics import score, softmax
+from raylora.metrics import METRICS, Scores, score, softmax
 
 
 def test_scores_of_four_rows_are_those_worked_out_by_hand() -> None:
@@ -14,16 +15,49 @@ def test_scores_of_four_rows_are_those_worked_out_by_hand() -> None:
     scores = score(logits, np.array([0, 1, 1, 1]))
     assert scores.rows == 4
     assert scores.accuracy == 0.75
-    # label 0: one hit, one false alarm, none missed: 2/3; label 1: two hits, one missed: 4/5
-    assert scores.f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
+    # label 0: one hit, one false alarm, none missed: 2/3; label 1, the positive one: two hits, one missed: 4/5
+    assert scores.f1 == pytest.approx(4 / 5)
+    assert scores.f1_macro == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert scores.loss == pytest.approx((3 * math.log(4 / 3) + math.log(4)) / 4, rel=1e-6)
-    assert scores.as_dict() == {"accuracy": 0.75, "f1": scores.f1, "loss": scores.loss, "rows": 4}
+    values = {"accuracy": 0.75, "f1": scores.f1, "f1_macro": scores.f1_macro, "loss": scores.loss}
+    assert scores.as_dict() == {**values, "rows": 4}
+    assert scores.as_dict("eval_")["eval_f1"] == scores.f1
+    assert Scores.of(scores.as_dict("best_"), "best_") == scores
 
 
-def test_f1_is_the_mean_over_labels_that_occur_or_are_predicted() -> None:
+@pytest.mark.parametrize("labels", [2, 3])
+def test_f1_is_scikit_learns_of_the_positive_label_and_its_macro_mean(labels: int) -> None:
+    random = np.random.default_rng(1)
+    ids, logits = random.integers(0, labels, 50), random.normal(size=(50, labels))
+    scores, predicted = score(logits, ids), logits.argmax(1)
+    macro = f1_score(ids, predicted, average="macro")
+    assert scores.f1_macro == pytest.approx(macro)
+    assert scores.f1 == pytest.approx(f1_score(ids, predicted) if labels == 2 else macro)
+
+
+def test_f1_is_zero_where_no_row_is_positive_and_none_is_called_so() -> None:
+    scores = score(np.array([[2.0, 0.0], [1.0, 0.0]]), np.array([0, 0]))
+    assert (scores.f1, scores.f1_macro) == (0.0, 1.0)
+
+
+def test_between_equal_scores_the_lower_loss_is_better_by_every_metric() -> None:
+    low, high = Scores(0.5, 0.5, 0.5, 0.3, 10), Scores(0.5, 0.5, 0.5, 0.4, 10)
+    assert METRICS == ("accuracy", "f1", "f1_macro", "loss")
+    assert all(low.merit(metric) > high.merit(metric) for metric in METRICS)
+    better = Scores(0.6, 0.5, 0.5, 9.0, 10)
+    assert better.merit("accuracy") > low.merit("accuracy") and better.merit("loss") < low.merit("loss")
+
+
+def test_scores_that_earlier_code_wrote_have_the_macro_f1_that_it_called_f1() -> None:
+    old = {"eval_accuracy": 0.75, "eval_f1": 0.7, "eval_loss": 0.5, "eval_rows": 4, "epoch": 1.0}
+    assert Scores.of(old, "eval_").f1_macro == 0.7
+
+
+def test_of_more_labels_f1_is_the_mean_over_those_that_occur_or_are_predicted() -> None:
     logits = np.eye(4)[[0, 0, 1]]  # label 2 and 3 are never predicted
     assert score(logits, np.array([0, 0, 1])).f1 == 1.0
     assert score(logits, np.array([0, 0, 2])).f1 == pytest.approx((1 + 0 + 0) / 3)
+    assert score(logits, np.array([0, 0, 2])).f1_macro == pytest.approx(1 / 3)
 
 
 def test_equal_logits_cost_the_log_of_the_number_of_labels() -> None:

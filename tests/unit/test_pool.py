@@ -1,15 +1,20 @@
 """How a sweep is spread over a cluster, worked out by hand; how a trial's progress adds up. No Ray is started."""
 
-import pytest
+from dataclasses import replace
 
-from raylora.cluster.placement import one_worker, plan_workers
+import pytest
+from ray.exceptions import OutOfMemoryError, RayActorError
+
+from raylora.cluster.placement import one_worker, plan_workers, tell_bound
 from raylora.cluster.session import Cluster
+from raylora.cluster.tune.growth import more_workers, room
 from raylora.cluster.tune.nested import is_nested, plan_nested
 from raylora.cluster.tune.policy import alone_because, pack_slots
-from raylora.cluster.tune.pool import PoolPlan, leave_for_trainables, plan_pool
+from raylora.cluster.tune.pool import PoolPlan, is_failure, is_too_large, leave_for_trainables, plan_pool
 from raylora.cluster.tune.trial_progress import FILE, TrialProgress, is_whole, read_progress
 from raylora.config import Job
 from raylora.errors import ClusterError, TrainingError
+from raylora.metrics import Scores
 from raylora.model.limits import check_limits
 
 
@@ -61,6 +66,48 @@ def test_a_gpu_holds_one_worker_and_more_trials() -> None:
     assert (plan.count, plan.concurrent, str(plan)) == (2, 64, "2 workers of a GPU")
 
 
+def busy(cpus: int, gpus: int, free_cpus: float, free_gpus: float) -> Cluster:
+    return replace(cluster(cpus, gpus), free={"CPU": free_cpus, "GPU": free_gpus})
+
+
+def test_auto_takes_what_is_free_of_a_cluster_and_one_worker_waits_where_nothing_is() -> None:
+    assert plan_workers(Job().ray, cluster(16, gpus=8)).most == 8
+    assert plan_workers(Job().ray, busy(16, 8, 16, 3)).most == 3
+    assert plan_workers(Job().ray, busy(16, 8, 2, 3)).most == 2, "each wants a CPU, too"
+    assert plan_workers(Job().ray, busy(16, 8, 16, 0)).most == 1
+    assert plan_workers(Job().replace({"ray.num_workers": 8}).ray, busy(16, 8, 16, 3)).most == 8
+    assert plan_workers(Job().ray, replace(busy(16, 8, 16, 3), own=True)).most == 8, "nobody else is there"
+    assert pool(Job(), busy(64, 0, 5, 0), total=200, width=25).count == 5
+    assert plan_nested(Job().replace({"ray.num_workers": 2}), busy(64, 0, 5, 0), total=9).concurrent == 2
+
+
+def test_where_auto_takes_less_than_all_is_said_with_the_reason() -> None:
+    said: list[str] = []
+    each = {"CPU": 1.0, "GPU": 1.0}
+    tell_bound(each, 3, busy(16, 8, 16, 3), said.append)
+    assert said == ["workers    3, where the cluster has room for 8: 16 of 16 CPU, 3 of 8 GPU are free"]
+    tell_bound(each, 2, busy(16, 8, 16, 3), said.append)  # there are no more trials
+    tell_bound(each, 8, busy(16, 8, 16, 8), said.append)
+    assert len(said) == 1
+
+
+def test_a_sweep_grows_by_what_is_free_and_what_has_a_trial_to_run() -> None:
+    plan = pool(Job(), busy(64, 0, 2, 0), total=80, width=25)
+    assert (plan.count, plan.each, plan.concurrent, plan.most) == (2, 8, 16, 80)
+    assert [more_workers(plan, 2, free, left) for free, left in ((20, 80), (3, 80), (20, 33), (20, 16), (0, 80))] == [
+        8,
+        3,
+        3,
+        0,
+        0,
+    ]
+    # of 64 CPUs others hold 52, 10 workers 9 of theirs, and 80 trials their thousandths
+    assert room(plan, 10, 80, busy(64, 0, 64 - 52 - 9 - 0.08, 0)) == 2
+    assert pool(Job(), cluster(8, own=True), total=80, width=25).most == 8, "one worker has all cores"
+    wished = Job().replace({"tune.max_concurrent_trials": 5})
+    assert pool(wished, busy(64, 0, 2, 0), total=80, width=25).most == 5
+
+
 def test_a_cluster_that_grew_its_first_gpu_for_the_sweep_has_one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raylora.cluster.placement._wait_for_room", lambda *_: None)  # the autoscaler added a node
     job = Job().replace({"ray.use_gpu": True, "ray.scale_up_timeout_s": 60})
@@ -106,6 +153,13 @@ def test_room_is_left_for_the_trials_own_processes() -> None:
     assert plan.workers.resources_per_worker == {"CPU": 1.0}
 
 
+def test_a_preempted_worker_is_no_failure_and_one_that_filled_the_memory_packs_half_as_many() -> None:
+    preempted, full, died = RayActorError(preempted=True), OutOfMemoryError("the node is full"), RayActorError()
+    assert [is_failure(loss, held=4) for loss in (preempted, full, died)] == [False, False, True]
+    assert [is_too_large(loss, held=4) for loss in (preempted, full, died)] == [False, True, False]
+    assert is_failure(full, held=1) and not is_too_large(full, held=1), "it does not fit even alone"
+
+
 def test_trials_of_several_workers_run_as_many_at_once_as_fit() -> None:
     two = Job().replace({"ray.num_workers": 2})
     assert is_nested(two) and not is_nested(Job()) and not is_nested(Job().replace({"ray.num_workers": 1}))
@@ -118,11 +172,11 @@ def test_trials_of_several_workers_run_as_many_at_once_as_fit() -> None:
 
 
 def epoch(number: float, loss: float) -> dict[str, float]:
-    return {"eval_accuracy": 0.5, "eval_f1": 0.5, "eval_loss": loss, "eval_rows": 10, "epoch": number}
+    return {**Scores(0.5, 0.5, 0.4, loss, 10).as_dict("eval_"), "epoch": number}
 
 
 def test_a_trials_score_is_its_best_epochs_and_survives_a_checkpoint() -> None:
-    progress = TrialProgress("loss", greater_is_better=False, trainable_parameters=7, latency_ms=1.0)
+    progress = TrialProgress("loss", trainable_parameters=7, latency_ms=1.0)
     assert progress.add(epoch(1, 0.6), 2.0, packed=8)["score"] == 0.6
     second = progress.add(epoch(2, 0.4), 2.0, packed=8)
     assert (second["score"], second["best_epoch"], second["train_s"]) == (0.4, 2, 4.0)
@@ -131,10 +185,15 @@ def test_a_trials_score_is_its_best_epochs_and_survives_a_checkpoint() -> None:
     assert (third["trainable_parameters"], third["packed"]) == (7, 2)
 
 
+def test_of_a_trials_equal_epochs_the_one_of_lower_loss_is_its_best() -> None:
+    progress = TrialProgress("accuracy", trainable_parameters=7, latency_ms=1.0)
+    bests = [progress.add(epoch(i, loss), 1.0, packed=1)["best_epoch"] for i, loss in enumerate((0.6, 0.4, 0.5), 1)]
+    assert bests == [1, 2, 2]
+    assert progress.last["best_f1_macro"] == 0.4
+
+
 def test_a_checkpoint_cut_short_is_known_as_such() -> None:
-    files = TrialProgress("loss", False, trainable_parameters=7, latency_ms=1.0).seal(
-        {"weights": b"xyz", "optimizer": b"z"}
-    )
+    files = TrialProgress("loss", trainable_parameters=7, latency_ms=1.0).seal({"weights": b"xyz", "optimizer": b"z"})
     assert is_whole(files)
     for torn in ({}, {**files, "weights": b"xy"}, {**files, FILE: files[FILE][:-2]}):
         assert not is_whole(torn)

@@ -20,7 +20,7 @@ from raylora.config import Job
 from raylora.config import file as jobfile
 from raylora.metrics import Scores
 
-SCORES = Scores(accuracy=0.75, f1=0.7, loss=0.5, rows=18).as_dict()
+SCORES = Scores(accuracy=0.75, f1=0.7, f1_macro=0.6, loss=0.5, rows=18).as_dict()
 
 
 def begin(root: Path, name: str, **changes: Any) -> RunFolder:
@@ -113,7 +113,7 @@ def test_one_run_is_shown_with_config_epochs_files_and_what_serves_it(
     assert main(["runs", "show", "first", str(root)]) == 0
     shown = capsys.readouterr().out
     assert "lora.r: 16" in shown and "model.base_model: sentence-transformers" in shown
-    assert "3      0.8000    0.7000   0.5000   0.3333" in shown
+    assert "3      0.8000    0.7000    0.6000    0.5000    0.3333" in shown
     assert "metrics.json  " in shown
     assert shlex.split(shown.splitlines()[-1])[1:] == ["raylora", "serve", f"serve.adapters.first={root}/first/adapter"]
 

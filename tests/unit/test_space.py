@@ -143,6 +143,12 @@ def test_equal_samples_are_drawn_once() -> None:
     assert len(draw_samples(whole, parse_space(whole))) == 4, "a grid is not run five times over"
 
 
+def test_samples_that_come_to_the_same_trial_are_drawn_once() -> None:
+    space = {"lora.r": {"grid": [1, 2]}, "lora.lora_alpha_ratio": {"grid": [0.1, 0.5, 1]}}
+    samples = draw_samples(j := job(space), parse_space(j))
+    assert [tuple(sample.values()) for sample in samples] == [(1, 0.1), (2, 0.1), (2, 1)], "alpha: 1, 1, 2"
+
+
 @pytest.mark.parametrize("key", ["model.pooling", "model.revision", "train.floor"])
 def test_what_all_trials_share_is_the_sweeps(key: str) -> None:
     with pytest.raises(ConfigError, match=r"is the sweep's, not a trial's"):

@@ -1,6 +1,7 @@
 """Encoding and padding, on a WordPiece tokenizer trained here on a dozen words."""
 
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,8 +101,34 @@ def test_a_batch_is_padded_to_its_own_longest_row(backend: Tokenizer) -> None:
     assert collate(np.array([2]))["input_ids"].shape == (1, 11)
 
 
-def test_a_base_that_pads_left_gets_its_padding_on_the_left(backend: Tokenizer) -> None:
-    spec = tokenizer_spec(fast(backend, padding_side="left"), 64)
+def test_pairs_as_lists_are_pairs_also_among_single_texts(backend: Tokenizer) -> None:
+    spec = tokenizer_spec(fast(backend, type_ids=True), 8)
+    found = encode(["bad", ["good", "bad film"], ("good", "bad film")], spec)
+    assert found["token_type_ids"].to_pylist() == [[0, 0, 0], [0, 0, 0, 1, 1, 1], [0, 0, 0, 1, 1, 1]]
+    assert ids_of(found)[1] == ids_of(found)[2]
+
+
+def test_blocks_of_single_texts_beside_blocks_of_pairs_have_types_of_zeros(backend: Tokenizer) -> None:
+    spec = tokenizer_spec(fast(backend, type_ids=True), 8)
+    chunks = [encode([], spec), encode(["good film"], spec), encode([("good", "bad")], spec)]
+    table = TokenTable(chunks, np.arange(2), np.zeros(2, dtype=np.int64), np.array([4, 5], dtype=np.int32))
+    batch = Collator(table, spec)(np.arange(2))
+    assert batch["token_type_ids"].tolist() == [[0, 0, 0, 0, 0], [0, 0, 0, 1, 1]]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_long_texts_are_cut_where_the_tokenizer_cuts_them(backend: Tokenizer, side: str) -> None:
+    tokenizer = fast(backend, truncation_side=side)
+    texts = [" ".join(WORDS), "the film is good and the cast is not"]
+    expected = tokenizer(texts, truncation=True, max_length=6)["input_ids"]
+    assert ids_of(encode(texts, tokenizer_spec(tokenizer, 6))) == expected
+    assert backend.token_to_id("dull" if side == "left" else "the") in expected[0]
+
+
+def test_padding_is_on_the_right_unless_the_head_needs_it_on_the_left(backend: Tokenizer) -> None:
+    right = tokenizer_spec(fast(backend, padding_side="left"), 64)
+    assert not right.pad_left, "a row's places do not depend on the longest of its batch"
+    spec = replace(right, pad_left=True)
     table = encode(TEXTS, spec)
     batch = Collator(table_of(table), spec)(np.array([1, 0]))
     assert batch["input_ids"].tolist() == [[PAD] * 3 + ids_of(table)[1], ids_of(table)[0]]

@@ -1,6 +1,7 @@
 """The dataset of a run: token blocks in the object store, its labels, and which rows each split holds."""
 
 import hashlib
+import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,7 @@ from raylora.model.fit.start import Start
 from raylora.model.tokens import TokenizerSpec, TokenTable
 
 SHOWN_FAULTS = 5
+IN_ORDER: Any = [("source", "ascending"), ("place", "ascending")]
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def assemble(
     outline: pa.Table,
 ) -> Dataset:
     """Decide labels and splits from the outline of all rows."""
-    bad = outline.filter(outline["fault"].is_valid()).sort_by([("source", "ascending"), ("place", "ascending")])
+    bad = outline.filter(outline["fault"].is_valid()).sort_by(IN_ORDER)
     bad_rows = [{"place": sources[r["source"]].place(r["place"]), "reason": r["fault"]} for r in bad.to_pylist()]
     if bad_rows and data.on_bad_row == "error":
         raise DataError(_bad_rows_message(bad_rows, outline.num_rows))
@@ -101,6 +103,8 @@ def assemble(
 def _bad_rows_message(bad_rows: list[dict[str, str]], rows: int) -> str:
     shown = "\n".join(f"  {r['place']}: {r['reason']}" for r in bad_rows[:SHOWN_FAULTS])
     more = f"\n  and {len(bad_rows) - SHOWN_FAULTS} more" if len(bad_rows) > SHOWN_FAULTS else ""
+    if len(bad_rows) == rows:
+        return f"None of the {rows} rows can be used:\n{shown}{more}\nAre the columns and `data.format` right?"
     return (
         f"{len(bad_rows)} of {rows} rows cannot be used:\n{shown}{more}\n"
         "Mend them, or leave them out with data.on_bad_row=skip (they are then listed in bad_rows.jsonl)."
@@ -167,9 +171,13 @@ def _label_ids(
     for split, rows in members.items():
         unseen = rows[ids[rows] < 0]
         if len(unseen):
-            at = int(unseen[0])
-            place = sources[outline["source"][at].as_py()].place(outline["place"][at].as_py())
-            wrong = ", ".join(f"'{name}'" for name in sorted(names.among(unseen))[:5])
+            where = outline.select(["source", "place"]).take(unseen).sort_by(IN_ORDER)
+            place = sources[where["source"][0].as_py()].place(where["place"][0].as_py())
+            alike = {_form(label): label for label in labels}
+            wrong = ", ".join(
+                f"'{name}'" + (f" (train has '{alike[_form(name)]}')" if _form(name) in alike else "")
+                for name in sorted(names.among(unseen))[:5]
+            )
             raise DataError(
                 f"{split} holds labels that train never saw: {wrong} ({len(unseen)} rows, the first at {place}). "
                 f"Labels of train: {', '.join(labels[:20])}. Mend the rows, or name all labels in `data.labels`."
@@ -244,14 +252,31 @@ def _warnings(
     conflicts = int((same_text & (np.diff(ids[train]) != 0)).sum())
     if conflicts:
         found.append(f"{conflicts} train texts carry more than one label.")
-    folded: dict[str, str] = {}
-    for label in labels:
-        if label.casefold() in folded:
-            found.append(f"labels '{folded[label.casefold()]}' and '{label}' differ by case only.")
-        folded[label.casefold()] = label
+    found += _alike(labels)
     cut = float((lengths[train] >= max_length).mean())
     if cut > 0.05:
         found.append(
             f"{cut:.0%} of train texts reach data.max_length={max_length} and may be cut; raise it to keep more."
         )
     return found
+
+
+def _alike(labels: tuple[str, ...]) -> list[str]:
+    """What is said of labels that a reader takes for one."""
+    found: list[str] = []
+    forms: dict[str, str] = {}
+    for label in labels:
+        other = forms.setdefault(_form(label), label)
+        if other == label:
+            continue
+        if other.casefold() == label.casefold():
+            found.append(f"labels '{other}' and '{label}' differ by case only.")
+        else:
+            shown = f"labels {other!a} and {label!a} look alike"
+            found.append(f"{shown}: they differ by their Unicode form or white space only.")
+    return found
+
+
+def _form(label: str) -> str:
+    """What labels share that look alike."""
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())

@@ -10,7 +10,7 @@ import torch
 from ray import ObjectRef
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.session import alive_nodes
+from raylora.cluster.session import SETTLE_S, alive_nodes, free_resources
 from raylora.model.base.load import as_tensor, base_weights, empty_base, load_base, read_config
 from raylora.model.base.precision import eager_when_short
 from raylora.model.frozen_states import compute, constant_layers
@@ -66,9 +66,11 @@ def with_frozen_states(
 
 
 def _cpus_per_task(tasks: int) -> int:
-    """All of the cluster's cores for few blocks, one for each of many."""
-    each = [int(node["Resources"].get("CPU", 0)) for node in alive_nodes()]
-    return max(1, min(sum(each) // max(tasks, 1), min(cpus for cpus in each if cpus)))
+    """All of the cluster's free cores for few blocks, one for each of many. Of what is free, some node has its even
+    share at least: a task that wanted more might wait for others to end."""
+    each = [cpus for node in alive_nodes() if (cpus := int(node["Resources"].get("CPU", 0)))]
+    free = int(free_resources(SETTLE_S).get("CPU", 0)) // len(each)
+    return max(1, min(sum(each) // max(tasks, 1), min(each), free))
 
 
 @ray.remote(num_cpus=0)

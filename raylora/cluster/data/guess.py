@@ -1,67 +1,116 @@
 """A first config for a data file: which column is the text and which the label, as far as the rows tell."""
 
+import csv
 import json
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.parquet
 
-from raylora.cluster.data.formats import csv_reader, read_header
-from raylora.cluster.data.sources import decide_format, open_text
-from raylora.cluster.storage.filesystem import plain
+from raylora.cluster.data.find import MAGIC, decide_format, find_files
+from raylora.cluster.data.formats import check_once, csv_reader, label_names, open_table, read_header
+from raylora.cluster.data.sources import open_input, open_text
+from raylora.cluster.storage.filesystem import parts
 from raylora.config import Job
 from raylora.config import file as jobfile
-from raylora.errors import ConfigError, DataError
+from raylora.errors import ConfigError, DataError, EmptyFileError
 
 LOOKED_AT = 1000
+FILES_LOOKED_AT = 10  # parts may be sorted by label
 TEXT_NAMES = ("text", "sentence", "review", "content", "body", "message", "comment", "tweet", "question", "utterance")
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "tag", "y")
 
 
 def write_config(data: str, output: str | None) -> Path:
-    """Write a commented config for a file, with its columns found out.
+    """Write a commented config for a file, folder, glob or URI, with its columns found out.
 
     Raises:
-        DataError: the file cannot be read, or no column can be the text or the label.
+        DataError: a file cannot be read, or no column can be the text or the label.
         ConfigError: the output is there already.
     """
-    path = Path(output) if output else Path(f"{Path(data).stem}.yaml")
+    path = Path(output or _name_for(data))
     if path.exists():
         raise ConfigError(f"{path} is there already. Remove it, or name another with --output.")
     columns = read_columns(data)
     text = guess_text(data, columns)
     label = guess_label(data, columns, text)
     job = Job().replace({"data.train": data, "data.text_column": text, "data.label_column": label})
-    path.write_text(_head(data, columns, text, label) + jobfile.commented(job), encoding="utf-8")
+    content = _head(data, columns, text, label) + jobfile.commented(job)
+    try:
+        path.write_text(content, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}. Name another with --output.") from None
     return path
 
 
+def _name_for(data: str) -> str:
+    stem = Path(parts(data)[0]).stem
+    return f"{'data' if MAGIC.search(stem) else stem}.yaml"
+
+
 def read_columns(data: str) -> dict[str, list[Any]]:
-    """The first thousand rows, by column."""
-    path = plain(data)
-    if not Path(path).is_file():
-        raise DataError(f"{data} is not there (looked in {Path.cwd()}).")
-    kind = decide_format(data, "auto")
+    """The first thousand rows of a file, or of the first files of a folder or glob, by column.
+
+    Raises:
+        DataError: nothing is there, or it cannot be read.
+    """
+    if data.startswith("hf://"):
+        raise DataError(f"{data} is on the hub, where columns are not looked up: set `data.text_column` yourself.")
+    files = find_files(data)[:FILES_LOOKED_AT]
+    tables: list[dict[str, list[Any]]] = []
+    empty: EmptyFileError | None = None
+    for file in files:
+        try:
+            tables.append(_columns_of(file.path, LOOKED_AT // len(files)))
+        except EmptyFileError as error:
+            empty = error
+    if empty and not tables:
+        raise empty
+    names = dict.fromkeys(name for table in tables for name in table)
+    return {name: [value for table in tables for value in _column(table, name)] for name in names}
+
+
+def _column(table: dict[str, list[Any]], name: str) -> list[Any]:
+    return table.get(name) or [None] * max(map(len, table.values()), default=0)
+
+
+def _columns_of(path: str, most: int) -> dict[str, list[Any]]:
+    kind = decide_format(path, "auto")
     try:
         if kind == "parquet":
-            batch = next(pyarrow.parquet.ParquetFile(path).iter_batches(LOOKED_AT), None)
-            return batch.to_pydict() if batch is not None else {}
-        with open_text(data) as text:
+            with open_input(path) as stream:
+                return _table_head(path, open_table(path, stream), most)
+        with open_text(path) as text:
             if kind in ("csv", "tsv"):
-                names = read_header(data, kind, text)
-                rows = [r for r in islice(csv_reader(kind, text), 1, LOOKED_AT) if len(r) == len(names)]
+                header = read_header(path, kind, text)
+                names = _once(path, header.names)
+                reader = csv_reader(kind, text, header.delimiter)
+                next(filter(None, reader))
+                rows = [r for r in islice(reader, most) if len(r) == len(names)]
                 return {name: [row[i] for row in rows] for i, name in enumerate(names)}
-            lines = islice(text, LOOKED_AT)
-            records = (
-                json.load(text)[:LOOKED_AT] if kind == "json" else [json.loads(line) for line in lines if line.strip()]
-            )
-    except (ValueError, OSError, pa.ArrowInvalid) as error:
-        raise DataError(f"{data} cannot be read as {kind}: {error}") from None
+            records = _records(path, kind, text, most)
+    except (ValueError, OSError, RecursionError, csv.Error, pa.ArrowInvalid) as error:
+        raise DataError(f"{path} cannot be read as {kind}: {error}") from None
     names = list(dict.fromkeys(name for record in records for name in record))
     return {name: [record.get(name) for record in records] for name in names}
+
+
+def _once(path: str, names: list[str]) -> list[str]:
+    for name in filter(None, names):
+        check_once(path, names, name)
+    return names
+
+
+def _table_head(path: str, file: pyarrow.parquet.ParquetFile, most: int) -> dict[str, list[Any]]:
+    _once(path, file.schema_arrow.names)
+    batch = next(file.iter_batches(most), None)
+    columns: dict[str, list[Any]] = batch.to_pydict() if batch is not None else {}
+    for name, known in label_names(file.schema_arrow).items():
+        columns[name] = [known[n] if n is not None and 0 <= n < len(known) else None for n in columns.get(name, [])]
+    return columns
 
 
 def guess_text(data: str, columns: dict[str, list[Any]]) -> str:
@@ -88,6 +137,24 @@ def guess_label(data: str, columns: dict[str, list[Any]], text: str) -> str:
     return min(possible, key=lambda name: possible[name])
 
 
+def _records(data: str, kind: str, text: IO[str], most: int) -> list[dict[str, Any]]:
+    if kind == "json":
+        try:
+            found = json.load(text)
+        except ValueError as error:
+            name = f"{Path(data).stem}.jsonl"
+            raise DataError(f"{data} cannot be read as json: {error}. One object per line? Name it {name}.") from None
+        if not isinstance(found, list):
+            raise DataError(f"{data} must hold a list of objects, found {type(found).__name__}.")
+        records = found[:most]
+    else:
+        records = [json.loads(line) for line in islice(text, most) if line.strip()]
+    for record in records:
+        if not isinstance(record, dict):
+            raise DataError(f"{data} must hold objects, found {type(record).__name__}.")
+    return records
+
+
 def _mean_width(values: Sequence[Any]) -> float:
     texts = [value for value in values if isinstance(value, str)]
     return sum(map(len, texts)) / len(texts) if texts else 0.0
@@ -96,8 +163,10 @@ def _mean_width(values: Sequence[Any]) -> float:
 def _head(data: str, columns: dict[str, list[Any]], text: str, label: str) -> str:
     labels = sorted({str(value) for value in columns[label]})
     shown = ", ".join(labels[:10]) + (", …" if len(labels) > 10 else "")
-    return (
-        f"# A raylora job for {data}. Columns found: {', '.join(columns)}.\n"
-        f"# Text: '{text}'. Label: '{label}', with {len(labels)} values in the first rows: {shown}.\n"
-        "# Keys with a # are at their default.\n\n"
-    )
+    lines = [
+        f"A raylora job for {data}. Columns found: {', '.join(columns)}.",
+        f"Text: '{text}'. Label: '{label}', with {len(labels)} values in the first rows: {shown}.",
+        "Keys with a # are at their default.",
+    ]
+    # one line each: a name may hold a line break
+    return "".join(f"# {' '.join(line.split())}\n" for line in lines) + "\n"

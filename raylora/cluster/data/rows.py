@@ -14,11 +14,12 @@ Split = Literal["train", "validation", "test"]
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a split. `path` is absolute or a URI; `format` is decided."""
+    """One file of a split. `path` is absolute or a URI; `format` is decided; `size` in bytes, where it is known."""
 
     path: str
     split: Split
     format: str
+    size: int | None = None
 
     @property
     def name(self) -> str:
@@ -28,6 +29,18 @@ class Source:
         """Where a record stands: a line of a text file, a row of a table."""
         unit = "line" if self.format in ("csv", "tsv", "jsonl") else "row"
         return f"{self.path}, {unit} {number}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Consecutive rows of a file: bytes of a text file, rows of a table, from `start` to before `end` (None: its end).
+
+    `before` counts the lines or rows of the file that lie before it.
+    """
+
+    start: int = 0
+    end: int | None = None
+    before: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,28 +1,23 @@
 """The files of a job: found, opened, read row by row. Knows no ray: Ray Data calls `read_rows` in its tasks."""
 
 import codecs
-import glob
 import io
-import os
 from collections.abc import Iterator
-from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from raylora.cluster.data import formats
-from raylora.cluster.data.rows import Row, Source, Split
-from raylora.cluster.storage.filesystem import inside, is_remote, locate, plain
+from raylora.cluster.data.content import LOOKED_AT, check_text
+from raylora.cluster.data.find import decide_format, find_files
+from raylora.cluster.data.rows import Part, Row, Source, Split
+from raylora.cluster.storage.filesystem import locate
 from raylora.config import DataSection
 from raylora.demo import REVIEWS
-from raylora.errors import DataError
+from raylora.errors import DataError, EmptyFileError
 
-EXTENSIONS = {
-    ".csv": "csv",
-    ".tsv": "tsv",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".json": "json",
-    ".parquet": "parquet",
-}
+BOM = codecs.BOM_UTF8
+WHOLE = Part()
+PIECE = 2**22  # bytes read at once
+HEADER_BYTES = 2**20  # in which a csv's header ends
 
 
 def list_sources(data: DataSection) -> list[Source]:
@@ -38,42 +33,73 @@ def list_sources(data: DataSection) -> list[Source]:
         ("test", data.test),
     ]
     for split, where in named:
-        patterns = [where] if isinstance(where, str) else where or []
-        paths = [path for pattern in patterns for path in _paths(pattern)]
-        found = [Source(path, split, decide_format(path, data.format)) for path in paths]
-        if found:
-            check_head(found[0], data)
+        files = find_files(where or [], data.format)
+        found = [Source(file.path, split, decide_format(file.path, data.format), file.size) for file in files]
+        _check_heads(found, data)
         sources += found
     return sources
+
+
+def _check_heads(sources: list[Source], data: DataSection) -> None:
+    """Fail early on files that can yield nothing; an empty one is left to those after it.
+
+    Raises:
+        DataError: as `check_head`; all are empty.
+    """
+    empty: EmptyFileError | None = None
+    for source in sources:
+        try:
+            check_head(source, data)
+        except EmptyFileError as error:
+            empty = empty or error
+        else:
+            return
+    if empty:
+        raise empty
 
 
 def check_head(source: Source, data: DataSection) -> None:
     """Fail early on a file that can yield nothing.
 
     Raises:
-        DataError: the file is empty, undecodable, not of its format, lacks a column or holds no row.
+        EmptyFileError: it holds no row.
+        DataError: it is undecodable, not of its format or lacks a column.
     """
     row = next(read_rows(source, data), None)
     if row is None:
-        raise DataError(f"{source.path} holds no rows: {'it is empty' if _is_empty(source) else 'only a header'}.")
+        raise EmptyFileError(f"{source.path} holds no rows: {'only a header' if source.size else 'it is empty'}.")
 
 
-def read_rows(source: Source, data: DataSection) -> Iterator[Row]:
-    """Every record of a file, in order, bad ones too.
+def read_rows(source: Source, data: DataSection, part: Part = WHOLE) -> Iterator[Row]:
+    """Every record of a file, or of a part of it, in order, bad ones too.
 
     Raises:
+        EmptyFileError: the file holds nothing, not even a header.
         DataError: the file as a whole cannot be read.
     """
     if source.path.startswith("hf://"):
         yield from formats.hub_rows(source, data)
-        return
-    if source.format == "parquet":
+    elif source.format == "parquet":
+        if source.size == 0:
+            raise EmptyFileError(f"{source.path} is empty.")
         with open_input(source.path) as stream:
-            yield from formats.parquet_rows(source, stream, data)
-        return
-    reader = {"jsonl": formats.jsonl_rows, "json": formats.json_rows}.get(source.format, formats.csv_rows)
-    with open_text(source.path) as text:
-        yield from reader(source, text, data)
+            yield from formats.parquet_rows(source, stream, data, part)
+    elif source.format in ("csv", "tsv"):
+        yield from _csv_rows(source, data, part)
+    else:
+        reader = formats.json_rows if source.format == "json" else formats.jsonl_rows
+        with open_text(source.path, part) as text:
+            yield from reader(source, text, data, part)
+
+
+def _csv_rows(source: Source, data: DataSection, part: Part) -> Iterator[Row]:
+    with open_text(source.path, part) as text:
+        if part.start:
+            with open_text(source.path, Part(end=HEADER_BYTES)) as head:
+                header = formats.read_header(source.path, source.format, head)
+        else:
+            header = formats.read_header(source.path, source.format, text)
+        yield from formats.csv_rows(source, text, data, header, part)
 
 
 def open_input(path: str) -> IO[bytes]:
@@ -84,70 +110,63 @@ def open_input(path: str) -> IO[bytes]:
         raise DataError(f"{path} cannot be opened: {error}") from None
 
 
-def open_text(path: str) -> IO[str]:
-    """A text stream of UTF-8, with or without a byte order mark.
+def open_text(path: str, part: Part = WHOLE, encoding: str | None = None) -> IO[str]:
+    """A text stream of a file, or of a part of it, without a byte order mark at the file's begin.
 
     Bytes that are not UTF-8 come as lone surrogates, so that one bad row does not cost the file.
 
     Raises:
-        DataError: the file cannot be opened, or is UTF-16.
+        DataError: the file cannot be opened, or is no text.
     """
     stream = open_input(path)
-    head = stream.read(4)
-    stream.seek(0)
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise DataError(f"{path} is UTF-16, not UTF-8. Convert it: iconv -f UTF-16 -t UTF-8.")
-    return io.TextIOWrapper(stream, encoding="utf-8-sig", errors="surrogateescape", newline="")
+    piece: Any = _Piecewise(stream, part.start, part.end)
+    if not part.start:
+        check_text(path, piece.read1(LOOKED_AT), "text")
+        piece.seek(0)
+    encoding = encoding or ("utf-8" if part.start else "utf-8-sig")
+    return io.TextIOWrapper(piece, encoding=encoding, errors="surrogateescape", newline="")
 
 
-def _paths(pattern: str) -> list[str]:
-    if pattern.startswith("hf://"):
-        return [pattern]
-    if is_remote(pattern):
-        return _remote_paths(pattern)
-    path = Path(plain(pattern))  # relative still: what a glob finds must not hang on the working directory's name
-    if path.is_dir():
-        found = sorted(str(p) for p in path.iterdir() if p.suffix.lower() in EXTENSIONS and p.is_file())
-        if not found:
-            raise DataError(f"folder {pattern} holds no data file; known endings: {' '.join(EXTENSIONS)}.")
-    else:
-        found = [str(path)] if path.is_file() else sorted(glob.glob(str(path), recursive=True))
-        if not found:
-            raise DataError(
-                f"{pattern} is not there (looked in {Path.cwd()}). Check `data.train`, `.validation`, `.test`."
-            )
-    return [os.path.abspath(p) for p in found]
+class _Piecewise(io.BufferedIOBase):
+    """Bytes `start` to before `end` of a stream, read in large pieces; the last is kept.
 
-
-def _remote_paths(uri: str) -> list[str]:
-    try:
-        place = locate(uri)
-        stat = place.stat()
-        if stat and not stat.is_folder:
-            return [uri]
-        names = sorted(name for name in place.files() if os.path.splitext(name)[1].lower() in EXTENSIONS)
-    except OSError as error:
-        raise DataError(f"{uri} cannot be reached: {error}") from None
-    if not names:
-        raise DataError(f"{uri} is not there, or a folder without a data file ({' '.join(EXTENSIONS)}).")
-    return [inside(uri, name) for name in names]
-
-
-def decide_format(path: str, chosen: str) -> str:
-    """The format of a file: as chosen, or by its ending.
-
-    Raises:
-        DataError: the ending tells nothing.
+    TextIOWrapper asks for 8 KiB at a time, which on object storage is a request each.
     """
-    if chosen != "auto" or path.startswith("hf://"):
-        return chosen
-    ending = os.path.splitext(path.partition("?")[0])[1].lower()
-    if ending not in EXTENSIONS:
-        known = "csv, tsv, jsonl, json or parquet"
-        raise DataError(f"{path}: the ending '{ending}' tells no format. Set `data.format` to {known}.")
-    return EXTENSIONS[ending]
 
+    def __init__(self, stream: IO[bytes], start: int, end: int | None) -> None:
+        self._stream, self._start = stream, start
+        size: int = stream.size()  # pyright: ignore[reportAttributeAccessIssue] - pyarrow's
+        self._end = size if end is None else min(end, size)
+        self._at = self._piece_at = start
+        self._piece = b""
 
-def _is_empty(source: Source) -> bool:
-    stat = None if source.path.startswith("hf://") else locate(source.path).stat()
-    return stat is not None and stat.size == 0
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at - self._start
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        assert whence == 0, "TextIOWrapper goes back to the begin, and nowhere else"
+        self._at = self._start + offset
+        return offset
+
+    def read1(self, size: int = -1, /) -> bytes:
+        """Up to a whole piece, whatever `size`."""
+        if not self._piece_at <= self._at < self._piece_at + len(self._piece):
+            self._stream.seek(self._at)
+            self._piece_at, self._piece = self._at, self._stream.read(max(min(PIECE, self._end - self._at), 0))
+        found = self._piece[self._at - self._piece_at :]
+        self._at += len(found)
+        return found
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """All that is left; TextIOWrapper asks for nothing else."""
+        return b"".join(iter(self.read1, b""))
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()

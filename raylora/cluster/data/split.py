@@ -7,6 +7,8 @@ import numpy as np
 
 from raylora.errors import DataError
 
+SHOWN = 20  # labels in a message
+
 
 @dataclass(frozen=True)
 class Division:
@@ -39,7 +41,7 @@ def divide(hashes: np.ndarray, label_ids: np.ndarray, labels: list[str], fractio
         label_ids: [N] in [0, len(labels)).
 
     Raises:
-        DataError: a label has fewer than two different texts.
+        DataError: labels have fewer than two different texts; names each.
     """
     order = canonical_order(hashes, label_ids)
     ordered, ids = hashes[order], label_ids[order]
@@ -47,10 +49,12 @@ def divide(hashes: np.ndarray, label_ids: np.ndarray, labels: list[str], fractio
     rows_of_text = np.diff(np.r_[first, len(ordered)])
     stratum = ids[first]
     in_validation = np.zeros(len(first), dtype=bool)
-    for label_id, label in enumerate(labels):
-        texts = np.flatnonzero(stratum == label_id)
-        if len(texts) < 2:
-            raise DataError(_too_few(label, int((label_ids == label_id).sum())))
+    texts_of_label = [np.flatnonzero(stratum == label_id) for label_id in range(len(labels))]
+    counts = np.bincount(label_ids, minlength=len(labels))
+    rare = {labels[i]: int(counts[i]) for i, texts in enumerate(texts_of_label) if len(texts) < 2}
+    if rare:
+        raise DataError(_too_few(rare))
+    for texts in texts_of_label:
         rows = np.cumsum(rows_of_text[texts])
         taken = int(np.searchsorted(rows, fraction * rows[-1] + 0.5, side="right"))
         in_validation[texts[: min(max(taken, 1), len(texts) - 1)]] = True
@@ -72,9 +76,21 @@ def sample(order: np.ndarray, label_ids: np.ndarray, count: int) -> np.ndarray:
     return order[np.sort(keep)]
 
 
-def _too_few(label: str, rows: int) -> str:
-    found = f"{rows} row{'s' * (rows != 1)}" if rows < 2 else f"{rows} rows that all hold the same text"
+def _too_few(rare: dict[str, int]) -> str:
+    """Args:
+    rare: rows of each label that cannot be split.
+    """
+    found = [
+        f"{rows} row{'s' * (rows != 1)}" if rows < 2 else f"{rows} rows that all hold the same text"
+        for rows in rare.values()
+    ]
+    if len(rare) == 1:
+        what = f"label '{next(iter(rare))}' has {found[0]}"
+    else:
+        shown = ", ".join(f"'{label}' {rows}" for label, rows in list(zip(rare, found, strict=True))[:SHOWN])
+        more = f", and {len(rare) - SHOWN} more" if len(rare) > SHOWN else ""
+        what = f"{len(rare)} labels have too few: {shown}{more}"
     return (
-        f"label '{label}' has {found}; a split needs two different texts of each label, one to train on and one to "
+        f"{what}; a split needs two different texts of each label, one to train on and one to "
         "validate on. Add rows, drop the label, or give a `data.validation` file."
     )

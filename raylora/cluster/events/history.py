@@ -6,6 +6,7 @@ from time import monotonic
 from typing import Any, Self
 
 from raylora.cluster.storage.run_folder import HISTORY, RunFolder
+from raylora.errors import ConfigError
 
 Event = dict[str, Any]
 # Where the file can only be written whole, and one of a long sweep has tens of megabytes:
@@ -32,6 +33,7 @@ class History:
         self.pending = ""
         self.whole: str | None = None  # all that was written, where storage cannot append
         self.written = -float("inf")
+        self.torn = False
 
     def __enter__(self) -> Self:
         return self
@@ -52,13 +54,25 @@ class History:
     def _append(self) -> bool:
         if self.whole is not None:
             return False
+        if self.torn:
+            self._take_back()
         try:
             self.folder.append_text(HISTORY, self.pending)
         except NotImplementedError:
             self.whole = _text(self.folder)
             return False
+        except ConfigError:
+            self.torn = True
+            raise
         self.pending = ""
         return True
+
+    def _take_back(self) -> None:
+        """A full disk takes a part of what is appended: the file without that part, so that no line is cut."""
+        text = _text(self.folder)
+        taken = next(size for size in range(len(self.pending), -1, -1) if text.endswith(self.pending[:size]))
+        self.folder.write_text(HISTORY, text.removesuffix(self.pending[:taken]))
+        self.torn = False
 
     def _write_whole(self) -> None:
         whole = (self.whole or "") + self.pending

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from ray.util.metrics import Counter, Gauge
 
 from raylora.cluster.periodic import run_every
+from raylora.metrics import METRICS as SCORES
 
 Kind = Literal["gauge", "counter"]
 KEPT_S = 5  # Ray forgets a gauge some 20 s after it was last set, and an epoch may take an hour
@@ -19,6 +20,8 @@ METRICS: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
     "raylora_train_epoch": ("gauge", "epochs done, in parts", ("run",)),
     "raylora_train_eval_loss": ("gauge", "validation loss of the last epoch", ("run",)),
     "raylora_train_eval_accuracy": ("gauge", "validation accuracy of the last epoch", ("run",)),
+    "raylora_train_eval_f1": ("gauge", "validation F1 of the positive label (macro of three and more)", ("run",)),
+    "raylora_train_eval_f1_macro": ("gauge", "validation F1 of the last epoch, mean over labels", ("run",)),
     "raylora_tune_trials": ("gauge", "trials that are waiting, running, ended or failed", ("run", "state")),
     "raylora_tune_best_score": ("gauge", "best score of the sweep's metric so far", ("run",)),
     "raylora_tune_epochs": ("counter", "epochs of trials that were trained and scored", ("run",)),
@@ -31,11 +34,7 @@ LOSS = {
     "raylora_train_rows_per_second": "rows_per_s",
     "raylora_train_epoch": "epoch",
 }
-EVALUATION = {
-    "raylora_train_eval_loss": "eval_loss",
-    "raylora_train_eval_accuracy": "eval_accuracy",
-    "raylora_train_epoch": "epoch",
-}
+EVALUATION = {**{f"raylora_train_eval_{name}": f"eval_{name}" for name in SCORES}, "raylora_train_epoch": "epoch"}
 
 
 class Gauges:
@@ -51,7 +50,7 @@ class Gauges:
 
     def kept(self) -> AbstractContextManager[None]:
         """While this is open, each gauge stays at its last value."""
-        return run_every(KEPT_S, self._set_again, "raylora-gauges")
+        return run_every(KEPT_S, self._set_again, "raylora-gauges", say=lambda line: None)
 
     def add(self, events: Iterable[Mapping[str, Any]]) -> None:
         """Show what a fit logs."""

@@ -8,6 +8,7 @@ An event is a flat dict, as it stands in history.jsonl. `kind` says what it tell
     model         how many parameters are trained, on how many threads
     head          where the head starts: `init`, `reason`, `seconds`
     floor         baselines on the same rows, as `raylora.floor.summary` gives them
+    checkpoint    one within an epoch, and its `reason`
     loss          `loss`, `learning_rate`, `rows_per_s`, each `train.logging_steps`
     evaluation    `eval_*` of an epoch, `taken_s`, and `left_s` of the run
     trial         of a sweep: an epoch of `trial`, whose sample is in `words`: `eval_*`, `score` and `best_*` so far
@@ -26,9 +27,11 @@ import ray
 
 from raylora.cluster.events.history import Event, History, earlier_events
 from raylora.cluster.events.metrics import Gauges
-from raylora.cluster.periodic import run_every
+from raylora.cluster.periodic import never_failing, run_every
+from raylora.cluster.session import beside_driver
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.floor import floor_line
+from raylora.metrics import in_words
 from raylora.records import Say
 
 Consumer = Callable[[list[Event]], object]
@@ -58,7 +61,7 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[E
     gauges = Gauges(folder.name)
     with History(folder) as history, gauges.kept():
         consumers: list[Consumer] = [tell_lines(say), history.add, gauges.add]
-        with collect(lambda events: hand_out(events, consumers)) as log:
+        with collect(lambda events: hand_out(events, consumers), say) as log:
             yield log
 
 
@@ -73,25 +76,35 @@ def tell_lines(say: Say, metric: str = "") -> Consumer:
 
 
 def hand_out(events: list[Event], consumers: Sequence[Consumer]) -> None:
-    """Give a batch to each consumer, if there is something in it."""
-    if events:
-        for consume in consumers:
+    """Give a batch to each consumer, if there is something in it, also where another one fails.
+
+    Raises:
+        Exception: of the first that failed.
+    """
+    failures: list[Exception] = []
+    for consume in consumers if events else ():
+        try:
             consume(events)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failures.append(error)
+    if failures:
+        raise failures[0]
 
 
 @contextmanager
-def collect(add: Callable[[list[Event]], None]) -> Generator[Callable[[Event], None]]:
+def collect(add: Callable[[list[Event]], None], say: Say) -> Generator[Callable[[Event], None]]:
     """A function that other processes call with a record; while this is open, `add` takes them here, to the last."""
-    events: Any = ray.remote(num_cpus=0)(EventQueue).remote()
+    events: Any = ray.remote(**beside_driver())(EventQueue).remote()
 
     def take() -> None:
         add(ray.get(events.take.remote()))
 
+    tried = never_failing(take, "progress", say)  # no run fails by its events: those that a killed queue held are lost
     try:
-        with run_every(0.5, take, "raylora-progress"):
+        with run_every(0.5, tried, "progress", say):
             yield lambda record: events.put.remote(record)
     finally:
-        take()
+        tried()
         ray.kill(events)
 
 
@@ -107,11 +120,13 @@ def event_line(record: Event, metric: str = "") -> str | None:
         return head_line(record["init"], record["reason"], record["seconds"])
     if record["kind"] == "floor":
         return f"floor      {floor_line(record)}"
+    if record["kind"] == "checkpoint":
+        return f"saved      epoch {record['epoch']:.2f}, step {record['step']} ({record['reason']})"
     if record["kind"] == "evaluation":
         left = f", about {duration(record['left_s'])} left" if record["left_s"] else ""
         return (
-            f"epoch {record['epoch']:g}    accuracy {record['eval_accuracy']:.4f}  f1 {record['eval_f1']:.4f}  "
-            f"loss {record['eval_loss']:.4f}  (validation; {duration(record['taken_s'])}{left})"
+            f"epoch {record['epoch']:g}    {in_words(record, 'eval_')}  "
+            f"(validation; {duration(record['taken_s'])}{left})"
         )
     if record["kind"] == "trial":
         return (

@@ -9,7 +9,7 @@ from raylora.cluster.serve.table import Table
 from raylora.cluster.storage.filesystem import inside
 from raylora.config import Job, ModelSection
 from raylora.errors import RayLoraError
-from raylora.model.lora.manifest import base_of, read_manifest
+from raylora.model.lora.manifest import read_manifest, served_base
 
 LOOKED_AT = 20  # adapters of the table, and of the root, that are asked for their base
 
@@ -38,14 +38,14 @@ def load(text: str) -> Decision:
 
 def decide(job: Job, table: Table, start: str, before: Decision | None) -> Decision:
     """The base of the first adapter that can be read: of the config's, the table's, the one that decided at the start
-    before, the root's; the config's own base where there is no adapter yet."""
+    before, the root's. The config's own where it names one, or where there is no adapter yet."""
     for path in _paths(job, table, before):
         try:
             with folders.local(folders.find(path)) as folder:
                 manifest = read_manifest(folder)
         except (RayLoraError, OSError):
             continue
-        return Decision(start, base_of(manifest, job.model.trust_remote_code), path)
+        return Decision(start, served_base(manifest, job.model), path)
     return Decision(start, job.model, None)
 
 

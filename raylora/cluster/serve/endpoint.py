@@ -11,7 +11,6 @@ from contextlib import closing, redirect_stdout
 from typing import Any
 
 import ray
-import yaml
 from ray import serve
 from ray.serve import Application
 
@@ -23,9 +22,12 @@ from raylora.cluster.serve.quantized import tell_change
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.replica import Endpoint
 from raylora.cluster.session import Cluster, connect, environ
-from raylora.config import Job, ServeSection, parse
+from raylora.cluster.storage.lock import hold
+from raylora.cluster.storage.run_folder import RunFolder
+from raylora.config import Job, ServeSection, parse, yaml12
 from raylora.config.serve import LOOPBACK
-from raylora.errors import ClusterError, ConfigError
+from raylora.errors import ClusterError, ConfigError, ModelError
+from raylora.model.base.find import whole_name
 from raylora.model.serving.adapter import read_files
 from raylora.records import Say
 
@@ -92,13 +94,14 @@ def serve_config(job: Job) -> str:
         "args": _with_absolute_paths(job).model_dump(),
     }
     http = {"host": job.serve.host, "port": job.serve.port}
-    return yaml.safe_dump({"http_options": http, "applications": [app]}, sort_keys=False, allow_unicode=True)
+    return yaml12.dump({"http_options": http, "applications": [app]})
 
 
 def _with_absolute_paths(job: Job) -> Job:
     settings = job.serve
     changes: dict[str, Any] = {
         "storage_path": absolute(job.storage_path),
+        "model.base_model": whole_name(job.model.base_model),
         "serve.adapters": {name: absolute(path) for name, path in settings.adapters.items()},
         "serve.adapter_root": settings.adapter_root and absolute(settings.adapter_root),
     }
@@ -121,18 +124,24 @@ def check(job: Job) -> None:
             "nothing to serve: set serve.adapters.NAME=PATH for one adapter, or serve.adapter_root for a folder."
         )
     for path in settings.adapters.values():
-        with folders.local(folders.find(path)) as folder:
-            read_files(folder)
+        try:
+            with folders.local(folders.find(path)) as folder:
+                read_files(folder)
+        except OSError as error:
+            raise ModelError(f"adapter {path} cannot be read: {error}") from None
 
 
 def run(job: Job, say: Say) -> None:
     """Serve until Ctrl-C or SIGTERM; on a cluster, deploy and come back.
 
     Raises:
+        ConfigError: the run folder cannot be written to.
         ClusterError: the port is taken, or Serve cannot start.
     """
     job = _with_absolute_paths(job)
     check(job)
+    with hold(RunFolder(job), say):
+        pass  # it can be written to, and no other job works there
     settings = job.serve
     ended = threading.Event()
     with connect(job.ray) as cluster:

@@ -12,7 +12,7 @@ from raylora.cluster.storage.filesystem import inside
 from raylora.config import Job, ModelSection, parse_saved
 from raylora.errors import RayLoraError
 from raylora.model.base.load import load_tokenizer
-from raylora.model.lora.manifest import base_of, read_manifest
+from raylora.model.lora.manifest import read_manifest, served_base
 from raylora.model.predict import in_order, run_batches
 from raylora.model.serving.base import ServedBase
 from raylora.model.tokens import Collator, TokenTable, tokenizer_spec
@@ -34,19 +34,19 @@ def tell_change(job: Job, say: Say) -> None:
     path = settings.adapters.get(name) or inside(str(settings.adapter_root), name)
     try:
         with folders.local(folders.find(path)) as folder:
-            say(f"int8       {name}: {_change(folder, job.model.trust_remote_code)}")
+            say(f"int8       {name}: {_change(folder, job.model)}")
     except (RayLoraError, OSError) as error:
         say(f"int8       {name}: the change in accuracy is not measured: {error}")
 
 
-def _change(folder: Path, trusted: bool) -> str:
+def _change(folder: Path, named: ModelSection) -> str:
     manifest = read_manifest(folder)
     own = parse_saved(manifest.config)
     spec = tokenizer_spec(load_tokenizer(str(folder)), manifest.max_length)
     splits = prepare(own, list_sources(own.data), spec).load()
     table = splits.validation
     rows = np.arange(min(ROWS, len(table.rows)))  # their order is that of their texts' hashes
-    model = base_of(manifest, trusted)
+    model = served_base(manifest, named)
     exact, coarse = (_labels(model, folder, table, rows, int8) for int8 in (False, True))
     right = table.label_ids[rows]
     return (

@@ -4,7 +4,9 @@ An address is a local path, also with `~` or as file:///, or a URI that pyarrow 
 (`?endpoint_override=...`) stay last. Every operation raises OSError where storage fails: a caller has its own words.
 """
 
+import errno
 import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -149,6 +151,15 @@ class Location:
         """Copy the files of this folder into a local one."""
         pyarrow.fs.copy_files(self.path, str(folder), source_filesystem=self.filesystem)
 
+    def free_bytes(self) -> int | None:
+        """Room on the disk that this file or folder is on, or would be; None on object storage."""
+        if not self.is_local:
+            return None
+        folder = Path(self.path)
+        while not folder.is_dir():
+            folder = folder.parent
+        return shutil.disk_usage(str(folder)).free
+
     def make_folder(self) -> None:
         self.filesystem.create_dir(self.path, recursive=True)
 
@@ -172,6 +183,16 @@ def locate(address: str) -> Location:
     except pa.ArrowInvalid as error:
         raise OSError(str(error)) from None
     return Location(address, filesystem, path.rstrip("/"))
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether an error says, at its root, that a disk or a quota is full; torch and safetensors say it in words."""
+    while error is not None:
+        words = ("No space left on device", "Disk quota exceeded")
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or any(word in str(error) for word in words):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _stat_or_none(info: pyarrow.fs.FileInfo) -> Stat | None:

@@ -1,6 +1,7 @@
 """What a storage path holds: its runs, sweeps and endpoints, told from their folders alone. No Ray, no torch."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -18,10 +19,11 @@ from raylora.cluster.storage.run_folder import (
     kind_of,
     open_storage,
 )
-from raylora.config import Job, parse_saved
+from raylora.config import Job
 from raylora.config.explain import close_to
-from raylora.config.file import parse_yaml
+from raylora.config.file import read_saved
 from raylora.errors import ConfigError
+from raylora.metrics import METRICS, Scores
 
 TAIL = 256 * 1024  # bytes; more of a file is not read for a list: a long sweep's history has tens of megabytes
 AT_ONCE = 16  # runs; on object storage each costs two or three requests of 50 ms
@@ -116,7 +118,7 @@ def _open(storage_path: str) -> Location:
     if stat and not stat.is_folder:
         raise ConfigError(f"storage path {storage.address} is a file, not a folder of runs.")
     if kind_of(_files(storage)) is not None:
-        command = f"raylora runs show {storage.name} {storage.parent.address}"
+        command = shlex.join(["raylora", "runs", "show", storage.name, storage.parent.address])
         raise ConfigError(f"{storage.address} is a run, not a folder of runs. Try: {command}")
     return storage
 
@@ -167,16 +169,19 @@ def _unfinished(summary: Summary, history: str) -> Summary:
     if summary.kind == "sweep":
         # of a very long history these are the last trials alone, told by the word
         reports = _reports(records)
-        best = max(reports, key=lambda each: each["best_accuracy"], default=None)
+        best = max(reports, key=lambda each: Scores.of(each, "best_").merit("accuracy"), default=None)
         more = "+" if len(history.encode()) > 0.9 * TAIL else ""
-        validation = best and {key: best[f"best_{key}"] for key in ("accuracy", "f1", "loss", "rows")}
+        validation = best and _scores(best, "best_")
         return replace(summary, validation=validation, reached=f"{len(reports)}{more} trials")
     evaluations = _evaluations(records)
     if not evaluations:
         return summary
     last = evaluations[-1]
-    validation = {key: last[f"eval_{key}"] for key in ("accuracy", "f1", "loss", "rows")}
-    return replace(summary, validation=validation, reached=f"epoch {last['epoch']:g}")
+    return replace(summary, validation=_scores(last, "eval_"), reached=f"epoch {last['epoch']:g}")
+
+
+def _scores(record: Event, prefix: str) -> Event:
+    return {name: record[f"{prefix}{name}"] for name in (*METRICS, "rows") if f"{prefix}{name}" in record}
 
 
 def _evaluations(records: list[Event]) -> list[Event]:
@@ -206,8 +211,7 @@ def _job(folder: Location, files: Found) -> Job | None:
     if CONFIG not in files:
         return None
     try:
-        tree = parse_yaml(folder.inside(CONFIG).read_text(), folder.inside(CONFIG).address)
-        return parse_saved(tree if isinstance(tree, dict) else {})
+        return read_saved(folder.inside(CONFIG).read_text() or "{}", folder.inside(CONFIG).address)
     except ConfigError:  # written by another version
         return None
 

@@ -1,6 +1,8 @@
 """The folder of a job, `<storage_path>/<run_name>`, local or on object storage: what lies in it, and what that tells.
 
     config.yaml         the resolved job, written once its data is read: it reproduces the run
+    data.json           what that data is: files, rows of each label, a fingerprint of them all
+    lock.json           which job works here now (`storage.lock`)
     history.jsonl       an event a line, as they come (`events.stream`)
     bad_rows.jsonl      rows that were left out, with `data.on_bad_row: skip`
     checkpoint_*/       Ray Train's
@@ -9,7 +11,7 @@
 
 A sweep's folder holds, beside config.yaml, history.jsonl, bad_rows.jsonl, adapter/ and metrics.json:
 
-    trials/             Ray Tune's: its state, and each trial's checkpoints
+    trials/             Ray Tune's: its state, its scheduler's, and each trial's checkpoints
     train/              a run folder per trial, where each trial has several workers
     trials.csv          all trials, best first
     best_config.yaml    the winner's job, to be trained again
@@ -28,11 +30,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from raylora.cluster.storage.filesystem import Location, locate
+from raylora.cluster.storage.filesystem import Location, is_full, locate
 from raylora.config import Job
-from raylora.errors import ConfigError
+from raylora.errors import ConfigError, FullDiskError
 
 CONFIG = "config.yaml"
+DATA = "data.json"
+LOCK = "lock.json"
 HISTORY = "history.jsonl"
 BAD_ROWS = "bad_rows.jsonl"
 CHECKPOINT = "checkpoint_"  # and a number
@@ -47,6 +51,8 @@ SERVING = "serving.json"
 VERSIONS = "versions"
 OLD_ADAPTER_CHANGES = "adapters.changes.jsonl"
 ADAPTER_CHANGES = "adapters.changes"  # a table of 100,000 adapters is 30 MB, a change 300 bytes
+
+MAKE_ROOM = "Make room there, then run the same command: what was reached is kept."
 
 Kind = Literal["run", "sweep", "endpoint", "unknown"]
 
@@ -96,16 +102,16 @@ class RunFolder:
         return self.location.inside(name).address
 
     def has(self, name: str) -> bool:
-        with self._named("read"):
+        with self.named("read"):
             return self.location.inside(name).exists()
 
     def read_text(self, name: str) -> str:
-        with self._named("read"):
+        with self.named("read"):
             return self.location.inside(name).read_text()
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file whole: a reader sees the old content or the new, never a part."""
-        with self._named("written to"):
+        with self.named("written to"):
             self.location.inside(name).write_text(text)
 
     def write_json(self, name: str, value: Any) -> None:
@@ -117,17 +123,33 @@ class RunFolder:
         Raises:
             NotImplementedError: object stores cannot; nothing was written.
         """
-        with self._named("written to"):
+        with self.named("written to"):
             self.location.inside(name).append(text)
 
     def upload(self, folder: Path, name: str) -> None:
         """Copy a local folder in; it appears under its name only when it is whole."""
-        with self._named("written to"):
+        with self.named("written to"):
             self.location.inside(name).copy_from(folder)
 
+    def check_room(self, needed: int) -> None:
+        """Fail before a run that has no room for what it writes.
+
+        Raises:
+            FullDiskError: fewer bytes are free than that.
+        """
+        free = self.location.free_bytes()
+        if free is not None and free < needed:
+            raise FullDiskError(
+                f"`storage_path` {self.storage_path} has room for {free / 1e6:.0f} MB, and the run's checkpoints and "
+                f"adapter need about {needed / 1e6:.0f} MB. Make room there, or set another `storage_path`."
+            )
+
     @contextmanager
-    def _named(self, what: str) -> Generator[None]:
+    def named(self, what: str) -> Generator[None]:
+        """What fails in storage meanwhile is a ConfigError: the path cannot be ... `what`."""
         try:
             yield
         except OSError as error:
+            if is_full(error):
+                raise FullDiskError(f"`storage_path` {self.storage_path} is full: {error}. {MAKE_ROOM}") from None
             raise ConfigError(f"`storage_path` {self.storage_path} cannot be {what}: {error}") from None

@@ -8,10 +8,12 @@ from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.frozen_states import with_frozen_states
 from raylora.cluster.data.prepare import announce, prepare
 from raylora.cluster.data.rows import Source
+from raylora.cluster.data.same import check_same_rows
 from raylora.cluster.events.history import Event
 from raylora.cluster.events.stream import follow
 from raylora.cluster.placement import need_of, tell_wait
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
+from raylora.cluster.storage.lock import hold
 from raylora.cluster.storage.run_folder import ADAPTER, CONFIG, FINISHED, RunFolder
 from raylora.cluster.train.workers import Task, global_batch_size, run_workers
 from raylora.config import Job
@@ -20,6 +22,7 @@ from raylora.metrics import Scores
 from raylora.model.base.find import resolve
 from raylora.model.base.load import load_tokenizer
 from raylora.model.fit.build import check_fits
+from raylora.model.limits import bytes_written
 from raylora.model.tokens import tokenizer_spec
 from raylora.records import Say, TrainResult
 
@@ -37,15 +40,22 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         TrainingError: the run failed; the same command goes on from its last checkpoint.
     """
     folder = RunFolder(job)
+    with hold(folder, say):
+        return _train(folder, job, sources, say)
+
+
+def _train(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> TrainResult:
     job = check_folder(folder, job)
     base = resolve(job.model)
     check_fits(job, base)
+    folder.check_room(bytes_written(job, base))
     tokenizer = tokenizer_spec(load_tokenizer(base.path), job.data.max_length)
     say(f"run        {folder.uri}")
     say(f"base       {base.id} ({base.origin})")
     with resolve_on_cluster(job, {job.model.base_model: base}, folder, sources, say) as found:
         job, resolved, plan = found.job, found.of(found.job), found.plan
         dataset = prepare(job, sources, tokenizer)
+        check_same_rows(dataset.facts, folder)
         folder.write_text(CONFIG, dump(job))
         announce(dataset, folder, say)
         dataset = with_frozen_states(dataset, resolved, use_gpu=plan.use_gpu)

@@ -1,6 +1,7 @@
 """A run on Ray Train's workers: what travels to them, and what each of them does."""
 
 import logging
+import os
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,9 +17,11 @@ from ray.train.torch import TorchTrainer
 from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.events.history import Event
 from raylora.cluster.placement import WorkerPlan
-from raylora.cluster.storage.run_folder import ADAPTER, CHECKPOINT, RunFolder
+from raylora.cluster.storage.filesystem import is_full
+from raylora.cluster.storage.run_folder import ADAPTER, CHECKPOINT, MAKE_ROOM, RunFolder
+from raylora.cluster.train.for_good import StopForGood
 from raylora.config import Job
-from raylora.errors import TrainingError
+from raylora.errors import FullDiskError, RayLoraError, TrainingError
 from raylora.model.fit.fit import FitResult, fit
 from raylora.model.fit.splits import Worker
 from raylora.model.resolved import ResolvedJob
@@ -41,6 +44,7 @@ def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str,
 
     Raises:
         TrainingError: the run failed.
+        RayLoraError: so it would whenever it is tried: a disk is full, a base is not the one it was.
     """
     job, plan = task.resolved.job, task.plan
     folder = RunFolder(job)
@@ -59,13 +63,16 @@ def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str,
             storage_filesystem=folder.filesystem,
             checkpoint_config=CheckpointConfig(num_to_keep=2),
             failure_config=FailureConfig(max_failures=job.ray.max_failures),
-            callbacks=list(callbacks),
+            callbacks=[StopForGood(), *callbacks],
         ),
     )
     try:
         # in another thread, where Ray Train leaves Ctrl-C alone: its handler makes exit code 1 of it
         outcome = run_in_thread(trainer.fit).result().return_value
     except ray.train.TrainingFailedError as error:
+        reason = getattr(error, "controller_failure", None)
+        if isinstance(reason, RayLoraError):
+            raise reason from None
         raise TrainingError(_why(error)) from None
     if isinstance(outcome, TrainingError):
         raise outcome
@@ -88,7 +95,7 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
 
     def report(metrics: Event, folder: Path | None) -> None:
         checkpoint = Checkpoint.from_directory(str(folder)) if folder else None
-        ray.train.report(metrics, checkpoint, checkpoint_dir_name=f"{CHECKPOINT}{round(metrics['epoch']):03d}")
+        ray.train.report(metrics, checkpoint, checkpoint_dir_name=_checkpoint_name(metrics))
 
     checkpoint = ray.train.get_checkpoint()
     opened = checkpoint.as_directory() if checkpoint else nullcontext()
@@ -101,14 +108,45 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
                 worker=worker,
                 report=report,
                 log=task.log,
+                save_now=_until_preempted(),
                 resume_from=Path(resume_from) if resume_from else None,
                 save_to=adapter,
             )
         except TrainingError as error:  # every rank sees the same loss: trying again would end the same way
             return error
+        except Exception as error:
+            if is_full(error):
+                raise _full(task.resolved.job, error) from None
+            raise
         if worker.rank == 0:
             RunFolder(task.resolved.job).upload(adapter, ADAPTER)
         return _outcome(fitted, worker)
+
+
+def _checkpoint_name(metrics: Event) -> str:
+    """Of a whole epoch, or of a step within one."""
+    if "eval_loss" in metrics:
+        return f"{CHECKPOINT}{round(metrics['epoch']):03d}"
+    return f"{CHECKPOINT}{int(metrics['epoch']):03d}_step_{metrics['step']:08d}"
+
+
+def _until_preempted() -> Callable[[], str | None]:
+    """Once a reason, when Ray announces that a node of the run is taken away: what was trained until then is kept."""
+    known: list[str] = []
+
+    def save_now() -> str | None:
+        info = ray.train.get_preemption_info()
+        if info is None or info.preempted_node_ids == known:
+            return None
+        known[:] = info.preempted_node_ids
+        return "a node is about to be taken away"
+
+    return save_now
+
+
+def _full(job: Job, error: Exception) -> FullDiskError:
+    where = f"`storage_path` {job.storage_path} or {tempfile.gettempdir()} on {os.uname().nodename}"
+    return FullDiskError(f"{where} is full: {error}. {MAKE_ROOM}")
 
 
 def global_batch_size(job: Job, plan: WorkerPlan) -> int:

@@ -38,13 +38,18 @@ class TrialRequest:
 
 @dataclass(frozen=True)
 class Report:
-    """What a worker says of a trial: one evaluation with its checkpoint, or the reason why there will be none."""
+    """What a worker says of a trial: one evaluation with its checkpoint, or the reason why there will be none.
+
+    `lost`: its worker died, which is a failure of the attempt. `again`: the attempt ends without one, and the trial is
+    to be queued anew from its last report.
+    """
 
     metrics: dict[str, Any] = field(default_factory=dict)
     files: Files = field(default_factory=dict)
     finished: bool = False
     failure: str | None = None
     lost: bool = False
+    again: bool = False
 
 
 @dataclass
@@ -58,6 +63,17 @@ class _Attempt:
     reports: "asyncio.Queue[Report]" = field(default_factory=asyncio.Queue)
 
 
+class _Attempts(dict[str, _Attempt]):
+    """By id. One that is not known is of a broker that was killed before this: it is over, and its trainable is told to
+    queue the trial anew."""
+
+    def __missing__(self, attempt_id: str) -> _Attempt:
+        request = TrialRequest(attempt_id.rpartition("/")[0], {}, key=None, slots=0, words="", attempt_id=attempt_id)
+        attempt = self[attempt_id] = _Attempt(request, gone=True)
+        attempt.reports.put_nowait(Report(again=True))  # no failure of the trial's
+        return attempt
+
+
 class Broker:
     """Args:
     total: trials of the sweep, as far as known.
@@ -67,10 +83,12 @@ class Broker:
 
     def __init__(self, total: int, concurrent: int, workers: int) -> None:
         self.total, self.concurrent, self.workers = total, concurrent, workers
-        self.attempts: dict[str, _Attempt] = {}
+        self.attempts = _Attempts()
+        self.born = time.time_ns()  # a broker that is started anew gives other ids
         self.queue: list[_Attempt] = []  # those that may wait for a worker
         self.known: dict[str, int] = {}
         self.verdicts: dict[str, str] = {}
+        self.present: set[str] = set()  # workers that have begun to work
         self.new_events: list[dict[str, Any]] = []
         self.closed = False
         self.changed = asyncio.Condition()
@@ -79,7 +97,7 @@ class Broker:
 
     async def submit(self, request: TrialRequest) -> str:
         """Queue a trial; returns the id of this attempt at it."""
-        number = self.known[request.trial] = self.known.get(request.trial, 0) + 1
+        number = self.known[request.trial] = self.known.get(request.trial, self.born) + 1
         attempt_id = f"{request.trial}/{number}"
         self.attempts[attempt_id] = _Attempt(replace(request, attempt_id=attempt_id))
         self.queue.append(self.attempts[attempt_id])
@@ -123,6 +141,7 @@ class Broker:
             patience_s: how long to wait for more trials than there are. An idle worker waits for the first one as
                 long as it takes.
         """
+        self.present.add(worker)
         if key is None:
             await self._until(lambda: self.closed or bool(self._waiting(None)), None)
             if self.closed:
@@ -138,6 +157,8 @@ class Broker:
         """Hand reports to the trainables, by attempt id."""
         for attempt_id, report in reports.items():
             attempt = self.attempts[attempt_id]
+            if not attempt.request.slots:
+                continue
             if report.failure:
                 self.verdicts[attempt.request.trial] = report.failure
             attempt.asking = False
@@ -154,22 +175,30 @@ class Broker:
         await self._notify()
 
     async def decisions(self, attempt_ids: list[str], wait_s: float) -> list[str]:
-        """Those of the reported trials that go on; a trainable that has said nothing after `wait_s` is gone."""
+        """Those of the reported trials that go on. Where a trainable has said nothing after `wait_s`, the attempt ends;
+        one that was slow is told so when it asks."""
         attempts = [self.attempts[attempt_id] for attempt_id in attempt_ids]
         await self._until(lambda: all(attempt.asking or attempt.gone for attempt in attempts), wait_s)
         for attempt in attempts:
-            attempt.gone = attempt.gone or not attempt.asking
+            if not (attempt.asking or attempt.gone):
+                self._end(attempt, Report(again=True))
         return [attempt_id for attempt_id, attempt in zip(attempt_ids, attempts, strict=True) if not attempt.gone]
 
-    # -- the driver
+    async def held(self, worker: str) -> list[str]:
+        """The attempts that a worker runs."""
+        return [name for name, each in self.attempts.items() if each.worker == worker and not each.gone]
 
-    async def lost(self, worker: str) -> None:
-        """A worker is dead: its trials are tried again, from their last checkpoints."""
-        for attempt in self.attempts.values():
-            if attempt.worker == worker and not attempt.gone:
-                attempt.gone = True
-                attempt.reports.put_nowait(Report(lost=True))
+    async def lost(self, worker: str, is_failure: bool) -> None:
+        """A worker runs its trials no more: they are tried again, from their last checkpoints.
+
+        Args:
+            is_failure: whether that counts against `ray.max_failures`.
+        """
+        for attempt_id in await self.held(worker):
+            self._end(self.attempts[attempt_id], Report(lost=True) if is_failure else Report(again=True))
         await self._notify()
+
+    # -- the driver
 
     async def events(self) -> list[dict[str, Any]]:
         """Reports since the last call, without their files."""
@@ -187,11 +216,23 @@ class Broker:
             return "failed"
         return "ended" if attempt.gone else "waiting" if attempt.worker is None else "running"
 
+    async def arrived(self) -> int:
+        """How many workers have begun to work, lost ones too."""
+        return len(self.present)
+
+    async def grow(self, concurrent: int, workers: int) -> None:
+        """More workers share more trials at once from now on."""
+        self.concurrent, self.workers = concurrent, workers
+
     async def close(self) -> None:
         self.closed = True
         await self._notify()
 
     # -- inside
+
+    def _end(self, attempt: _Attempt, last: Report) -> None:
+        attempt.gone = True
+        attempt.reports.put_nowait(last)
 
     def _add_event(self, request: TrialRequest, report: Report) -> None:
         kind, said = ("failure", {"failure": report.failure}) if report.failure else ("trial", report.metrics)

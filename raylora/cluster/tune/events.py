@@ -23,8 +23,15 @@ class SweepEvents:
         scores: list[float] = [event["score"] for event in earlier if "score" in event]
         self.score: float | None = self.best(scores, default=None)
         self.gauges.tune(self.score, 0)
-        history = History(folder)  # never behind: it waits for nothing but losses, which a sweep does not keep
-        self.consumers: list[Consumer] = [tell_lines(say, job.train.metric_for_best_model), history.add, self._show]
+        self.history = History(folder)
+        lines = tell_lines(say, job.train.metric_for_best_model)
+        self.consumers: list[Consumer] = [lines, self.history.add, self._show]
+
+    @contextmanager
+    def kept(self) -> Generator[None]:
+        """While this is open, gauges stay at their last values; at its end the history is whole."""
+        with self.history, self.gauges.kept():
+            yield
 
     def add(self, found: list[Event]) -> None:
         """Say, keep and show what is new."""
@@ -52,5 +59,5 @@ def _key(event: Event) -> tuple[str, int | None]:
 def collect_trials(job: Job, folder: RunFolder, say: Say) -> Generator[Callable[[Event], None]]:
     """A function for trials of several workers to call with each event, each in its own process, while this is open."""
     events = SweepEvents(job, folder, say)
-    with events.gauges.kept(), collect(events.add) as tell:
+    with events.kept(), collect(events.add, say) as tell:
         yield tell

@@ -15,10 +15,10 @@ from raylora.cluster.storage.run_folder import RunFolder
 from raylora.cluster.train.workers import Task, global_batch_size, run_workers
 from raylora.cluster.tune.pool import leave_for_trainables
 from raylora.cluster.tune.shared_base import SharedBase
-from raylora.cluster.tune.trial_progress import FILE, TrialProgress, read_progress
+from raylora.cluster.tune.trial_progress import FILE, SCORES, TrialProgress, read_progress
 from raylora.config import Job
-from raylora.config.space import from_plain, trial_job
-from raylora.errors import TrainingError
+from raylora.config.space import WHOLE_EPOCHS, from_plain, trial_job
+from raylora.errors import RayLoraError, TrainingError
 from raylora.leaderboard import describe
 
 
@@ -46,7 +46,7 @@ def plan_nested(job: Job, cluster: Cluster, total: int) -> NestedPlan:
     """
     plan = plan_workers(job.ray, cluster)
     needs = plan.resources_per_worker
-    held = cluster.slots(needs) // plan.most if any(needs.values()) else 1
+    held = cluster.free_slots(needs) // plan.most if any(needs.values()) else 1
     wished = job.tune.max_concurrent_trials
     concurrent = min(max(held, 1), total, total if wished == "auto" else wished)
     return NestedPlan(leave_for_trainables(plan), concurrent)
@@ -64,13 +64,15 @@ class ScoreCallback(TuneReportCallback):
         self.job, self.progress, self.tell, self.start = job, progress, tell, time.perf_counter()
 
     def after_report(self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Any) -> None:
+        if "eval_loss" not in metrics[0]:  # a checkpoint within an epoch, as a node will be taken away
+            return
         self.progress.add(metrics[0], time.perf_counter() - self.start, packed=1)
         self.start = time.perf_counter()
         if checkpoint:
             self.progress.last[CHECKPOINT_PATH_KEY] = checkpoint.path
         RunFolder(self.job).write_text(FILE, self.progress.seal({})[FILE].decode())
         self.tell(self.progress.last)
-        super().after_report(run_context, [self.progress.last], checkpoint)
+        super().after_report(run_context, [{**self.progress.last, SCORES: self.progress.scores}], checkpoint)
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,8 @@ class NestedTrial:
             TrainingError: the trial failed; the reason.
         """
         trial = str(ray.tune.get_context().get_trial_id())
-        job = trial_job(self.job, from_plain(sample)).replace({"storage_path": self.storage_path, "run_name": trial})
+        own = {"storage_path": self.storage_path, "run_name": trial, **WHOLE_EPOCHS}
+        job = trial_job(self.job, from_plain(sample)).replace(own)
         shared = self.shared_bases[job.model.base_model]
         begun = _progress(job, shared)
         tell, item = self.tell, {"kind": "trial", "trial": trial, "words": describe(from_plain(sample))}
@@ -100,12 +103,12 @@ class NestedTrial:
         task = Task(shared.resolved(job), shared.rows(job), self.plan, rows, _no_log)
         try:
             run_workers(task, [ScoreCallback(job, begun, lambda report: tell({**item, **report}))])
-        except TrainingError as error:
+        except (RayLoraError, TrainingError) as error:
             tell({**item, "kind": "failure", "failure": str(error)})
             raise
         ended = _progress(job, shared)
         if ended.epochs == begun.epochs:  # its last epoch was before a kill, and Ray Tune's state may not know of it
-            ray.tune.report(ended.last)
+            ray.tune.report({**ended.last, SCORES: ended.scores})
 
 
 def _progress(job: Job, shared: SharedBase) -> TrialProgress:

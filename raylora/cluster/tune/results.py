@@ -30,7 +30,7 @@ def _read_trial(job: Job, name: str, sample: dict[str, Any], result: Result) -> 
         sample=sample,
         status=_status(job, sample, metrics),
         score=metrics["score"],
-        validation=Scores(**{key: metrics[f"best_{key}"] for key in ("accuracy", "f1", "loss", "rows")}),
+        validation=Scores.of(metrics, "best_"),
         best_epoch=metrics["best_epoch"],
         epochs=round(metrics["epoch"]),
         trainable_parameters=metrics["trainable_parameters"],

@@ -3,29 +3,21 @@
 from typing import Any
 
 from ray import tune
-from ray.tune.schedulers import (
-    ASHAScheduler,
-    FIFOScheduler,
-    HyperBandScheduler,
-    MedianStoppingRule,
-    PopulationBasedTraining,
-    TrialScheduler,
-)
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import BasicVariantGenerator, ConcurrencyLimiter, SearchAlgorithm, Searcher
 from ray.tune.search.optuna import OptunaSearch
 
+from raylora.cluster.tune.schedulers import EPOCHS, SCORE, Asha, HyperBand, MedianStopping, PopulationBased
 from raylora.config import Job
 from raylora.config.space import Domain, draw_samples, to_plain
 from raylora.leaderboard import Mode
-
-SCORE = "score"  # of a report: the best so far of the sweep's metric, which is what the trial keeps
-EPOCHS = "training_iteration"  # Ray Tune's count of reports: one an epoch
+from raylora.metrics import greater_is_better
 
 
 def mode_of(job: Job) -> Mode:
     """`max`, or `min` for a sweep by loss."""
     metric = job.tune.metric[0] if isinstance(job.tune.metric, list) else job.tune.metric
-    return "min" if (metric or job.train.metric_for_best_model) == "loss" else "max"
+    return "max" if greater_is_better(metric or job.train.metric_for_best_model) else "min"
 
 
 def searcher(job: Job, space: dict[str, Domain], concurrent: int) -> SearchAlgorithm | Searcher:
@@ -74,19 +66,18 @@ def num_samples(job: Job, space: dict[str, Domain]) -> int:
 
 
 def scheduler(job: Job, space: dict[str, Domain], epochs: int) -> TrialScheduler:
-    """Stops trials early by their score after each epoch, of at most `epochs`."""
+    """Stops trials early by their score after each epoch, of at most `epochs`; remembers through a kill."""
     chosen = job.tune
     by: dict[str, Any] = {"time_attr": EPOCHS, "metric": SCORE, "mode": mode_of(job)}
     if chosen.scheduler == "asha":
         grace = min(chosen.grace_period, epochs)
-        return ASHAScheduler(**by, max_t=epochs, grace_period=grace, reduction_factor=chosen.reduction_factor)
+        return Asha(**by, max_t=epochs, grace_period=grace, reduction_factor=chosen.reduction_factor)
     if chosen.scheduler == "hyperband":
-        return HyperBandScheduler(**by, max_t=epochs, reduction_factor=chosen.reduction_factor)
+        return HyperBand(**by, max_t=epochs, reduction_factor=chosen.reduction_factor)
     if chosen.scheduler == "median":
-        return MedianStoppingRule(**by, grace_period=chosen.grace_period)
+        return MedianStopping(**by, grace_period=chosen.grace_period)
     if chosen.scheduler == "pbt":
         mutations = {key: d for key, d in param_space(space).items() if space[key].kind != "fixed"}
-        return PopulationBasedTraining(
-            **by, perturbation_interval=chosen.grace_period, hyperparam_mutations=mutations, synch=False
-        )
+        settings = {"perturbation_interval": chosen.grace_period, "hyperparam_mutations": mutations, "synch": False}
+        return PopulationBased(job.seed, **by, **settings)
     return FIFOScheduler()

@@ -10,17 +10,22 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 
 from raylora.cluster.data.prepare import announce
 from raylora.cluster.data.rows import Source
+from raylora.cluster.data.same import check_same_rows
 from raylora.cluster.events.stream import head_line
-from raylora.cluster.placement import need_of, one_worker, tell_wait
+from raylora.cluster.placement import need_of, one_worker, tell_bound, tell_wait
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
+from raylora.cluster.session import SETTLE_S, look
+from raylora.cluster.storage.lock import hold
 from raylora.cluster.storage.run_folder import CONFIG, TRIAL_RUNS, TRIALS, RunFolder
 from raylora.cluster.tune import search
 from raylora.cluster.tune.conclude import conclude
 from raylora.cluster.tune.events import collect_trials
+from raylora.cluster.tune.growth import growing
 from raylora.cluster.tune.nested import NestedTrial, is_nested, plan_nested
-from raylora.cluster.tune.pool import WorkerPool, plan_pool
+from raylora.cluster.tune.pool import TRAINABLE, WorkerPool, plan_pool
 from raylora.cluster.tune.restore import can_go_on, restore
 from raylora.cluster.tune.results import read_trials
+from raylora.cluster.tune.schedulers import MEMORY, KeepScheduler, Remembering
 from raylora.cluster.tune.shared_base import SharedBase, make_shared_base
 from raylora.cluster.tune.trainable import SweepTrainable
 from raylora.config import Job
@@ -30,6 +35,7 @@ from raylora.errors import ConfigError
 from raylora.leaderboard import Trial
 from raylora.model.base.find import BaseFolder, resolve
 from raylora.model.fit.build import check_fits
+from raylora.model.limits import bytes_written
 from raylora.records import Say, TuneResult
 
 
@@ -46,19 +52,27 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         TrainingError: every trial failed.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback per failed trial; ours is a line
-    space = parse_space(job)
     folder = RunFolder(job)
+    with hold(folder, say):
+        return _tune(folder, job, sources, say)
+
+
+def _tune(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> TuneResult:
+    space = parse_space(job)
     job = check_folder(folder, job)
     bases = _bases(job, space)
     _check_samples(job, space, bases)
+    folder.check_room(bytes_written(job, next(iter(bases.values()))))  # one trial's, at the least
     say(f"sweep      {folder.uri}")
     say(f"base       {', '.join(f'{base.id} ({base.origin})' for base in bases.values())}")
     # Ray Train inside a trial is cleaned up by a watcher that asks Ray's dashboard
     with resolve_on_cluster(job, bases, folder, sources, say, one_worker(job.ray), dashboard=is_nested(job)) as found:
         examples = _examples(found.job, space)
         shared_bases = {name: make_shared_base(found, name, sources, examples) for name in bases}
+        dataset = next(iter(shared_bases.values())).dataset
+        check_same_rows(dataset.facts, folder)
         folder.write_text(CONFIG, dump(found.job))
-        announce(next(iter(shared_bases.values())).dataset, folder, say)
+        announce(dataset, folder, say)
         for name, shared in shared_bases.items():
             start = shared.dataset.start
             if start and (start.reason or start.brings_head):
@@ -102,44 +116,51 @@ def _search(found: Resolution, space: dict[str, Domain], shared_bases: dict[str,
     total = search.num_samples(job, space)
     if can_go_on(folder):
         say("resuming   trials that have ended are not run again, others go on from their last checkpoint")
+    cluster = look(found.cluster, SETTLE_S)  # nodes may have come meanwhile
     if is_nested(job):
-        nested = plan_nested(job, found.cluster, total)
+        nested = plan_nested(job, cluster, total)
         say(f"trials     {total}, {nested.concurrent} at once: {nested}")
         with collect_trials(job, folder, say) as tell:
             run = NestedTrial(job, shared_bases, nested.workers, folder.inside(TRIAL_RUNS), tell)
-            return read_trials(job, _tuner(job, space, run, nested.concurrent, folder).fit())
+            searcher = None if can_go_on(folder) else search.searcher(job, space, nested.concurrent)
+            return read_trials(job, _tuner(job, space, run, searcher, folder).fit())
     lengths = next(iter(shared_bases.values())).dataset.splits["train"].lengths
     width = float(np.percentile(lengths, 90))
-    plan = plan_pool(job, found.cluster, found.plan, total, width)
+    plan = plan_pool(job, cluster, found.plan, total, width)
     say(f"trials     {total}, {plan.concurrent} at once: {plan}")
-    with WorkerPool(job, plan, total, shared_bases, folder, say) as broker:
+    tell_bound(found.plan.resources_per_worker, plan.count, cluster, say)
+    pool = WorkerPool(job, plan, total, shared_bases, folder, say)
+    searcher = None if can_go_on(folder) else search.searcher(job, space, plan.concurrent)
+    with pool as broker, growing(pool, searcher, cluster, say):
         trainable = SweepTrainable(job, broker, width, plan.workers.use_gpu)
-        return read_trials(job, _tuner(job, space, trainable, plan.concurrent, folder).fit())
+        return read_trials(job, _tuner(job, space, trainable, searcher, folder).fit())
 
 
 def _tuner(
-    job: Job, space: dict[str, Domain], run: SweepTrainable | NestedTrial, concurrent: int, folder: RunFolder
+    job: Job, space: dict[str, Domain], run: SweepTrainable | NestedTrial, searcher: Any, folder: RunFolder
 ) -> Tuner:
     def trial(config: dict[str, Any]) -> None:
         run(config)
 
     # next to nothing: the workers hold the CPUs, and a trainable that wanted one of its own would wait for ever
-    trainable = ray.tune.with_resources(trial, {"CPU": 0.001})
+    trainable = ray.tune.with_resources(trial, {"CPU": TRAINABLE})
     if can_go_on(folder):
         return restore(folder, trainable)
     epochs = max(trial.train.num_train_epochs for trial in _examples(job, space))
+    folder.location.inside(TRIALS).inside(MEMORY).delete()  # of a sweep that was killed before Ray Tune's first state
     # HyperBand pauses trials, and in a reused process a paused one was never started again: the sweep stood still
     reuse = not is_nested(job) and job.tune.scheduler != "hyperband"
     if is_nested(job) or job.tune.scheduler == "hyperband":
         # these trials end by themselves: a nested one, stopped at its last report, would be cut off from its cleaning
         # up, and HyperBand pauses one at its last epoch to wait for others that may never come
         epochs += 1
+    scheduler = search.scheduler(job, space, epochs)
     return Tuner(
         trainable,
         param_space=search.param_space(space),
         tune_config=TuneConfig(
-            search_alg=search.searcher(job, space, concurrent),
-            scheduler=search.scheduler(job, space, epochs),
+            search_alg=searcher,
+            scheduler=scheduler,
             num_samples=search.num_samples(job, space),
             time_budget_s=job.tune.time_budget_s,
             reuse_actors=reuse,
@@ -152,6 +173,7 @@ def _tuner(
             # PBT starts trials from others' earlier checkpoints
             checkpoint_config=CheckpointConfig(num_to_keep=None if job.tune.scheduler == "pbt" else 1),
             failure_config=FailureConfig(max_failures=job.ray.max_failures),
+            callbacks=[KeepScheduler(scheduler)] if isinstance(scheduler, Remembering) else None,
             verbose=0,
         ),
     )

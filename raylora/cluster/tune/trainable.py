@@ -3,7 +3,7 @@
 Loads no torch: a trainable starts in a second or two and takes a tenth of a worker's memory.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
@@ -14,9 +14,9 @@ from raylora.cluster.tune.broker import Report, TrialRequest
 from raylora.cluster.tune.checkpoints import Files, as_folder
 from raylora.cluster.tune.policy import alone_because, pack_slots
 from raylora.cluster.tune.restore import newest_whole
-from raylora.cluster.tune.trial_progress import read_progress
+from raylora.cluster.tune.trial_progress import SCORES, read_progress
 from raylora.config import Job
-from raylora.config.space import from_plain, trial_job
+from raylora.config.space import WHOLE_EPOCHS, from_plain, trial_job
 from raylora.errors import TrainingError
 from raylora.leaderboard import describe
 from raylora.model.packing import pack_key
@@ -45,19 +45,34 @@ class SweepTrainable:
             if self.job.tune.scheduler != "pbt":  # whose checkpoint may be another trial's
                 ray.get(self.broker.replay.remote(request, progress.reports))
             if not is_known:  # a kill kept Ray Tune from knowing this checkpoint
-                _report(Report(progress.last, files))
+                _report(Report({**progress.last, SCORES: progress.scores}, files))
+        ahead: TrialRequest | None = request
+        while ahead:
+            ahead = self._attempt(ahead)
+
+    def _attempt(self, request: TrialRequest) -> TrialRequest | None:
+        """Queue the trial once, and report what comes back.
+
+        Returns:
+            What is to be queued next, from the last report on, where a worker hands the trial back.
+
+        Raises:
+            TrainingError: the attempt failed; the reason.
+        """
         attempt_id: str = ray.get(self.broker.submit.remote(request))
         try:
             report = self._next(attempt_id)
-            while not report.finished:
+            while not (report.finished or report.again):
                 _report(report)
+                request = replace(request, checkpoint=report.files)
                 report = self._next(attempt_id)
             _report(report)
         finally:  # also where the scheduler stops the trial: Ray Tune ends this thread with SystemExit
             ray.get(self.broker.leave.remote(attempt_id))
+        return request if report.again else None
 
     def _request(self, trial: str, sample: dict[str, Any], checkpoint: Files) -> TrialRequest:
-        job = trial_job(self.job, sample)
+        job = trial_job(self.job, sample).replace(WHOLE_EPOCHS)
         return TrialRequest(
             trial=trial,
             tree=job.model_dump(),

@@ -5,8 +5,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from raylora.cluster.tune.checkpoints import Files
+from raylora.metrics import Scores
 
 FILE = "trial.json"
+SCORES = "scores"  # of a report that may stand for earlier epochs too: `TrialProgress.scores`
 
 
 @dataclass
@@ -19,7 +21,6 @@ class TrialProgress:
     """
 
     metric: str
-    greater_is_better: bool
     trainable_parameters: int
     latency_ms: float
     epochs: int = 0
@@ -32,6 +33,11 @@ class TrialProgress:
         """The report of the last epoch."""
         return self.reports[-1] if self.reports else {}
 
+    @property
+    def scores(self) -> list[float]:
+        """The best so far after each epoch."""
+        return [report["score"] for report in self.reports]
+
     def add(self, metrics: dict[str, Any], seconds: float, packed: int) -> dict[str, Any]:
         """The report of one more epoch, as Ray Tune sees it: `score` is the best so far."""
         if not self.best or self._is_better(metrics):
@@ -41,7 +47,7 @@ class TrialProgress:
         report = {
             **metrics,
             "score": self.best[f"eval_{self.metric}"],
-            **{f"best_{key}": self.best[f"eval_{key}"] for key in ("accuracy", "f1", "loss", "rows")},
+            **Scores.of(self.best, "eval_").as_dict("best_"),
             "best_epoch": round(self.best["epoch"]),
             "trainable_parameters": self.trainable_parameters,
             "latency_ms": self.latency_ms,
@@ -52,8 +58,8 @@ class TrialProgress:
         return report
 
     def _is_better(self, metrics: dict[str, Any]) -> bool:
-        new, old = metrics[f"eval_{self.metric}"], self.best[f"eval_{self.metric}"]
-        return bool(new > old if self.greater_is_better else new < old)
+        new, best = (Scores.of(record, "eval_").merit(self.metric) for record in (metrics, self.best))
+        return new > best
 
     def seal(self, files: Files) -> Files:
         """A trial's checkpoint: the files with this one, which tells their sizes to `is_whole`."""
@@ -64,6 +70,7 @@ class TrialProgress:
 def read_progress(files: Files) -> TrialProgress:
     held = json.loads(files[FILE])
     del held["sizes"]
+    held.pop("greater_is_better", None)  # of sweeps before December 2026
     return TrialProgress(**held)
 
 

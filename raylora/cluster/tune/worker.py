@@ -1,5 +1,6 @@
 """A worker of a sweep: takes trials from the broker and trains them, packed over one base or one alone."""
 
+import gc
 import logging
 import tempfile
 import time
@@ -23,6 +24,7 @@ from raylora.model.bank import Bank, EpochResult
 from raylora.model.base.find import resolve_on_node
 from raylora.model.fit.fit import fit
 from raylora.model.fit.splits import Worker
+from raylora.model.limits import is_out_of_memory
 from raylora.model.packing import NotPackable
 
 logger = logging.getLogger(__name__)
@@ -53,8 +55,8 @@ class Left(BaseException):
 class TrialWorker:
     """Runs trials until the sweep is over. One per GPU, or per `ray.resources_per_worker`."""
 
-    def __init__(self, name: str, task: SweepTask) -> None:
-        self.name, self.task, self.most = name, task, NO_LIMIT
+    def __init__(self, name: str, task: SweepTask, most: int = NO_LIMIT) -> None:
+        self.name, self.task, self.most = name, task, most
         plan = task.plan
         self.worker = Worker(threads=None if plan.use_gpu else plan.threads, use_gpu=plan.use_gpu)
         if self.worker.threads:
@@ -62,16 +64,30 @@ class TrialWorker:
 
     def run(self) -> None:
         while (requests := self._broker("take", self.name, None, self.most, FIRST_FILL_S)) is not None:
-            if requests and requests[0].key is None:
-                self._run_alone(requests[0])
-            elif requests:
-                self._run_pack(requests)
+            if not requests:
+                continue
+            try:
+                self._run_pack(requests) if requests[0].key else self._run_alone(requests[0])
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                self._shrink()
+            _free_memory()
 
     def _broker(self, method: str, *arguments: Any) -> Any:
         return ray.get(getattr(self.task.broker, method).remote(*arguments))
 
     def _fail(self, attempt_id: str, reason: object) -> None:
         self._broker("post", {attempt_id: Report(failure=str(reason))})
+
+    def _shrink(self) -> None:
+        """Out of memory: half as many at once from now on, from their last reports. One alone fails."""
+        held = self._broker("held", self.name)
+        if len(held) == 1:
+            self._fail(held[0], "out of memory, with no other trial beside it")
+        elif held:
+            self.most = len(held) // 2
+            self._broker("lost", self.name, False)
 
     # -- a pack
 
@@ -87,11 +103,7 @@ class TrialWorker:
             if not bank.names:
                 return
             start = time.perf_counter()
-            try:
-                results = bank.run_epoch()
-            except torch.OutOfMemoryError:
-                self._shrink(list(bank.names))
-                return
+            results = bank.run_epoch()
             epoch_s = time.perf_counter() - start
             self._settle(bank, results, progress, epoch_s)
             free = room - len(bank.names)
@@ -133,15 +145,6 @@ class TrialWorker:
             if attempt_id not in going:
                 bank.drop(attempt_id)
 
-    def _shrink(self, attempt_ids: list[str]) -> None:
-        """Out of memory: half as many at once from now on; these are tried again from their checkpoints."""
-        if len(attempt_ids) == 1:
-            self._fail(attempt_ids[0], "out of memory, with no other trial in the pack")
-            return
-        self.most = len(attempt_ids) // 2
-        torch.cuda.empty_cache()
-        self._broker("lost", self.name)
-
     # -- alone
 
     def _run_alone(self, request: TrialRequest) -> None:
@@ -155,8 +158,6 @@ class TrialWorker:
             self._broker("post", {request.attempt_id: Report(finished=True)})
         except Left:
             return
-        except torch.OutOfMemoryError:
-            self._fail(request.attempt_id, "out of memory")
         except (RayLoraError, TrainingError) as error:
             self._fail(request.attempt_id, error)
 
@@ -177,3 +178,9 @@ class TrialWorker:
 
     def _begin(self, job: Job, checkpoint: Files | None) -> TrialProgress:
         return read_progress(checkpoint) if checkpoint else self.task.shared(job).begin(job)
+
+
+def _free_memory() -> None:
+    """Of the pack before: its modules refer to each other, so that only a collection frees them."""
+    gc.collect()
+    torch.cuda.empty_cache()

@@ -2,7 +2,7 @@
 
 import copy
 import tempfile
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,7 +17,6 @@ from transformers import set_seed
 from raylora.config import Job
 from raylora.metrics import Scores, score
 from raylora.model import packing
-from raylora.model.bank.layers import DropoutStream
 from raylora.model.bank.packed import PackedBase
 from raylora.model.bank.trial import EpochResult, PackedTrial
 from raylora.model.base.load import load_base, read_config
@@ -30,6 +29,7 @@ from raylora.model.fit.splits import ALONE, Splits, Worker
 from raylora.model.fit.start import Start, begin_from, local_start
 from raylora.model.frozen_states import constant_layers, install
 from raylora.model.lora.attach import attach_adapter, lora_config
+from raylora.model.lora.dropout import BatchMasks, epoch_key
 from raylora.model.predict import in_order, run_batches
 from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import Collator
@@ -162,11 +162,10 @@ class Bank:
 
     def _train(self, log: Callable[[str, Event], None]) -> None:
         self.base.model.train()
-        generators = self._generators()
         plans = {epoch: self.plan.epoch(epoch) for epoch in sorted({trial.epoch for trial in self.trials})}
         for _ in range(self.plan.steps if self.trials else 0):
             for _ in range(self.plan.accumulation_steps):
-                self._backward({epoch: next(plan) for epoch, plan in plans.items()}, generators)
+                self._backward({epoch: next(plan) for epoch, plan in plans.items()})
             for stack in self.base.stacks:
                 stack.share_gradient()
             for trial in self.trials:
@@ -174,28 +173,24 @@ class Bank:
             for stack in self.base.stacks:
                 stack.values.grad = None
 
-    def _generators(self) -> list[torch.Generator]:
-        """Of every trial's dropout, seeded as by `BestCheckpointCallback`; trials that draw the same share one."""
+    def _masks(self, micros: dict[int, MicroBatch]) -> list[BatchMasks]:
+        """Of every trial's dropout, as `PlanTrainer` gives them; trials that drop the same share them."""
         kinds = [
-            (trial.epoch, trial.job.lora.lora_dropout, frozenset(trial.projections), self.base.pack.by_slot and name)
-            for name, trial in zip(self.names, self.trials, strict=True)
+            (trial.epoch, trial.job.lora.lora_dropout, self.base.pack.by_slot and trial.name) for trial in self.trials
         ]
-        made: dict[Hashable, torch.Generator] = {}
-        for kind in set(kinds):
-            seeds = np.random.SeedSequence((self.job.seed, kind[0], 0)).generate_state(1)
-            made[kind] = torch.Generator(self.device).manual_seed(int(seeds[0]))
+        made = {
+            kind: BatchMasks(micro.indices, epoch_key(self.job.seed, kind[0]), micro.step, self.base.spec.pad_left)
+            for kind in set(kinds)
+            for micro in [micros[kind[0]]]
+        }
         return [made[kind] for kind in kinds]
 
-    def _backward(self, micros: dict[int, MicroBatch], generators: Sequence[torch.Generator]) -> None:
+    def _backward(self, micros: dict[int, MicroBatch]) -> None:
         """Add one micro-batch of every trial to the gradients, scaled as `Trainer` and `PlanTrainer` scale it."""
         epochs, count = [trial.epoch for trial in self.trials], len(self.trials)
         collated = {epoch: self.train(micro.indices) for epoch, micro in micros.items()}
         batch = self.base.side_by_side([collated[epoch] for epoch in epochs])
-        widths = [collated[epoch]["attention_mask"].shape[1] for epoch in epochs]
-        draws = {
-            generator: DropoutStream(generator, width) for generator, width in zip(generators, widths, strict=True)
-        }
-        logits = self.base.logits(batch, range(count), [draws[generator] for generator in generators])
+        logits = self.base.logits(batch, range(count), self._masks(micros))
         losses = functional.cross_entropy(logits, batch["labels"].to(self.device), reduction="none")
         shares = [micros[epoch].weight / self.plan.accumulation_steps for epoch in epochs]
         losses = losses.view(count, -1).mean(1) * torch.tensor(shares, device=self.device)

@@ -7,35 +7,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from raylora.model.lora.dropout import draw_mask
+from raylora.model.lora.dropout import BatchMasks
 from raylora.model.lora.fused import FusedLora
 from raylora.model.packing import NotPackable
-
-
-@dataclass(frozen=True, eq=False)
-class DropoutStream:
-    """The dropout of a slot in one forward: a generator, and the slot's own width before padding to the pack's.
-
-    Slots that would draw the same bits alone (same seed, epoch, rate and layers) share one object.
-    """
-
-    generator: torch.Generator
-    width: int
 
 
 @dataclass
 class Pack:
     """Whose rows the forward under way holds, read by all layers: equally many for each slot, one after another.
 
-    `rows` and `width` are the batch's (rows None: one slot alone, anything may be fed); `draws` has one entry per
-    slot, and is None where nothing is dropped. `by_slot`: some layers run for one slot after another.
+    `rows` is the batch's (None: one slot alone, anything may be fed); `masks` has one entry per slot, the same one for
+    slots that drop the same, and is None where nothing is dropped. `by_slot`: some layers run for one slot after
+    another.
     """
 
     slots: range = range(0)
     rows: int | None = None
-    width: int = 0
-    pad_left: bool = False
-    draws: Sequence[DropoutStream] | None = None
+    masks: Sequence[BatchMasks] | None = None
     by_slot: bool = False
 
 
@@ -125,25 +113,18 @@ class BankLinear(nn.Module):
         Drawn as `MaskedDropout` draws for each trial alone; slots share a draw where they can.
         """
         rates = [self.dropout[slot] for slot in self.pack.slots]
-        if self.pack.draws is None or not any(rates):
+        if self.pack.masks is None or not any(rates):
             return None
-        like = x[: x.shape[0] // len(rates)]
-        masks = {
-            draw: self._drawn(like, draw, rate) for draw, rate in dict(zip(self.pack.draws, rates, strict=True)).items()
-        }
-        return torch.stack([masks[draw] for draw in (self.pack.draws if len(masks) > 1 else masks)])
+        shape = (x.shape[0] // len(rates), *x.shape[1:])
+        own = list(zip(self.pack.masks, rates, strict=True))
+        drawn = {(masks, rate): self._drawn(masks, shape, rate) for masks, rate in dict.fromkeys(own)}
+        return torch.stack([drawn[one] for one in (own if len(drawn) > 1 else drawn)])
 
-    def _drawn(self, like: Tensor, draw: DropoutStream, rate: float) -> Tensor:
-        mask = torch.ones_like(like, dtype=self.scale.dtype)
-        if rate:
-            own = self._own_tokens(mask, draw.width)
-            own.copy_(draw_mask(own.shape, rate, own.dtype, own.device, draw.generator))
-        return mask
-
-    def _own_tokens(self, mask: Tensor, width: int) -> Tensor:
-        if mask.dim() != 3 or mask.shape[1] != self.pack.width:  # a pooled row, not tokens
-            return mask
-        return mask[:, self.pack.width - width :] if self.pack.pad_left else mask[:, :width]
+    def _drawn(self, masks: BatchMasks, shape: Sequence[int], rate: float) -> Tensor:
+        like = self.scale
+        if not rate:  # a slot that has nothing on this layer
+            return like.new_ones(*shape)
+        return masks.draw(self.name, shape, rate, like.dtype, like.device)
 
 
 class BankHead(nn.Module):
@@ -184,9 +165,9 @@ def run_by_slot(attention: nn.Module, pack: Pack) -> None:
         outputs: list[Tensor] = []
         for i, parts in enumerate(zip(hidden_states.chunk(count), attention_mask.chunk(count), strict=True)):
             pack.slots, pack.rows = whole.slots[i : i + 1], None
-            pack.draws = whole.draws[i : i + 1] if whole.draws else None
+            pack.masks = whole.masks[i : i + 1] if whole.masks else None
             outputs.append(one_slot(*parts, *args, **kwargs)[0])
-        pack.slots, pack.rows, pack.draws = whole.slots, whole.rows, whole.draws
+        pack.slots, pack.rows, pack.masks = whole.slots, whole.rows, whole.masks
         return torch.cat(outputs), None
 
     attention.forward = forward

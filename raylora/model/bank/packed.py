@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from raylora.model.bank.layers import BankHead, BankLinear, DropoutStream, Pack, Stack, is_fed_positions, run_by_slot
+from raylora.model.bank.layers import BankHead, BankLinear, Pack, Stack, is_fed_positions, run_by_slot
 from raylora.model.bank.trial import PackedTrial
+from raylora.model.lora.dropout import BatchMasks
 from raylora.model.packing import NotPackable
 from raylora.model.tokens import TokenizerSpec
 
@@ -20,7 +21,7 @@ class PackedBase:
 
     def __init__(self, model: "PreTrainedModel", spec: TokenizerSpec) -> None:
         self.model, self.spec = model, spec
-        self.pack = Pack(pad_left=spec.pad_left)
+        self.pack = Pack()
         self.linears: dict[str, BankLinear] = {}
         self.heads: dict[str, BankHead] = {}
 
@@ -61,14 +62,13 @@ class PackedBase:
     def stacks(self) -> list[Stack]:
         return [stack for linear in self.linears.values() for stack in linear.stacks]
 
-    def logits(self, batch: dict[str, Tensor], slots: range, draws: Sequence[DropoutStream] | None = None) -> Tensor:
+    def logits(self, batch: dict[str, Tensor], slots: range, masks: Sequence[BatchMasks] | None = None) -> Tensor:
         """[rows, C] of a batch that holds equally many rows for each slot, one slot after another.
 
         Args:
-            draws: in training, each slot's dropout.
+            masks: in training, each slot's dropout.
         """
-        rows, width = batch["attention_mask"].shape
-        self.pack.slots, self.pack.rows, self.pack.width, self.pack.draws = slots, rows, width, draws
+        self.pack.slots, self.pack.rows, self.pack.masks = slots, len(batch["attention_mask"]), masks
         model: Any = self.model
         return model(**{name: values.to(model.device) for name, values in batch.items() if name != "labels"}).logits
 

@@ -19,6 +19,7 @@ from raylora.errors import ModelError, TrainingError
 from raylora.metrics import Scores
 from raylora.model.bank.layers import Projection
 from raylora.model.fit.callback import BEST, Best, Event
+from raylora.model.fit.rates import schedule_at
 from raylora.model.packing import NotPackable
 
 if TYPE_CHECKING:
@@ -92,13 +93,12 @@ class PackedTrial:
             place: what the metrics say beside the scores.
         """
         self.epoch += 1
-        train, epoch = self.job.train, float(self.epoch)
-        evaluation = {f"eval_{name}": value for name, value in scores.as_dict().items()}
-        metrics = {**evaluation, "epoch": epoch, "step": self.steps, **place}
+        train, epoch, metric = self.job.train, float(self.epoch), self.job.train.metric_for_best_model
+        metrics = {**scores.as_dict("eval_"), "epoch": epoch, "step": self.steps, **place}
         if not math.isfinite(scores.loss):
             self.over = True
             return EpochResult(metrics, True, _diverged(scores.loss, self.epoch, train.learning_rate))
-        if self.best is None or self._better(scores, self.best.scores):
+        if self.best is None or scores.merit(metric) > self.best.scores.merit(metric):
             self.best = Best(self.state(), scores, epoch)
         patience = train.early_stopping_patience
         stale = patience is not None and round(epoch - self.best.epoch) >= patience
@@ -138,21 +138,8 @@ class PackedTrial:
         progress = json.loads((folder / PROGRESS).read_text())
         self.epoch, self.steps = progress["epoch"], progress["step"]
         self.logged_step = self.steps
-        self.best = Best(load_file(folder / BEST), Scores(**progress["best"]["scores"]), progress["best"]["epoch"])
-        self._forward_schedule()
-
-    def _forward_schedule(self) -> None:
-        schedule = self.schedule
-        schedule.last_epoch = self.steps
-        rates = [base * factor(self.steps) for base, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
-        for group, rate in zip(self.optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
-        schedule._last_lr = rates
-
-    def _better(self, new: Scores, best: Scores) -> bool:
-        metric = self.job.train.metric_for_best_model
-        new_value, best_value = getattr(new, metric), getattr(best, metric)
-        return new_value > best_value if self.job.train.greater_is_better else new_value < best_value
+        self.best = Best(load_file(folder / BEST), Scores.of(progress["best"]["scores"]), progress["best"]["epoch"])
+        self.schedule = schedule_at(self.steps, self.optimizer, self.schedule.lr_lambdas)
 
 
 def _adapted(model: "PeftModel") -> tuple[dict[str, Projection], dict[str, nn.Module]]:

@@ -33,8 +33,8 @@ CARRIED = {
 class BaseFolder:
     """A resolved base model: `path` holds its files, `origin` says in words where they came from.
 
-    `digest` is that of its weights where other machines must find the same ones (`pin_revision`); `pooling` of
-    `model.pooling`.
+    `id` is the hub's, or the whole path of a local folder. `digest` is that of its weights where other machines must
+    find the same ones (`pin_revision`); `pooling` of `model.pooling`.
     """
 
     id: str
@@ -46,8 +46,17 @@ class BaseFolder:
     pooling: str = "auto"
 
 
-def resolve(model: ModelSection) -> BaseFolder:
+def whole_name(name: str) -> str:
+    """Of a base: the whole path of a local folder, for processes that work elsewhere; a hub id as it is."""
+    folder = os.path.abspath(os.path.expanduser(name))
+    return folder if os.path.isfile(os.path.join(folder, "config.json")) else name
+
+
+def resolve(model: ModelSection, advice: str = "Set `model.base_model`") -> BaseFolder:
     """Find the base model: a local folder, an installed package that carries it, the hub cache, the hub.
+
+    Args:
+        advice: how the caller is told another one.
 
     Raises:
         ModelError: found nowhere; says where it looked and what to do. Or it has no safetensors.
@@ -55,14 +64,14 @@ def resolve(model: ModelSection) -> BaseFolder:
     name, revision = model.base_model, model.revision
     tried: list[str] = []
 
-    def found(path: str | Path, origin: str) -> BaseFolder:
-        return BaseFolder(name, revision, os.path.abspath(path), origin, model.trust_remote_code, pooling=model.pooling)
+    def found(path: str | Path, origin: str, own: str = name) -> BaseFolder:
+        return BaseFolder(own, revision, os.path.abspath(path), origin, model.trust_remote_code, pooling=model.pooling)
 
-    folder = Path(name).expanduser()
+    folder = Path(os.path.abspath(os.path.expanduser(name)))
     if (folder / "config.json").is_file():
         _check_weights(folder)
-        return found(folder, "local folder")
-    tried.append(f"local folder {folder.absolute()}: {'no config.json' if folder.is_dir() else 'not there'}")
+        return found(folder, "local folder", str(folder))
+    tried.append(f"local folder {folder}: {'no config.json' if folder.is_dir() else 'not there'}")
 
     carried = CARRIED.get(name) if revision is None else None
     if carried:
@@ -80,7 +89,7 @@ def resolve(model: ModelSection) -> BaseFolder:
 
     install = "\nFor this base model: pip install 'raylora[quickstart]'." if name in CARRIED else ""
     raise ModelError(
-        f"base model '{name}' was not found. Looked in:\n  " + "\n  ".join(tried) + "\nSet `model.base_model` to a "
+        f"base model '{name}' was not found. Looked in:\n  " + "\n  ".join(tried) + f"\n{advice} to a "
         f"local folder, or to a hub id where the hub or its cache can be reached.{install}"
     )
 

@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,11 +103,31 @@ def load_tokenizer(path: str) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def check_vocabulary(base: BaseFolder, model: "PreTrainedModel") -> None:
+    """Raises:
+    ModelError: the tokenizer has an id that the embedding has no row for; a text with it would end any run.
+    """
+    highest = _highest_id(base.path)
+    embedding: Any = model.get_input_embeddings()
+    rows = len(embedding.weight)
+    if highest >= rows:
+        raise ModelError(
+            f"base model {base.id}: its tokenizer has ids up to {highest}, its embedding {rows} rows. Take the "
+            "tokenizer that belongs to it, or, once: model.resize_token_embeddings(len(tokenizer)), and save both."
+        )
+
+
+@lru_cache(maxsize=8)
+def _highest_id(path: str) -> int:
+    """That a tokenizer can make of any text; a sweep asks for each of its samples."""
+    return max(load_tokenizer(path).get_vocab().values())
+
+
 @dataclass(frozen=True)
 class LoadedBase:
-    """A base with its head. `new_modules` hold weights the base's files do not have: drawn at random, so they must be
-    trained and saved with the adapter, or a reloaded adapter predicts something else. The model has them too, as an
-    attribute of that name."""
+    """A base with its head. `new_modules` hold weights the base's files do not have, or have for other labels: drawn at
+    random, so they must be trained and saved with the adapter, or a reloaded adapter predicts something else. The model
+    has them too, as an attribute of that name, and `other_labels`: whether the base's own head was for others."""
 
     model: "PreTrainedModel"
     new_modules: tuple[str, ...]
@@ -124,6 +145,7 @@ def load_base(
     The head is drawn from torch's global generator: the same bits for any `dtype`, from disk or from `weights`.
 
     Args:
+        pad_token_id: the tokenizer's, which fills batches.
         weights: the base's tensors by name (`base_weights`), used in place of its files. They are not copied where
             they are of `dtype`: memory shared by several processes stays shared, and must not be written to.
 
@@ -132,8 +154,10 @@ def load_base(
     """
     from transformers import AutoModelForSequenceClassification
 
-    config.pad_token_id = pad_token_id if config.pad_token_id is None else config.pad_token_id
+    if config.pad_token_id is None:
+        config.pad_token_id = pad_token_id
     options: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True, "use_safetensors": True}
+    options["ignore_mismatched_sizes"] = True  # a head for other labels; below, nothing else may differ
     state = torch.get_rng_state()
     try:
         with _quiet():
@@ -145,17 +169,23 @@ def load_base(
                 kind: Any = type(empty_base(base, config))
                 model, report = kind.from_pretrained(None, state_dict=dict(weights), **options)
     except (ValueError, OSError, RuntimeError) as error:
-        if "ignore_mismatched_sizes" in str(error):
-            raise ModelError(
-                f"base model {base.id} has a head of its own, for another number of labels than {config.num_labels}. "
-                "Name the model that it was trained from, or data with its labels."
-            ) from None
         raise ModelError(f"base model {base.id} cannot be loaded from {base.path}: {error}") from None
-    if dtype != torch.float32:
-        _redraw(model, report["missing_keys"], state)
+    other_sizes = sorted(name for name, *_ in report["mismatched_keys"])
+    for name, held, wanted in report["mismatched_keys"]:
+        is_head = wanted[0] == config.num_labels and held[1:] == wanted[1:]
+        if not is_head or name.startswith(f"{model.base_model_prefix}."):
+            raise ModelError(f"base model {base.id}: {name} in {base.path} has another shape than config.json says.")
+    new: set[str] = {*report["missing_keys"], *other_sizes}
+    model.new_modules = _modules_of(new, model.base_model_prefix)
+    if other_sizes:  # what else is in such a module was trained for other labels, too
+        heads = tuple(f"{module}." for module in model.new_modules)
+        new |= {name for name, _ in model.named_parameters() if name.startswith(heads)}
+    if dtype != torch.float32 or other_sizes:
+        _redraw(model, new, state)
+    model.other_labels = bool(other_sizes)
+    set_padding(model, pad_token_id)
     # without this the loss and its gradient grow with accumulation and world size (transformers#47688)
     model.accepts_loss_kwargs = False
-    model.new_modules = _modules_of(report["missing_keys"], model.base_model_prefix)
     return LoadedBase(model, model.new_modules)
 
 
@@ -171,6 +201,17 @@ def _quiet() -> Generator[None]:
         yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+def set_padding(model: "PreTrainedModel", pad_token_id: int) -> None:
+    """Tell a decoder's head what fills a batch: it pools at the last token that is not that one.
+
+    The config's own may be another than the tokenizer's. Set on a model that is made already: what RoBERTa's positions
+    begin at is taken from the config's own, before.
+    """
+    own: Any = model.config
+    for config in (own, own.get_text_config()):
+        config.pad_token_id = pad_token_id
 
 
 def _redraw(model: Any, names: Iterable[str], state: torch.Tensor) -> None:

@@ -1,5 +1,6 @@
 """In which precision a model is held and stepped, and with which attention; decided by the device, never by timing."""
 
+import copy
 import json
 from functools import partial
 from pathlib import Path
@@ -56,20 +57,29 @@ def train_in_fp32(model: "PeftModel") -> None:
 
     PEFT does so for its LoRA matrices by itself. Of the others, the head ends the network: its logits stay fp32.
     """
-    base_follows, inside = False, f"base_model.model.{model.get_base_model().base_model_prefix}."
-    # the head last: XLM-RoBERTa's is registered before its encoder
-    modules = sorted(model.named_modules(), key=lambda named: not named[0].startswith(inside))
-    for name, module in reversed(modules):
+    from peft.utils import ModulesToSaveWrapper
+
+    prefix: Any = model.get_base_model().base_model_prefix
+    for name, module in list(model.named_modules()):
         own = list(module.parameters(recurse=False))
-        if ".lora_" in name or ".original_module" in name or not own:
+        goes_on = base_goes_on(name.removeprefix("base_model.model."), prefix)
+        if isinstance(module, ModulesToSaveWrapper):  # PEFT's to switch, to another adapter's copy or the original
+            wrapper: Any = module
+            if goes_on and any(wrapper.original_module.children()):
+                continue
+            wrapper.original_module = copy.deepcopy(wrapper.original_module).float()
+        elif ".lora_" in name or ".original_module" in name or not any(p.requires_grad for p in own):
             continue
-        if any(p.requires_grad for p in own):
-            for parameter in own:
-                parameter.data = parameter.data.float()
-            module.register_forward_pre_hook(_to_fp32)
-            if base_follows:
-                module.register_forward_hook(_to_bf16)
-        base_follows = base_follows or any(p.dtype == torch.bfloat16 for p in own)
+        for parameter in own:
+            parameter.data = parameter.data.float()
+        module.register_forward_pre_hook(_to_fp32)
+        if goes_on:
+            module.register_forward_hook(_to_bf16)
+
+
+def base_goes_on(path: str, prefix: str) -> bool:
+    """Whether other layers of the base take what this module makes: all of it but the head and a pooler."""
+    return path.startswith(f"{prefix}.") and not path.startswith(f"{prefix}.pooler")
 
 
 def _to_fp32(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -8,9 +8,9 @@ from transformers import PreTrainedModel
 
 from raylora.config import Job
 from raylora.model.base.find import BaseFolder
-from raylora.model.base.load import empty_base, load_base, read_config
+from raylora.model.base.load import check_vocabulary, empty_base, load_base, read_config
 from raylora.model.base.precision import eager_when_short, train_in_fp32
-from raylora.model.lora.attach import attach_adapter, lora_config
+from raylora.model.lora.attach import attach_adapter, check_positions, lora_config
 from raylora.model.resolved import ResolvedJob
 
 if TYPE_CHECKING:
@@ -38,10 +38,13 @@ def build(
 
 
 def check_fits(job: Job, base: BaseFolder) -> None:
-    """Fail before any cluster starts on a rank, target module or layer that this base cannot have.
+    """Fail before any cluster starts on a rank, target module, layer or length that this base cannot have, or on a
+    tokenizer that is not its own.
 
     Raises:
         ConfigError, ModelError: says what the base has instead.
     """
     model: PreTrainedModel = empty_base(base, read_config(base, ("a", "b"), dropout=True))
     lora_config(job.lora, model)
+    check_vocabulary(base, model)
+    check_positions(model, job.data.max_length)

@@ -1,4 +1,4 @@
-"""What a fit keeps as it goes: the best weights, a report of every checkpoint, how far the run is."""
+"""What a fit keeps as it goes: the best weights, checkpoints and their reports, how far the run is."""
 
 import math
 import time
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from accelerate.utils import broadcast_object_list
 from safetensors.torch import load_file, save_file
-from transformers import TrainerCallback, set_seed
+from transformers import TrainerCallback
 
-from raylora.errors import TrainingError
+from raylora.errors import DivergedError
 from raylora.floor import Floor
 from raylora.metrics import Scores
 from raylora.model.batches import BatchPlan
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 BEST, FLOOR = "best.safetensors", "floor.json"
+ASK_STEPS = 8  # between two questions that all workers answer together, which takes some milliseconds
 
 Event = dict[str, Any]
 Report = Callable[[Event, Path | None], None]
@@ -45,9 +47,10 @@ class _Mark:
 
 
 class BestCheckpointCallback(TrainerCallback):
-    """Keeps the best weights, reports every checkpoint, and says how far the run is.
+    """Keeps the best weights, saves within epochs, reports every checkpoint, and says how far the run is.
 
     The best weights and the floor travel inside each checkpoint, so that any one checkpoint is enough to go on from.
+    The best are chosen among whole epochs, by their evaluations.
     """
 
     def __init__(
@@ -56,32 +59,55 @@ class BestCheckpointCallback(TrainerCallback):
         plan: BatchPlan,
         model: "PeftModel",
         report: Report,
+        save_now: Callable[[], str | None],
         log: Callable[[Event], None] | None,
         resume_from: Path | None,
         floor: Floor | None,
     ) -> None:
         self.train, self.dtype = resolved.job.train, resolved.dtype_name
-        self.plan, self.model, self.report, self.log = plan, model, report, log
+        self.plan, self.model, self.report, self.save_now, self.log = plan, model, report, save_now, log
         self.best: Best | None = None
         self.floor = floor
         self.evaluation_s = 0.0
-        self.epochs_run = 0
+        self.epochs_run = 0.0
         self.first_step = 0
         self.best_file = resume_from / BEST if resume_from else None
+        self.saved_at = time.perf_counter()
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.start, self.first_step = time.perf_counter(), state.global_step
         self.last = _Mark(self.start, state.epoch or 0.0, self.evaluation_s)
-        if self.best_file:
+        if self.best_file and self.best_file.exists():  # not within the first epoch
             evaluations = [record for record in state.log_history if "eval_loss" in record]
             best = next(r for r in evaluations if r["step"] == state.best_global_step)
-            self.best = Best(load_file(self.best_file), _scores(best), best["epoch"])
+            self.best = Best(load_file(self.best_file), Scores.of(best, "eval_"), best["epoch"])
 
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        epoch = round(state.epoch or 0)
-        seeds = np.random.SeedSequence((args.seed, epoch, args.process_index)).generate_state(1)
-        set_seed(int(seeds[0]))
-        self.epochs_run += 1
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """What draws from torch's own generator, as the base's dropout, draws the same in a run that goes on here."""
+        seeds = np.random.SeedSequence((args.seed, state.global_step, args.process_index)).generate_state(1)
+        torch.manual_seed(int(seeds[0]))
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Decides on a checkpoint within the epoch, on every worker alike; its end has one of its own."""
+        self.epochs_run = (state.global_step - self.first_step) / self.plan.steps
+        if state.global_step % self.plan.steps and (reason := self._reason_to_save(state.global_step)):
+            control.should_save = True
+            if self.log:
+                place = {"step": state.global_step, "epoch": state.epoch}
+                self.log({"kind": "checkpoint", **place, "reason": reason})
+
+    def _reason_to_save(self, step: int) -> str | None:
+        train = self.train
+        if train.save_steps and step % train.save_steps == 0:
+            return "train.save_steps"
+        if (step - self.first_step) % ASK_STEPS:
+            return None
+        if reason := self.save_now():
+            return reason
+        if train.save_minutes:
+            due = [time.perf_counter() - self.saved_at >= 60 * train.save_minutes]
+            return "train.save_minutes" if broadcast_object_list(due)[0] else None  # clocks differ: the first one's
+        return None
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.evaluation_start = time.perf_counter()
@@ -95,31 +121,37 @@ class BestCheckpointCallback(TrainerCallback):
         assert metrics is not None, "PlanTrainer.evaluate passes them"
         self.evaluation_s += time.perf_counter() - self.evaluation_start
         if not math.isfinite(metrics["eval_loss"]):
-            raise TrainingError(
+            raise DivergedError(
                 f"the loss is {metrics['eval_loss']} after epoch {round(state.epoch)}: the run diverged. "
                 f"Lower `train.learning_rate` (now {self.train.learning_rate})."
             )
+        scores, metric = Scores.of(metrics, "eval_"), self.train.metric_for_best_model
+        if self.best is None or scores.merit(metric) > self.best.scores.merit(metric):
+            self.best = Best(trainable_state(self.model), scores, state.epoch)
+            state.best_global_step = state.global_step
         if self.log:
             place = {"step": state.global_step, "epoch": state.epoch, "dtype": self.dtype}
             self.log({"kind": "evaluation", **place, **metrics, **self._pace(state)})
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        evaluation = next(r for r in reversed(state.log_history) if "eval_loss" in r)
-        if state.best_global_step == state.global_step or self.best is None:
-            self.best = Best(trainable_state(self.model), _scores(evaluation), state.epoch)
+        is_whole = state.global_step % self.plan.steps == 0
+        evaluation = next(r for r in reversed(state.log_history) if "eval_loss" in r) if is_whole else {}
         place = {"epoch": state.epoch, "step": state.global_step, "dtype": self.dtype}
         metrics = {**evaluation, **place, "global_batch_size": self.plan.global_batch_size}
-        if args.should_save:
-            folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
-            save_file(self.best.state, folder / BEST)
-            if self.floor:
-                (folder / FLOOR).write_text(self.floor.to_json())
-            self.report(metrics, folder)
-        else:
-            self.report(metrics, None)
+        self.report(metrics, self._complete(args, state) if args.should_save else None)
+        self.saved_at = time.perf_counter()
         patience = self.train.early_stopping_patience
-        if patience and round(state.epoch - self.best.epoch) >= patience:
+        if is_whole and self.best and patience and round(state.epoch - self.best.epoch) >= patience:
             control.should_training_stop = True
+
+    def _complete(self, args: Any, state: Any) -> Path:
+        """The checkpoint that `Trainer` has written, with what it does not know of."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if self.best:
+            save_file(self.best.state, folder / BEST)
+        if self.floor:
+            (folder / FLOOR).write_text(self.floor.to_json())
+        return folder
 
     def _rows_per_s(self, state: Any) -> float:
         """Since the loss record before, of all workers together, without evaluations."""
@@ -131,7 +163,3 @@ class BestCheckpointCallback(TrainerCallback):
         taken = time.perf_counter() - self.start
         done = state.global_step - self.first_step
         return {"taken_s": taken, "left_s": taken / done * (state.max_steps - state.global_step)}
-
-
-def _scores(record: Event) -> Scores:
-    return Scores(**{name: record[f"eval_{name}"] for name in ("accuracy", "f1", "loss", "rows")})

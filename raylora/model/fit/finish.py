@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import set_seed
 
+from raylora.config.space import WHOLE_EPOCHS
 from raylora.floor import Floor, summary
 from raylora.metrics import Scores, score
 from raylora.model.fit.build import build
@@ -97,7 +98,7 @@ def refit(resolved: ResolvedJob, splits: Splits, epochs: int, worker: Worker) ->
             raise _Trained(load_file(folder / "adapter_model.safetensors"))
 
     # no epoch is better than another here, and none may end it early
-    resolved = resolved.replace({"train.early_stopping_patience": None})
+    resolved = resolved.replace({"train.early_stopping_patience": None, **WHOLE_EPOCHS})
     try:
         fit(resolved, together, worker=worker, report=report)
     except _Trained as trained:

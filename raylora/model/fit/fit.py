@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
-import raylora
 from raylora.config import Job
 from raylora.floor import summary
 from raylora.metrics import Scores, score
@@ -24,14 +23,16 @@ from raylora.model.base.load import pooling_of
 from raylora.model.batches import BatchPlan
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import BestCheckpointCallback, Event, Report
+from raylora.model.fit.rates import OwnHyperparameters
 from raylora.model.fit.splits import ALONE, Splits, Worker
 from raylora.model.fit.start import begin
-from raylora.model.fit.trainer import PlannedBatches, PlanTrainer
-from raylora.model.frozen_states import agrees, constant_layers, fill, frozen_states_bytes, install
+from raylora.model.fit.trainer import PlanTrainer
+from raylora.model.frozen_states import agrees, constant_layers, fill, frozen_states_bytes, install, uninstall
 from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter, set_trainable_state
 from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import Collator, TokenTable
+from raylora.version import __version__
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -66,16 +67,19 @@ def fit(
     worker: Worker = ALONE,
     report: Report = lambda metrics, checkpoint: None,
     log: Callable[[Event], None] = lambda record: None,
+    save_now: Callable[[], str | None] = lambda: None,
     resume_from: Path | None = None,
     save_to: Path | None = None,
 ) -> FitResult:
     """Train a LoRA adapter; leave the best epoch's weights in the model.
 
     Args:
-        report: called on every worker after each evaluation, with its metrics; on rank 0 also with a checkpoint folder
-            to copy before returning.
-        log: called on rank 0 with each record: `model`, `head`, `floor`, `loss`, `evaluation`.
-        resume_from: a folder that `report` was given earlier.
+        report: called on every worker after each evaluation, with its metrics, and at each checkpoint within an epoch,
+            with only its place; on rank 0 also with the checkpoint folder to copy before returning.
+        log: called on rank 0 with each record: `model`, `head`, `floor`, `loss`, `checkpoint`, `evaluation`.
+        save_now: why a checkpoint is wanted within the epoch, or None; asked on every worker at the same steps, and to
+            answer the same on all of them.
+        resume_from: a folder that `report` was given earlier; hyperparameters are this job's.
         save_to: where rank 0 writes the adapter; written only when all is done.
 
     Raises:
@@ -97,13 +101,18 @@ def fit(
         trainer = PlanTrainer(
             model=model,
             args=training_arguments(job, plan, worker, scratch),
-            batches=PlannedBatches(plan, Collator(splits.train, splits.tokenizer)),
+            plan=plan,
+            train=Collator(splits.train, splits.tokenizer),
             validation=Collator(splits.validation, splits.tokenizer),
         )
         main_log = log if worker.rank == 0 else None
         beginning = begin(job, splits, model, trainer.features, resume_from, main_log)
-        best_checkpoint = BestCheckpointCallback(resolved, plan, model, report, main_log, resume_from, beginning.floor)
+        best_checkpoint = BestCheckpointCallback(
+            resolved, plan, model, report, save_now, main_log, resume_from, beginning.floor
+        )
         trainer.add_callback(best_checkpoint)
+        if resume_from:
+            trainer.add_callback(OwnHyperparameters(trainer.create_optimizer()))
         for printer in ("PrinterCallback", "ProgressCallback"):
             for callback in [c for c in trainer.callback_handler.callbacks if type(c).__name__ == printer]:
                 trainer.remove_callback(callback)
@@ -134,12 +143,13 @@ def fit(
             parameters=parameters,
             train_s=train_s - best_checkpoint.evaluation_s,
             steps=trainer.state.global_step - best_checkpoint.first_step,
-            rows=best_checkpoint.epochs_run * len(splits.train),
-            tokens=best_checkpoint.epochs_run * int(splits.train.lengths.sum()),
+            rows=round(best_checkpoint.epochs_run * len(splits.train)),
+            tokens=round(best_checkpoint.epochs_run * int(splits.train.lengths.sum())),
             floor=summary(beginning.floor, predicted, metric) if beginning.floor and worker.rank == 0 else None,
         )
         if save_to and worker.rank == 0:
             save_adapter(model, resolved.base, manifest_of(resolved, splits, fitted), save_to)
+        uninstall(model.get_base_model())  # pyright: ignore[reportArgumentType]
         return fitted
 
 
@@ -198,8 +208,6 @@ def training_arguments(job: Job, plan: BatchPlan, worker: Worker, scratch: str) 
         warmup_steps=train.warmup_steps,
         logging_steps=train.logging_steps,
         logging_nan_inf_filter=False,  # a loss that is not a number must be seen
-        metric_for_best_model=train.metric_for_best_model,
-        greater_is_better=train.greater_is_better,
         eval_strategy="epoch",
         save_strategy="epoch",
         save_total_limit=1,
@@ -229,7 +237,7 @@ def manifest_of(resolved: ResolvedJob, splits: Splits, fitted: FitResult) -> Man
         data=splits.facts,
         floor=fitted.floor or {},
         versions={
-            "raylora": raylora.__version__,
+            "raylora": __version__,
             **{name: version(name) for name in ("torch", "transformers", "peft")},
         },
         config=job.model_dump(),

@@ -185,5 +185,8 @@ def _floor(
         for name, split in shown.items():
             predicted[name]["tfidf"] = tfidf.predict(split.tokens())
             predicted[name]["probe"] = probe.logits(seen[name].mean).argmax(axis=1)
-    found = {name: FloorSplit(places[name], shown[name].table.label_ids, predicted[name]) for name in shown}
+    found = {
+        name: FloorSplit(places[name], shown[name].table.label_ids, predicted[name], len(splits.labels))
+        for name in shown
+    }
     return Floor(found, len(ids), time.perf_counter() - started)

@@ -1,56 +1,82 @@
 """HF's `Trainer` with three parts replaced: which rows are stepped, how their losses add up, how splits are scored."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 from accelerate.utils import gather_object
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
 from raylora.metrics import score
-from raylora.model.batches import BatchPlan
+from raylora.model.batches import BatchPlan, MicroBatch
 from raylora.model.fit.head import Features, features, join
+from raylora.model.lora.dropout import BatchMasks, dropout_context, epoch_key
 from raylora.model.predict import Share, in_order, logits_of, run_batches
 from raylora.model.tokens import Collator
 
 
-class PlannedBatches:
-    """This worker's micro-batches of each epoch, as the sized, re-iterable loader that `Trainer` counts epochs by."""
+class _Rows(Dataset[Any]):
+    """What `DataLoader` fetches a micro-batch from: it is collated as it is."""
 
-    def __init__(self, plan: BatchPlan, collator: Collator) -> None:
-        self.plan, self.collator, self.epoch = plan, collator, 0
-        self.dataset = range(len(plan.lengths))  # `Trainer` reads its length as the number of samples
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitems__(self, batch: MicroBatch) -> MicroBatch:
+        return batch
+
+
+class _PlannedBatches:
+    """This worker's micro-batches of an epoch, as the batch sampler that `Trainer` skips in when a run goes on.
+
+    Args:
+        epoch: says which one is under way.
+    """
+
+    def __init__(self, plan: BatchPlan, epoch: Callable[[], int]) -> None:
+        self.plan, self.epoch = plan, epoch
 
     def __len__(self) -> int:
         return self.plan.steps * self.plan.accumulation_steps
 
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        for micro in self.plan.epoch(self.epoch):
-            yield {**self.collator(micro.indices), "weight": micro.weight}
+    def __iter__(self) -> Iterator[MicroBatch]:
+        return self.plan.epoch(self.epoch())
 
 
 class PlanTrainer(Trainer):
     """`Trainer` over a `BatchPlan`; scores are exact over whole splits, whatever the number of workers."""
 
-    def __init__(self, *, batches: PlannedBatches, validation: Collator, **kwargs: Any) -> None:
-        super().__init__(train_dataset=batches.dataset, eval_dataset=validation.table, **kwargs)  # pyright: ignore
-        self.batches, self.validation = batches, validation
+    def __init__(self, *, plan: BatchPlan, train: Collator, validation: Collator, **kwargs: Any) -> None:
+        rows = _Rows(len(train.table))
+        super().__init__(train_dataset=rows, eval_dataset=validation.table, **kwargs)  # pyright: ignore
+        self.plan, self.rows, self.train_split, self.validation = plan, rows, train, validation
+        self.dropout = dropout_context(self.model)  # pyright: ignore[reportArgumentType]
 
     def get_train_dataloader(self) -> DataLoader:
-        return self.batches  # pyright: ignore[reportReturnType]
+        batches: Any = _PlannedBatches(self.plan, self._epoch)
+        collate: Any = self._collate
+        return DataLoader(self.rows, batch_sampler=batches, collate_fn=collate)
+
+    def _epoch(self) -> int:
+        return self.state.global_step // self.plan.steps
+
+    def _collate(self, micro: MicroBatch) -> dict[str, Any]:
+        key = epoch_key(self.plan.seed, self._epoch())
+        masks = BatchMasks(micro.indices, key, micro.step, self.train_split.spec.pad_left)
+        return {**self.train_split(micro.indices), "weight": micro.weight, "masks": masks}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         weight = inputs.pop("weight")
-        loss = super().compute_loss(model, inputs, *args, **kwargs)
+        with self.dropout.of(inputs.pop("masks")):
+            loss = super().compute_loss(model, inputs, *args, **kwargs)
         return loss if weight == 1 else loss * weight
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
         scores = score(self.logits(self.validation), self.validation.table.label_ids)
-        metrics = {f"eval_{name}": value for name, value in scores.as_dict().items()}
+        metrics = scores.as_dict("eval_")
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
@@ -76,4 +102,4 @@ class PlanTrainer(Trainer):
         return 0  # the estimate walks all modules at every step (1 ms of a 50 ms step) and is printed nowhere
 
     def _save_rng_state(self, output_dir: str) -> None:
-        """Nothing to save: every epoch is seeded by (seed, epoch, rank), so a run resumes with the same draws."""
+        """Nothing to save: every step's draws are seeded anew, so a run resumes with the same."""

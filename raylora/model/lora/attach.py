@@ -24,8 +24,8 @@ def lora_config(lora: LoraSection, model: "PreTrainedModel", new_modules: tuple[
     """PEFT's config for this base; `auto` targets are resolved.
 
     Args:
-        new_modules: of `load_base`, saved whole beside `lora.modules_to_save`. PEFT by itself knows only a head named
-            `classifier` or `score`, and would lose ModernBERT's `head` and DeBERTa's `pooler`.
+        new_modules: of `load_base`, saved whole beside `lora.modules_to_save` and the head. PEFT by itself knows only a
+            head named `classifier` or `score`, and would lose ModernBERT's `head` and DeBERTa's `pooler`.
 
     Raises:
         ConfigError: the rank exceeds the hidden size, a target module or layer is not in the base.
@@ -39,11 +39,18 @@ def lora_config(lora: LoraSection, model: "PreTrainedModel", new_modules: tuple[
         )
     settings = lora.model_dump()
     settings["target_modules"] = target_modules(lora, model)
-    settings["modules_to_save"] = sorted({*(lora.modules_to_save or []), *new_modules}) or None
+    settings["modules_to_save"] = sorted({*(lora.modules_to_save or []), *new_modules, *_heads(model)}) or None
     if settings["target_modules"] == "all-linear":
         settings["exclude_modules"] = _own_head(model, new_modules) or None
+    settings["fan_in_fan_out"] = _is_transposed(model, settings["target_modules"])
     _check_layers(lora, model)
     return LoraConfig(task_type=TaskType.SEQ_CLS, **settings)
+
+
+def _heads(model: "PreTrainedModel") -> list[str]:
+    """What is on top of the base, new or its own: it is trained and saved, so that an adapter brings all of it."""
+    children = model.named_children()
+    return [n for n, child in children if n != model.base_model_prefix and next(child.parameters(), None) is not None]
 
 
 def target_modules(lora: LoraSection, model: "PreTrainedModel") -> str | list[str]:
@@ -89,27 +96,29 @@ def target_modules(lora: LoraSection, model: "PreTrainedModel") -> str | list[st
 def _adaptable() -> tuple[type, ...]:
     """What PEFT has LoRA layers for (`peft.tuners.lora.layer.dispatch_default`)."""
     from torch import nn
-    from transformers.pytorch_utils import Conv1D
 
-    return (nn.Linear, Conv1D, nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
+    return (*_linear(), nn.Embedding, nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.MultiheadAttention)
 
 
 def _own_head(model: "PreTrainedModel", new_modules: tuple[str, ...]) -> list[str]:
     """Linear modules of a head that came with the base: PEFT's `all-linear` leaves out only the last one, and of
     DistilBERT's it would then save whole (`modules_to_save`) what it has just adapted."""
-    from torch import nn
-
     known = (f"{model.base_model_prefix}.", *(f"{name}." for name in new_modules))
-    names = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    names = [name for name, module in model.named_modules() if isinstance(module, _linear())]
     return [name for name in names if not f"{name}.".startswith(known)]
 
 
 def linear_names(model: "PreTrainedModel") -> list[str]:
-    """Last names of the base's linear modules, head left out, each once."""
-    from torch import nn
+    """Last names of the base's linear modules, GPT-2's `Conv1D` among them, head left out, each once."""
+    named = model.base_model.named_modules()
+    return sorted({name.rpartition(".")[2] for name, module in named if isinstance(module, _linear())})
 
-    inside = model.base_model
-    return sorted({name.rpartition(".")[2] for name, module in inside.named_modules() if isinstance(module, nn.Linear)})
+
+def _linear() -> tuple[type, ...]:
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    return nn.Linear, Conv1D
 
 
 def _check_layers(lora: LoraSection, model: "PreTrainedModel") -> None:
@@ -119,21 +128,49 @@ def _check_layers(lora: LoraSection, model: "PreTrainedModel") -> None:
         raise ConfigError(f"`lora.layers_to_transform` must be within 0..{count - 1}, got {wrong}.")
 
 
+def _is_transposed(model: "PreTrainedModel", targets: str | list[str]) -> bool:
+    """Whether what is adapted keeps its weights as [in, out], as GPT-2 does; PEFT would find out with a warning."""
+    from transformers.pytorch_utils import Conv1D
+
+    wanted = targets if isinstance(targets, list) else linear_names(model)
+    found = [m for n, m in model.base_model.named_modules() if any(f".{n}".endswith(f".{name}") for name in wanted)]
+    return any(isinstance(module, Conv1D) for module in found)
+
+
+def check_positions(model: "PreTrainedModel", max_length: int) -> None:
+    """Raises:
+    ConfigError: the base has a learned position for fewer tokens than a row may have.
+    """
+    from torch import nn
+
+    for name, module in model.base_model.named_modules():
+        leaf = name.rpartition(".")[2]
+        if isinstance(module, nn.Embedding) and (leaf == "wpe" or ("position" in leaf and "relative" not in leaf)):
+            # RoBERTa's begin after the padding's, OPT's and BART's after two that are not used
+            unused = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
+            if max_length > module.num_embeddings - unused:
+                raise ConfigError(
+                    f"`data.max_length` must be at most {module.num_embeddings - unused} (positions of "
+                    f"{model.config.model_type}), got {max_length}. Lower it."
+                )
+
+
 def attach_adapter(model: "PreTrainedModel", config: "LoraConfig") -> "PeftModel":
     """The base frozen, with new LoRA matrices and its head trainable; both are fp32 whatever the base is held in."""
     from peft import get_peft_model
     from peft.tuners.lora import LoraLayer
     from torch import nn
 
-    from raylora.model.lora.dropout import MaskedDropout
+    from raylora.model.lora.dropout import DropoutContext, MaskedDropout
     from raylora.model.lora.fused import FusedLinear
 
     config._register_custom_module({nn.Linear: FusedLinear})  # pyright: ignore[reportPrivateUsage]
     peft_model = get_peft_model(model, config)
-    for module in peft_model.modules():
+    context = DropoutContext()
+    for name, module in model.named_modules():
         if isinstance(module, LoraLayer):  # PEFT draws in fp32, and rounds to the base's bf16 on the way
             module.reset_lora_parameters("default", True)
             if isinstance(dropout := module.lora_dropout["default"], nn.Dropout):
-                module.lora_dropout["default"] = MaskedDropout(dropout.p)
+                module.lora_dropout["default"] = MaskedDropout(dropout.p, name, context)
     assert model.accepts_loss_kwargs is False, "the base must come from load_base, or the loss grows with world size"
     return peft_model  # pyright: ignore[reportReturnType]

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylora.config import ModelSection
+from raylora.config.yaml12 import inline
 from raylora.errors import ModelError
 from raylora.floor import BASELINES, WORDS
+from raylora.metrics import METRICS, POSITIVE
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -34,10 +36,25 @@ class Manifest:
     config: dict[str, Any] = field(default_factory=dict)
 
 
-def base_of(manifest: Manifest, trust_remote_code: bool = False) -> ModelSection:
-    """The base that an adapter names; whether its code may run is the reader's to say, never the manifest's."""
-    asked = {"base_model": manifest.base_model, "revision": manifest.revision, "pooling": manifest.pooling}
-    return ModelSection.model_validate({**asked, "trust_remote_code": trust_remote_code})
+def base_of(manifest: Manifest, trust_remote_code: bool = False, base_model: str | None = None) -> ModelSection:
+    """The base that an adapter names, or `base_model` in its place, which must have the same weights.
+
+    Whether its code may run is the reader's to say, never the manifest's.
+    """
+    own = base_model in (None, manifest.base_model)
+    return ModelSection(
+        base_model=base_model or manifest.base_model,
+        revision=manifest.revision if own else None,
+        pooling=manifest.pooling,  # pyright: ignore[reportArgumentType]
+        trust_remote_code=trust_remote_code,
+    )
+
+
+def served_base(manifest: Manifest, model: ModelSection) -> ModelSection:
+    """The base of an endpoint of this adapter: the config's own where it names one, else the adapter's."""
+    if model.base_model == ModelSection().base_model:
+        return base_of(manifest, model.trust_remote_code)
+    return model.model_copy(update={"pooling": manifest.pooling})
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -63,7 +80,7 @@ def read_manifest(folder: Path) -> Manifest:
 def _floor_rows(floor: dict[str, Any]) -> str:
     """What baselines without an adapter reach, as more rows of the model card's table."""
     return "".join(
-        f"| {split}, {WORDS[baseline]} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | | {floor[split]['rows']} |\n"
+        f"| {split}, {WORDS[baseline]} |{_cells(scores)} {floor[split]['rows']} |\n"
         for split in ("validation", "test")
         if split in floor
         for baseline in BASELINES
@@ -71,18 +88,30 @@ def _floor_rows(floor: dict[str, Any]) -> str:
     )
 
 
-def readme(manifest: Manifest, config: "LoraConfig", own_pooling: str | None) -> str:
-    rows = "".join(
-        f"| {split} | {scores['accuracy']:.4f} | {scores['f1']:.4f} | {scores['loss']:.4f} | {scores['rows']} |\n"
-        for split, scores in manifest.metrics.items()
-    )
+def _cells(scores: dict[str, Any]) -> str:
+    return "".join(f" {scores[name]:.4f} |" if name in scores else " |" for name in METRICS)
+
+
+def _python(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def readme(manifest: Manifest, config: "LoraConfig", settings: dict[str, Any]) -> str:
+    """The model card.
+
+    Args:
+        settings: of the base's config, as they must be to load the adapter with plain PEFT.
+    """
+    rows = "".join(f"| {split} |{_cells(scores)} {scores['rows']} |\n" for split, scores in manifest.metrics.items())
     id2label, count = dict(enumerate(manifest.labels)), len(manifest.labels)
-    pooling = f', classifier_pooling="{own_pooling}"' if manifest.pooling != "auto" else ""
+    others = "".join(f", {name}={_python(value)}" for name, value in settings.items())
     floor = _floor_rows(manifest.floor)
+    f1 = f"F1 (`{manifest.labels[POSITIVE]}`)" if count == 2 else "F1"
+    columns = {name: name for name in METRICS} | {"f1": f1, "f1_macro": "F1 (macro)"}
     # `all-linear` is by whole paths
     adapted = sorted({name.rpartition(".")[2] for name in config.target_modules or []})
     return f"""---
-base_model: {manifest.base_model}
+base_model: {inline(manifest.base_model)}
 library_name: peft
 pipeline_tag: text-classification
 tags: [lora, raylora]
@@ -93,8 +122,8 @@ Sorts texts into {len(manifest.labels)} labels: {", ".join(f"`{label}`" for labe
 Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(adapted)}; texts are cut at
 {manifest.max_length} tokens. Trained with [raylora](https://pypi.org/project/raylora/).
 
-| split | accuracy | F1 (macro) | loss | rows |
-|---|---|---|---|---|
+| split | {" | ".join(columns.values())} | rows |
+|---|{"---|" * len(columns)}---|
 {rows}{floor}
 ```python
 import raylora
@@ -105,7 +134,7 @@ or without raylora (where `adapter_config.json` names a folder, `base_model_name
 from peft import AutoPeftModelForSequenceClassification
 id2label = {id2label}
 model = AutoPeftModelForSequenceClassification.from_pretrained(
-    "adapter", num_labels={count}, id2label=id2label, label2id={{v: k for k, v in id2label.items()}}{pooling}
+    "adapter", num_labels={count}, id2label=id2label, label2id={{v: k for k, v in id2label.items()}}{others}
 )
 ```
 """

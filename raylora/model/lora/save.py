@@ -42,18 +42,44 @@ def save_adapter(model: "PeftModel", base: BaseFolder, manifest: Manifest, folde
     """Write the adapter as PEFT does, with the base's tokenizer, `raylora.json` and a model card.
 
     `base_model_name_or_path` is what plain PEFT can load at this moment: the hub id where the base came from the hub
-    or its cache, else the folder it was loaded from. `raylora.json` always holds the id and the weights' digest.
+    or its cache, else the folder it was loaded from. `raylora.json` always holds the id and the weights' digest. An
+    adapter that is in the folder is replaced.
+
+    Raises:
+        ModelError: something else is there, which is left alone.
     """
     config: Any = model.peft_config["default"]
     config.base_model_name_or_path = base.id if base.origin.startswith("hub") else base.path
     config.revision = base.revision
-    shutil.rmtree(folder, ignore_errors=True)
+    _make_room(folder)
     # False: LoRA leaves the embeddings alone, and PEFT's "auto" asks the hub whether they changed
     model.save_pretrained(str(folder), save_embedding_layers=False)
-    load_tokenizer(base.path).save_pretrained(str(folder))
-    pooled = getattr(model.get_base_model().config, "classifier_pooling", None)
-    (folder / "README.md").write_text(readme(manifest, config, pooled), encoding="utf-8")
+    tokenizer = load_tokenizer(base.path)
+    tokenizer.save_pretrained(str(folder))
+    readme_md = readme(manifest, config, _own_settings(model, base, manifest, tokenizer.pad_token_id))
+    (folder / "README.md").write_text(readme_md, encoding="utf-8")
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _make_room(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "adapter_config.json").is_file():
+        raise ModelError(f"{folder} holds other files than an adapter; they are not deleted. Name a folder of its own.")
+    if folder.exists() and not folder.is_dir():
+        raise ModelError(f"{folder} is a file, not a folder for an adapter.")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _own_settings(model: "PeftModel", base: BaseFolder, manifest: Manifest, pad_token_id: Any) -> dict[str, Any]:
+    """What plain Transformers must be told that the base's config does not say."""
+    settings: dict[str, Any] = {}
+    if manifest.pooling != "auto":
+        settings["classifier_pooling"] = getattr(model.get_base_model().config, "classifier_pooling", None)
+    config = json.loads((Path(base.path) / "config.json").read_text(encoding="utf-8"))
+    if config.get("pad_token_id") != pad_token_id:
+        settings["pad_token_id"] = pad_token_id
+    if getattr(model.get_base_model(), "other_labels", False):
+        settings["ignore_mismatched_sizes"] = True
+    return settings
 
 
 def load_adapter(model: "PreTrainedModel", folder: Path) -> "PeftModel":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raylora.errors import ModelError
+from raylora.model.base.precision import base_goes_on
 from raylora.model.lora.manifest import MANIFEST, Manifest, read_manifest
 from raylora.model.serving.int8 import Int8Linear
 from raylora.model.tokens import TokenizerSpec
@@ -105,14 +106,33 @@ def folder_digest(folder: Path, weights: bytes | None = None) -> str:
     return total.hexdigest()
 
 
-def why_alone(config: Mapping[str, Any]) -> str | None:
-    """What keeps an adapter with this `adapter_config.json` from sharing a base with others, if anything does."""
+def why_alone(config: Mapping[str, Any], model: "PreTrainedModel") -> str | None:
+    """What keeps an adapter with this `adapter_config.json` from sharing the base `model` with others, if anything."""
     if config.get("peft_type") != "LORA":
         return f"{config.get('peft_type')} is not LoRA"
     if config.get("bias", "none") != "none":
         return f"it trains biases (bias: {config['bias']})"
     kinds = ("use_dora", "fan_in_fan_out", "rank_pattern", "alpha_pattern", "target_parameters", "layer_replication")
-    return next((f"{kind} is set" for kind in kinds if config.get(kind)), None)
+    if found := next((f"{kind} is set" for kind in kinds if config.get(kind)), None):
+        return found
+    for path, module in _whole_modules(config, model):
+        inner = getattr(module, "original", module)
+        if base_goes_on(path, model.base_model_prefix) and not _is_fed_states(inner):
+            return f"it brings {path}, a {type(inner).__name__}, whole"
+    return None
+
+
+def _is_fed_states(module: nn.Module) -> bool:
+    """Whether a module takes hidden states and nothing else, so that each row can pass through a copy of its own. Not a
+    linear one: others adapt that."""
+    return isinstance(module, nn.LayerNorm) or type(module).__name__.endswith("RMSNorm")
+
+
+def _whole_modules(config: Mapping[str, Any], model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """What an adapter brings of the base whole, by path."""
+    names: Sequence[str] = config.get("modules_to_save") or []
+    modules = {path: m for path, m in model.named_modules() if ".original" not in path}
+    return [(p, m) for p, m in modules.items() if any(p == name or p.endswith(f".{name}") for name in names)]
 
 
 def read_shared(
@@ -189,15 +209,12 @@ def _linear(module: nn.Module | None) -> nn.Linear | Int8Linear | None:
 
 def _heads(files: Files, rest: Mapping[str, Tensor], model: "PreTrainedModel") -> dict[str, nn.Module]:
     """The modules that the adapter brings whole, in fp32, by their path in the base."""
-    modules = dict(model.named_modules())
-    names: Sequence[str] = files.config.get("modules_to_save") or []
-    tops = [path for path in modules if any(path == name or path.endswith(f".{name}") for name in names)]
     heads: dict[str, nn.Module] = {}
     left = dict(rest)
-    for top in tops:
+    for top, module in _whole_modules(files.config, model):
         own = {name.removeprefix(f"{top}."): left.pop(name) for name in rest if name.startswith(f"{top}.")}
         if own:
-            heads[top] = _filled(getattr(modules[top], "original", modules[top]), own, f"adapter {files.folder}, {top}")
+            heads[top] = _filled(getattr(module, "original", module), own, f"adapter {files.folder}, {top}")
     if left or not heads:
         raise ModelError(
             f"adapter {files.folder} does not fit the base: "

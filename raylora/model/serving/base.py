@@ -14,8 +14,8 @@ from raylora.config import ModelSection
 from raylora.errors import ModelError
 from raylora.model.bank.layers import is_fed_positions
 from raylora.model.base.find import BaseFolder, resolve, weights_digest
-from raylora.model.base.load import load_base, load_tokenizer, pooling_of, read_config
-from raylora.model.base.precision import bf16_pays
+from raylora.model.base.load import load_base, load_tokenizer, pooling_of, read_config, set_padding
+from raylora.model.base.precision import base_goes_on, bf16_pays
 from raylora.model.lora.save import load_adapter
 from raylora.model.packing import NotPackable
 from raylora.model.serving.adapter import (
@@ -62,7 +62,8 @@ class ServedBase:
         self.folder = resolve(model)
         self.digest = weights_digest(self.folder)
         self.dtype, self.device, self.int8 = dtype, device, int8
-        self.model = self._load(self.folder, ANY_LABELS, dtype)
+        pad_id: Any = load_tokenizer(self.folder.path).pad_token_id
+        self.model = self._load(self.folder, ANY_LABELS, dtype, pad_id)
         if int8:
             to_int8(self.model)
         self.rows = BatchIndex()
@@ -71,8 +72,7 @@ class ServedBase:
         self.specs: dict[tuple[bytes, ...], TokenizerSpec] = {}
         self.layouts: dict[tuple[LoraSlice, ...], LoraLayout] = {}
 
-    def _load(self, folder: BaseFolder, labels: tuple[str, ...], dtype: torch.dtype) -> "PreTrainedModel":
-        pad_id: Any = load_tokenizer(folder.path).pad_token_id
+    def _load(self, folder: BaseFolder, labels: tuple[str, ...], dtype: torch.dtype, pad_id: int) -> "PreTrainedModel":
         loaded = load_base(folder, read_config(folder, labels, dropout=False), pad_id, dtype)
         loaded.model.requires_grad_(False)
         return loaded.model.to(self.device).eval()  # pyright: ignore[reportArgumentType]
@@ -88,10 +88,11 @@ class ServedBase:
             raise ModelError(
                 f"adapter {folder} was trained on {files.manifest.base_model} with weights "
                 f"{files.manifest.base_digest[:12]}…, this endpoint "
-                f"runs {self.folder.id} with {self.digest[:12]}…. One endpoint serves one base model."
+                f"runs {self.folder.id} with {self.digest[:12]}…. One endpoint serves one base model; "
+                "`model.base_model` names it."
             )
         spec = self._spec(files)
-        if merged or why_alone(files.config) or files.manifest.pooling != pooling_of(self.folder):
+        if merged or why_alone(files.config, self.model) or files.manifest.pooling != pooling_of(self.folder):
             return self._whole(files, spec)
         return read_shared(files, self.model, spec, self.layouts)
 
@@ -105,7 +106,7 @@ class ServedBase:
 
     def _whole(self, files: Files, spec: TokenizerSpec) -> ServedAdapter:
         own = replace(self.folder, pooling=files.manifest.pooling)
-        tuned: Any = load_adapter(self._load(own, files.manifest.labels, torch.float32), files.folder)
+        tuned: Any = load_adapter(self._load(own, files.manifest.labels, torch.float32, spec.pad_id), files.folder)
         merged: Any = tuned.merge_and_unload(safe_merge=True)
         merged = merged.to(self.device, self.dtype).eval()
         if self.int8:
@@ -122,7 +123,7 @@ class ServedBase:
         """[C] float32 of each row, C being its adapter's number of labels.
 
         Args:
-            batch: of `Collator`, [N, T]; row i is of `adapters[i]`. All are of one batch_key.
+            batch: of `Collator`, [N, T]; row i is of `adapters[i]`. All are of one batch_key, and of one padding.
         """
         inputs = {name: values.to(self.device) for name, values in batch.items() if name != "labels"}
         if adapters[0].whole is not None:
@@ -135,6 +136,7 @@ class ServedBase:
         if order != list(range(len(order))):
             inputs = {name: values[order] for name, values in inputs.items()}
         self.rows.set_adapters(ordered)
+        set_padding(self.model, ordered[0].spec.pad_id)  # the adapter's own tokenizer may name another than the base's
         model: Any = self.model
         try:
             found = model(**inputs).logits.float().cpu().numpy()
@@ -166,7 +168,10 @@ class ServedBase:
         above, _, leaf = path.rpartition(".")
         parent = self.model.get_submodule(above)
         module: Any = getattr(parent, leaf)
-        self.replaced[path] = ServedHead(path, module, self.rows) if head else ServedLinear(path, module, self.rows)
+        goes_on = base_goes_on(path, self.model.base_model_prefix)
+        self.replaced[path] = (
+            ServedHead(path, module, self.rows, goes_on) if head else ServedLinear(path, module, self.rows)
+        )
         setattr(parent, leaf, self.replaced[path])
         if is_fed_positions(parent, leaf):
             self.mixes = False

@@ -81,20 +81,28 @@ class ServedLinear(nn.Module):
 
 
 class ServedHead(nn.Module):
-    """A module that every adapter brings whole: each row passes through its adapter's copy, in fp32.
+    """A module that some adapter brings whole: each row passes through its adapter's copy, in fp32, or the base's own.
 
-    Where numbers of outputs differ, rows are padded with zeros to the largest.
+    Where numbers of outputs differ, rows are padded with zeros to the largest. What comes out is fp32, or where the
+    base goes on (`base_goes_on`) what came in.
     """
 
-    def __init__(self, path: str, original: nn.Module, rows: BatchIndex) -> None:
+    def __init__(self, path: str, original: nn.Module, rows: BatchIndex, goes_on: bool) -> None:
         super().__init__()
-        self.path, self.original, self.rows = path, original, rows
+        self.path, self.original, self.rows, self.goes_on = path, original, rows, goes_on
+        floats = (p.dtype for p in original.parameters() if p.is_floating_point())
+        self.dtype = next(floats, torch.float32)  # int8 is fed float32
 
     def forward(self, x: Tensor) -> Tensor:
         segments = self.rows.segments
         if len(segments) == 1:
-            return segments[0][0].heads[self.path](x.float())
+            return self._run(segments[0][0], x)
         self.rows.check(self.path, x)
-        parts = [adapter.heads[self.path](x[rows].float()) for adapter, rows in segments]
+        parts = [self._run(adapter, x[rows]) for adapter, rows in segments]
         width = max(part.shape[-1] for part in parts)
         return torch.cat([functional.pad(part, (0, width - part.shape[-1])) for part in parts])
+
+    def _run(self, adapter: ServedAdapter, x: Tensor) -> Tensor:
+        own = adapter.heads.get(self.path)
+        found = own(x.float()) if own else self.original(x.to(self.dtype))
+        return found.to(x.dtype) if self.goes_on else found.float()

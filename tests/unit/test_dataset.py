@@ -1,0 +1,71 @@
+"""What the driver decides from the outline of all rows: labels, splits, and what it says of them. No Ray runs."""
+
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from raylora.cluster.data.dataset import Dataset, assemble
+from raylora.cluster.data.rows import Source, Split
+from raylora.cluster.data.split import text_hash
+from raylora.config import DataSection
+from raylora.errors import DataError
+from raylora.model.tokens import TokenizerSpec
+
+SPEC = TokenizerSpec(state="", pad_id=0, pad_left=False, type_ids=False)
+
+
+def dataset(
+    labels: list[str | None], heldout: list[str] | None = None, texts: list[str] | None = None, **data: Any
+) -> Dataset:
+    """Of rows with these labels, one file a split; no label is a bad row."""
+    rows: list[tuple[int, str | None]] = [(0, label) for label in labels] + [(1, label) for label in heldout or []]
+    texts = texts or [f"text {i}" for i in range(len(rows))]
+    splits: tuple[Split, Split] = ("train", "validation")
+    sources = [Source(f"/x/{split}.csv", split, "csv") for split in splits]
+    outline = pa.table(
+        {
+            "label": [label or "" for _, label in rows],
+            "hash": pa.array([text_hash(text, None, 0) for text in texts], pa.uint64()),
+            "source": pa.array([source for source, _ in rows], pa.int32()),
+            "place": list(range(2, len(rows) + 2)),
+            "fault": pa.array([None if label else "'label' is blank" for _, label in rows], pa.string()),
+            "length": pa.array([3] * len(rows), pa.int32()),
+        }
+    )
+    section = DataSection(validation="v.csv" if heldout else None, **data)
+    return assemble(section, 0, sources, SPEC, [], outline)
+
+
+def test_labels_that_look_alike_are_said() -> None:
+    warnings = dataset(["Good", "good", "bad", "cafe\u0301", "café", "a b", "a\u00a0b", "no"] * 3).warnings
+    assert "labels 'Good' and 'good' differ by case only." in warnings
+    assert "labels 'cafe\\u0301' and 'caf\\xe9' look alike: they differ by their Unicode form or white space only." in (
+        warnings
+    )
+    assert any("'a b' and 'a\\xa0b' look alike" in warning for warning in warnings)
+    assert len([w for w in warnings if w.startswith("labels")]) == 3
+
+
+def test_an_unseen_label_that_differs_by_case_is_told_so() -> None:
+    with pytest.raises(DataError, match=r"never saw: 'Good' \(train has 'good'\), 'odd' \(2 rows, the first at /x/val"):
+        dataset(["good", "bad"] * 3, heldout=["good", "Good", "odd"])
+
+
+def test_all_labels_that_are_too_rare_are_listed_at_once() -> None:
+    with pytest.raises(DataError, match=r"label 'c' has 1 row; a split needs two different texts of each label"):
+        dataset(["a", "b"] * 3 + ["c"])
+    with pytest.raises(
+        DataError, match=r"3 labels have too few: 'c' 1 row, 'd' 2 rows that all hold.*, 'e' 1 row; a sp"
+    ):
+        dataset(["a", "b"] * 3 + ["c", "d", "d", "e"], texts=[*"123456", "c", "d", "d", "e"])
+    with pytest.raises(DataError, match=r"30 labels have too few: .*'r19' 1 row, and 10 more; a split"):
+        dataset(["a", "b"] * 30 + [f"r{i:02}" for i in range(30)])
+
+
+def test_skipping_is_advised_only_where_rows_are_left() -> None:
+    with pytest.raises(DataError, match=r"1 of 5 rows cannot be used.*data\.on_bad_row=skip".replace(".*", r"[\s\S]*")):
+        dataset(["a", "b", None, "a", "b"])
+    with pytest.raises(DataError, match=r"None of the 2 rows can be used:\n  /x/train\.csv, line 2") as told:
+        dataset([None, None])
+    assert "on_bad_row" not in str(told.value)
