@@ -52,8 +52,14 @@ class Server:
 
 
 @contextmanager
-def serving(*words: str, folder: Path, environ: dict[str, str] | None = None) -> Generator[Server]:
-    """`raylora serve ...` until the block ends, in fp32 on every machine; its output is in `folder`/serve.log."""
+def serving(
+    *words: str, folder: Path, environ: dict[str, str] | None = None, own_group: bool = False
+) -> Generator[Server]:
+    """`raylora serve ...` until the block ends, in fp32 on every machine; its output is in `folder`/serve.log.
+
+    Args:
+        own_group: whether it is the first of a process group; else a signal to the tests' group ends it, too.
+    """
     port = free_port()
     settings = [f"serve.port={port}", f"storage_path={folder / 'runs'}", "serve.dtype=float32", *words]
     log = folder / "serve.log"
@@ -65,7 +71,7 @@ def serving(*words: str, folder: Path, environ: dict[str, str] | None = None) ->
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
-            start_new_session=True,
+            start_new_session=own_group,
         )
     server = Server(f"http://127.0.0.1:{port}", port, process)
     try:

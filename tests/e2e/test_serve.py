@@ -413,7 +413,9 @@ def test_two_endpoints_on_one_machine_never_answer_for_each_other(
 @pytest.mark.slow
 @pytest.mark.parametrize("to", ["its process group", "itself"])
 def test_a_sigterm_frees_the_port_and_ends_without_a_word_of_rays(to: str, adapters: Path, tmp_path: Path) -> None:
-    with serving(f"serve.adapters.only={adapters / 'demo'}", folder=tmp_path) as server:
+    with serving(f"serve.adapters.only={adapters / 'demo'}", folder=tmp_path, own_group=True) as server:
+        while "Ctrl-C ends it" not in (tmp_path / "serve.log").read_text():  # ready a moment before it says so
+            time.sleep(0.1)
         kill = os.kill if to == "itself" else os.killpg
         kill(server.process.pid, signal.SIGTERM)
         assert server.process.wait(60) == 0

@@ -145,8 +145,6 @@ def run(job: Job, say: Say) -> None:
     settings = job.serve
     ended = threading.Event()
     with connect(job.ray) as cluster:
-        for number in (signal.SIGTERM, signal.SIGINT):  # after Ray, which takes SIGTERM for itself
-            signal.signal(number, lambda *_: ended.set())
         say(f"cluster    {cluster}")
         check_room(_need(settings), cluster, job.ray)
         if line := host_warning(settings.host, cluster):
@@ -168,6 +166,9 @@ def run(job: Job, say: Say) -> None:
         if not cluster.own:
             say(f"           to end it: serve shutdown, or delete the application '{job.run_name}'")
             return
+        # not before: until here a signal unwinds what waits for Serve, which may never come of a Ray that it ended
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: ended.set())
         say("           Ctrl-C ends it")
         ended.wait()
         say("ending")

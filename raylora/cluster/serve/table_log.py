@@ -37,13 +37,12 @@ class TableLog:
 
     def load(self) -> Table:
         """All that was ever kept."""
-        table = self._whole()
-        pending = self._pending(table)
+        table, pending = self._whole(), [0]
         for _ in range(TRIES):
+            pending = self._pending(table)
             if not pending or pending[0] == table.revision + 1:
                 return table.after(self._read(pending))
             table = self._whole()  # what lay between went while this was read: it is in a newer adapters.json
-            pending = self._pending(table)
         raise OSError(
             f"{self.changes.address} begins at change {pending[0]}, {ADAPTERS} beside it ends at {table.revision}: what"
             f" was between is lost. Bring {ADAPTERS} back, or remove both to start with the config alone."
