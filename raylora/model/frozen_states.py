@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from raylora.model.base.load import as_array
+from raylora.model.base.precision import held_in
 from raylora.model.predict import run_batches
 from raylora.model.tokens import Collator, TokenizerSpec, TokenTable
 
@@ -139,7 +140,7 @@ def compute(
     Returns:
         per chunk of the table, [tokens in the chunk, H].
     """
-    kept = _empty_states(collator, _width(model), as_array(torch.empty(0, dtype=model.dtype)).dtype, scratch)
+    kept = _empty_states(collator, _width(model), as_array(torch.empty(0, dtype=held_in(model))).dtype, scratch)
     for indices, states in run_batches(collator, batch_rows, lambda batch: as_array(_states_at(model, batch, depth))):
         for row, index in zip(states, indices, strict=True):
             chunk, flat = collator.place(index)
@@ -209,7 +210,7 @@ def fill(
 
 def frozen_states_bytes(tables: Sequence[TokenTable], model: "PreTrainedModel") -> int:
     """What `fill` will hold: 4 (bf16: 2) bytes x H for every token of every row."""
-    return sum(int(table.lengths.sum()) for table in tables) * _width(model) * model.dtype.itemsize
+    return sum(int(table.lengths.sum()) for table in tables) * _width(model) * held_in(model).itemsize
 
 
 def agrees(table: TokenTable, spec: TokenizerSpec, model: "PreTrainedModel", depth: int) -> bool:

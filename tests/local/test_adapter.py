@@ -263,7 +263,9 @@ def test_a_base_that_was_moved_can_be_named_and_must_be_the_same(moved: Path, ba
     folder = moved / "runs" / "first" / "adapter"
     before = raylora.load(folder).logits(["Fine."])
     (moved / "work" / "base").rename(moved / "moved")
-    with pytest.raises(ModelError, match=r"work/base' was not found.*\n.*base_model=.*`raylora predict --base-model`"):
+    with pytest.raises(
+        ModelError, match=r"(?s)work/base' was not found.*\n.*base_model=.*`raylora predict --base-model`"
+    ):
         raylora.load(folder)
     np.testing.assert_array_equal(raylora.load(folder, base_model=moved / "moved").logits(["Fine."]), before)
     with pytest.raises(ModelError, match=r"has weights .*, but .* was trained on .* with weights"):

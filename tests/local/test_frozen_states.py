@@ -17,7 +17,7 @@ from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import FitResult, fit
 from raylora.model.fit.splits import Splits
-from raylora.model.frozen_states import compute, constant_layers, fill, install, layers
+from raylora.model.frozen_states import compute, constant_layers, fill, install, layers, uninstall
 from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.lora.save import trainable_state
 from raylora.model.resolved import resolve_job
@@ -60,6 +60,7 @@ def test_a_fit_from_frozen_states_has_the_numbers_of_one_without(
     splits = demo_splits(job, bases(kind), 40)
     started_above = run(job, splits)
     base: Any = started_above.model.get_base_model()
+    install(base, 1)
     given = dict.fromkeys(("input_ids", "attention_mask"), torch.tensor([[2, 9, 3]]))
     below: list[Any] = []
     found = layers(base)
@@ -69,6 +70,7 @@ def test_a_fit_from_frozen_states_has_the_numbers_of_one_without(
     assert not below, "layers below cost nothing"
     base(**given)
     assert below, "and run where no frozen states are given"
+    uninstall(base)
     monkeypatch.setattr(module, "constant_layers", lambda model: 0)
     whole = run(job, splits)
     assert largest_difference(states_of(started_above), states_of(whole)) < 1e-5

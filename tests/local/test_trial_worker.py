@@ -48,7 +48,7 @@ class Shared:
         return None
 
     def begin(self, job: Job) -> TrialProgress:
-        return TrialProgress("loss", False, trainable_parameters=1, latency_ms=1.0)
+        return TrialProgress("loss", trainable_parameters=1, latency_ms=1.0)
 
 
 class Loop:

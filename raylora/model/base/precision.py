@@ -52,6 +52,12 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(next((line.partition(":")[2] for line in lines if line.startswith("flags")), "").split())
 
 
+def held_in(model: "PreTrainedModel") -> torch.dtype:
+    """What the frozen base is held in; `model.dtype` is of the first parameter, in XLM-RoBERTa the head's."""
+    embeddings: Any = model.get_input_embeddings()
+    return embeddings.weight.dtype
+
+
 def train_in_fp32(model: "PeftModel") -> None:
     """Hold every trained weight in fp32; modules that own one take fp32, and hand bf16 on where the base goes on.
 

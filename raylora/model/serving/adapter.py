@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from raylora.errors import ModelError
-from raylora.model.base.precision import base_goes_on
+from raylora.model.base.precision import base_goes_on, held_in
 from raylora.model.lora.manifest import MANIFEST, Manifest, read_manifest
 from raylora.model.serving.int8 import Int8Linear
 from raylora.model.tokens import TokenizerSpec
@@ -146,9 +146,8 @@ def read_shared(
     state = _state(files)
     low_rank = {name: tensor for name, tensor in state.items() if ".lora_" in name}
     rest = {name: tensor for name, tensor in state.items() if name not in low_rank}
-    dtype = model.dtype
     places, parts = _lay_out(files, low_rank, model)
-    flat = torch.cat([part.reshape(-1).float() for part in parts]).to(model.device, dtype)
+    flat = torch.cat([part.reshape(-1).float() for part in parts]).to(model.device, held_in(model))
     heads = _heads(files, rest, model)
     head_bytes = sum(p.numel() * p.element_size() for head in heads.values() for p in head.parameters())
     size = flat.numel() * flat.element_size() + head_bytes
