@@ -16,7 +16,6 @@ import ray
 from raylora.cluster.storage.run_folder import TRIALS, RunFolder
 from raylora.cluster.tune import sweep
 from raylora.cluster.tune.broker import Broker, Report, TrialRequest
-from raylora.cluster.tune.results import read_trials
 from raylora.cluster.tune.schedulers import MEMORY
 from raylora.cluster.tune.trainable import SweepTrainable
 from raylora.cluster.tune.trial_progress import TrialProgress, read_progress
@@ -93,15 +92,18 @@ def run(job: Job, slots: int, concurrent: int, copies: dict[int, str]) -> Ends:
     worker = Worker.remote()
     running = worker.run.remote(broker, slots, folder.path, copies)
     tuner = sweep._tuner(job, space, SweepTrainable(job, broker, 16, False), concurrent, folder)
-    trials = read_trials(job, tuner.fit())
+    grid = tuner.fit()  # not by `read_trials`: in one Ray, a copy's trials get other folders' names
     ray.get(broker.close.remote())
     ray.get(running)
     for actor in (worker, broker):
         ray.kill(actor)
-    return {
-        round(trial.sample["train.learning_rate"], 4): (trial.status, trial.epochs or 0, round(trial.score or 0, 4))
-        for trial in trials
-    }
+    assert grid.num_errors == 0, grid.errors
+    ends: Ends = {}
+    for number in range(len(grid)):
+        metrics = grid[number].metrics or {}
+        status = "stopped" if metrics["epoch"] < EPOCHS else "finished"
+        ends[round(metrics["config"]["train.learning_rate"], 4)] = status, round(metrics["epoch"]), metrics["score"]
+    return ends
 
 
 CASES = {  # slots of the worker, trials at once, after how many epochs the folder is copied

@@ -74,8 +74,8 @@ class Controller:
     def step(self) -> bool:
         """An epoch of the trial that comes next; False where none does."""
         chosen = self.scheduler.choose_trial_to_run(self)
-        running = [trial for trial in self.trials if trial.status == Trial.RUNNING]
-        trial = running[0] if running else chosen
+        first = {status: [each for each in self.trials if each.status == status] for status in ("RUNNING", "PENDING")}
+        trial = next(iter([*first["RUNNING"], *([chosen] if chosen else []), *first["PENDING"]]), None)
         if trial is None:
             return False
         trial.set_status(Trial.RUNNING)
@@ -187,5 +187,5 @@ def test_an_epoch_that_is_told_again_counts_once(tmp_path: Path) -> None:
     scheduler, first = sweep.scheduler, sweep.trials[0]
     before = scheduler.kept()["seen"][first.trial_id]
     results = len(scheduler._results[first])  # pyright: ignore
-    assert scheduler.on_trial_result(sweep, first, {"epoch": before, SCORE: 0.1}) == "CONTINUE"
+    assert scheduler.on_trial_result(sweep, first, {"epoch": before, SCORE: 0.1}) == "PAUSE"  # as before
     assert len(scheduler._results[first]) == results  # pyright: ignore
