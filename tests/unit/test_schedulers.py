@@ -146,7 +146,7 @@ def finished(controller: Controller) -> dict[str, int]:
     while controller.step():
         pass
     assert all(trial.is_finished() for trial in controller.trials)
-    known = {trial.trial_id: trial.run_metadata.last_result["epoch"] for trial in controller.trials}
+    known = {trial.trial_id: trial.run_metadata.last_result.get("epoch", 0) for trial in controller.trials}
     return dict(sorted(known.items()))
 
 

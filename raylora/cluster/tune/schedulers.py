@@ -60,8 +60,9 @@ class Remembering(TrialScheduler):
         if self.added is not None:
             self.added.append(trial)
             return
-        for state in (self.over, self.paused, self.done):
-            state.discard(trial.trial_id)
+        if trial.trial_id not in self.held:  # else a kill kept Ray Tune from knowing it
+            for state in (self.over, self.paused, self.done):
+                state.discard(trial.trial_id)
         self.held.add(trial.trial_id)
         super().on_trial_add(tune_controller, trial)
 
