@@ -60,8 +60,9 @@ class Remembering(TrialScheduler):
         if self.added is not None:
             self.added.append(trial)
             return
-        for state in (self.over, self.paused, self.done):
-            state.discard(trial.trial_id)
+        if trial.trial_id not in self.held:  # else a kill kept Ray Tune from knowing it
+            for state in (self.over, self.paused, self.done):
+                state.discard(trial.trial_id)
         self.held.add(trial.trial_id)
         super().on_trial_add(tune_controller, trial)
 
@@ -142,13 +143,11 @@ class Remembering(TrialScheduler):
     def _go_on(self, tune_controller: Any, trial: Trial) -> None:
         """Carry out what was decided on a trial, where a kill came before Ray Tune did. One whose last epochs Ray Tune
         does not know of reports them again, and is decided on then."""
-        name = trial.trial_id
-        if _epoch(trial.run_metadata.last_result) < self.seen.get(name, 0):
-            return
-        if name in self.over or name in self.done:
+        name, is_known = trial.trial_id, _epoch(trial.run_metadata.last_result) >= self.seen.get(trial.trial_id, 0)
+        if is_known and (name in self.over or name in self.done):
             tune_controller._set_trial_status(trial, Trial.RUNNING)  # as one that ends by its own result
             tune_controller.stop_trial(trial)
-        elif name in self.paused:
+        elif name in self.paused - self.done:  # HyperBand ends the sweep over one that is pending when it halves
             tune_controller._set_trial_status(trial, Trial.PAUSED)
 
 
