@@ -48,7 +48,7 @@ def prometheus(run: str) -> Generator[Series]:
         with suppress(OSError):
             found.update(scrape(run))
 
-    with run_every(1, read, "prometheus"):
+    with run_every(1, read, "prometheus", print):
         yield found
 
 

@@ -14,8 +14,9 @@ import pytest
 import ray
 
 from raylora.cluster.storage.run_folder import TRIALS, RunFolder
-from raylora.cluster.tune import sweep
+from raylora.cluster.tune import search, sweep
 from raylora.cluster.tune.broker import Broker, Report, TrialRequest
+from raylora.cluster.tune.restore import can_go_on
 from raylora.cluster.tune.schedulers import MEMORY
 from raylora.cluster.tune.trainable import SweepTrainable
 from raylora.cluster.tune.trial_progress import TrialProgress, read_progress
@@ -45,7 +46,7 @@ class Worker:
             free = slots - len(running)
             taken: list[TrialRequest] | None = ask("take", "w", key, free, 0.0) if free else []
             for request in taken or []:
-                begun = TrialProgress("loss", False, trainable_parameters=1, latency_ms=1.0)
+                begun = TrialProgress("loss", trainable_parameters=1, latency_ms=1.0)
                 begun = read_progress(request.checkpoint) if request.checkpoint else begun
                 if begun.epochs == EPOCHS:
                     ask("post", {request.attempt_id: Report(finished=True)})
@@ -91,7 +92,8 @@ def run(job: Job, slots: int, concurrent: int, copies: dict[int, str]) -> Ends:
     broker = ray.remote(num_cpus=0)(Broker).remote(len(RATES), concurrent, 1)
     worker = Worker.remote()
     running = worker.run.remote(broker, slots, folder.path, copies)
-    tuner = sweep._tuner(job, space, SweepTrainable(job, broker, 16, False), concurrent, folder)
+    searcher = None if can_go_on(folder) else search.searcher(job, space, concurrent)
+    tuner = sweep._tuner(job, space, SweepTrainable(job, broker, 16, False), searcher, folder)
     grid = tuner.fit()  # not by `read_trials`: in one Ray, a copy's trials get other folders' names
     ray.get(broker.close.remote())
     ray.get(running)
@@ -107,9 +109,9 @@ def run(job: Job, slots: int, concurrent: int, copies: dict[int, str]) -> Ends:
 
 
 CASES = {  # slots of the worker, trials at once, after how many epochs the folder is copied
-    "asha": (1, 1, 6),
-    "median": (1, 1, 14),
-    "hyperband": (1, 8, 12),
+    "asha": (1, 1, (6, 8)),
+    "median": (1, 1, (12, 14)),
+    "hyperband": (1, 8, (10, 12)),
 }
 
 
@@ -117,12 +119,16 @@ CASES = {  # slots of the worker, trials at once, after how many epochs the fold
 def test_a_scheduler_decides_after_a_kill_as_it_would_have(
     job: Callable[..., Job], tmp_path: Path, scheduler: str
 ) -> None:
-    slots, concurrent, moment = CASES[scheduler]
-    cut = str(tmp_path / "cut")
-    whole = run(job("whole", scheduler), slots, concurrent, {moment: cut})
+    slots, concurrent, moments = CASES[scheduler]
+    early, cut = tmp_path / "early", tmp_path / "cut"
+    whole = run(job("whole", scheduler), slots, concurrent, dict(zip(moments, map(str, (early, cut)), strict=True)))
     assert "stopped" in {status for status, _, _ in whole.values()}, whole
-    assert Path(cut, TRIALS, MEMORY).exists()
-    assert run(job("cut", scheduler), slots, concurrent, {}) == whole
+    late = shutil.copytree(cut, tmp_path / "late") / TRIALS  # Ray Tune's state is older than the scheduler's
+    for state in [*late.glob("*.json"), *late.glob("*.pkl")]:
+        shutil.copy(early / TRIALS / state.name, state)
+    assert (late / MEMORY).read_text() != (early / TRIALS / MEMORY).read_text()
+    for name in ("cut", "late"):
+        assert run(job(name, scheduler), slots, concurrent, {}) == whole, name
 
 
 def test_pbt_goes_on_with_its_population(job: Callable[..., Job], tmp_path: Path) -> None:
