@@ -83,7 +83,7 @@ def csv_rows(source: Source, text: IO[str], data: DataSection, header: Header, p
         if len(cells) != len(names):
             yield Row(place, fault=f"the header has {len(names)} fields, this row {len(cells)}")
             continue
-        values = [cells[i] for i in positions]
+        values: list[Any] = [cells[i] for i in positions]
         values[1] = _number(values[1], data)
         yield check_row(place, values, data)
 

@@ -85,9 +85,7 @@ def _cut(source: Source, part_bytes: int) -> list[Part]:
     return cut(source, part_bytes)
 
 
-def _run_tasks(
-    job: Job, sources: list[Source], pieces: list[tuple[int, Part]], tokenizer: TokenizerSpec
-) -> list[ObjectRef]:
+def _run_tasks(job: Job, sources: list[Source], pieces: list[tuple[int, Part]], tokenizer: TokenizerSpec) -> list[Any]:
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False

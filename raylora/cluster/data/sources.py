@@ -3,7 +3,7 @@
 import codecs
 import io
 from collections.abc import Iterator
-from typing import IO
+from typing import IO, Any
 
 from raylora.cluster.data import formats
 from raylora.cluster.data.content import LOOKED_AT, check_text
@@ -119,7 +119,7 @@ def open_text(path: str, part: Part = WHOLE, encoding: str | None = None) -> IO[
         DataError: the file cannot be opened, or is no text.
     """
     stream = open_input(path)
-    piece = _Piecewise(stream, part.start, part.end)
+    piece: Any = _Piecewise(stream, part.start, part.end)
     if not part.start:
         check_text(path, piece.read1(LOOKED_AT), "text")
         piece.seek(0)

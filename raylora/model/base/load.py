@@ -108,7 +108,8 @@ def check_vocabulary(base: BaseFolder, model: "PreTrainedModel") -> None:
     ModelError: the tokenizer has an id that the embedding has no row for; a text with it would end any run.
     """
     highest = _highest_id(base.path)
-    rows = model.get_input_embeddings().weight.shape[0]
+    embedding: Any = model.get_input_embeddings()
+    rows = embedding.weight.shape[0]
     if highest >= rows:
         raise ModelError(
             f"base model {base.id}: its tokenizer has ids up to {highest}, its embedding {rows} rows. Take the "
