@@ -136,7 +136,9 @@ job = Job().replace({"data.train": sys.argv[1]})
 spec = tokenizer_spec(load_tokenizer(resolve(job.model).path), 64)
 blocks = token_blocks(job, list_sources(job.data), spec, PART_BYTES)
 nodes = {node for place in get_object_locations(blocks).values() for node in place["node_ids"]}
-print(len(blocks), len(nodes))
+print(len(blocks), len(nodes), flush=True)
+ray.shutdown()
+cluster.shutdown()
 """
 
 

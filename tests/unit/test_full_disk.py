@@ -3,9 +3,8 @@
 import errno
 import os
 import shutil
-from collections import namedtuple
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,7 +23,13 @@ from raylora.errors import (
     TrainingError,
 )
 
-Usage = namedtuple("Usage", "total used free")
+
+class Usage(NamedTuple):
+    """As `shutil.disk_usage` gives it."""
+
+    total: int
+    used: int
+    free: int
 
 
 def folder(tmp_path: Path) -> RunFolder:
