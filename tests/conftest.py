@@ -18,7 +18,7 @@ os.environ["RAY_metrics_report_interval_ms"] = "4000"  # noqa: SIM112 - 10,000 b
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.pop("RAY_ADDRESS", None)
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside this file, in Ray's workers too
-os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(Path(__file__).parent), os.environ.get("PYTHONPATH")]))
 
 
 BEGAN = time.monotonic()

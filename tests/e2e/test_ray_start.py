@@ -110,7 +110,7 @@ def test_ray_is_asked_without_the_users_proxy(tmp_path: Path) -> None:
     code = (
         "from raylora.cluster.session import connect; from raylora.config import RaySection\n"
         "from ray.util.state import list_actors\n"
-        "with connect(RaySection(), dashboard=True):\n    print(list_actors())"
+        "with connect(RaySection(), dashboard=True) as own:\n    print(list_actors(address=own.address))"
     )
     proxy = f"http://127.0.0.1:{free_port()}"
     asked = subprocess.run(
