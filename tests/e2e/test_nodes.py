@@ -326,6 +326,7 @@ def test_a_run_goes_on_within_its_epoch_when_a_node_is_taken_away(
             for line in job.stdout:
                 said.append(line)
                 if line.startswith("saved"):
+                    time.sleep(6)  # Ray Train looks for a worker's reports every 2 s
                     cluster.take_away(node)
             assert job.wait(200) == 0, "".join(said)
     (saved,) = [re.search(r"step (\d+) \(a node is about to be taken away\)", line) for line in said if "saved" in line]

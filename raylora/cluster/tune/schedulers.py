@@ -39,6 +39,13 @@ SCORE = "score"  # of a report: the best so far of the sweep's metric, which is 
 EPOCHS = "training_iteration"  # Ray Tune's count of reports: one an epoch, if no kill came between
 
 
+class _Unknown:
+    """Stands for a trial that a kill kept Ray Tune from knowing, until Ray Tune makes it again, by the same id."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
+
+
 class Remembering(TrialScheduler):
     """To be mixed into one of Ray Tune's schedulers.
 
@@ -50,6 +57,7 @@ class Remembering(TrialScheduler):
         super().__init__(**settings)
         self.seen: dict[str, int] = {}
         self.over, self.paused, self.done, self.held = set[str](), set[str](), set[str](), set[str]()
+        self.unknown: dict[str, _Unknown] = {}
         self.added: list[Trial] | None = []  # before the first step: all that there are
         self.memory: Location | None = None
         self.written = ""
@@ -63,8 +71,11 @@ class Remembering(TrialScheduler):
         if trial.trial_id not in self.held:  # else a kill kept Ray Tune from knowing it
             for state in (self.over, self.paused, self.done):
                 state.discard(trial.trial_id)
-        self.held.add(trial.trial_id)
-        super().on_trial_add(tune_controller, trial)
+            self.held.add(trial.trial_id)
+        if (stand_in := self.unknown.pop(trial.trial_id, None)) is not None:
+            self._put_in_place(stand_in, trial)
+        else:
+            super().on_trial_add(tune_controller, trial)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
         if self.added:
@@ -111,7 +122,7 @@ class Remembering(TrialScheduler):
 
     def kept(self) -> dict[str, Any]:
         """All that it knows."""
-        own = ("added", "memory", "written")
+        own = ("added", "memory", "written", "unknown")
         return {name: value for name, value in vars(self).items() if name not in own and not callable(value)}
 
     def write(self) -> None:
@@ -129,7 +140,9 @@ class Remembering(TrialScheduler):
         memory = memory_of(trials[0])
         if memory.exists():
             try:
-                vars(self).update(_load(memory.read_text(), {trial.trial_id: trial for trial in trials}))
+                known: dict[str, Any] = {trial.trial_id: trial for trial in trials}
+                vars(self).update(_load(memory.read_text(), known))
+                self.unknown = {name: each for name, each in known.items() if isinstance(each, _Unknown)}
             except (pickle.UnpicklingError, LookupError, AttributeError, ValueError) as error:
                 logger.warning("%s cannot be read, and the scheduler begins anew: %r", memory.address, error)
         self.memory = memory
@@ -139,6 +152,15 @@ class Remembering(TrialScheduler):
                 self.on_trial_add(tune_controller, trial)
         for trial in live:
             self._go_on(tune_controller, trial)
+
+    def _put_in_place(self, stand_in: _Unknown, trial: Trial) -> None:
+        """What is known of the one is the other's."""
+        for kept in vars(self).values():
+            if isinstance(kept, dict) and stand_in in kept:
+                kept[trial] = kept.pop(stand_in)
+            elif isinstance(kept, set) and stand_in in kept:
+                kept.remove(stand_in)
+                kept.add(trial)
 
     def _go_on(self, tune_controller: Any, trial: Trial) -> None:
         """Carry out what was decided on a trial, where a kill came before Ray Tune did. One whose last epochs Ray Tune
@@ -226,7 +248,7 @@ class _Pickler(CloudPickler):  # pyright: ignore[reportUntypedBaseClass]
     """Trials by their ids: a resumed sweep makes them anew."""
 
     def persistent_id(self, obj: Any) -> str | None:
-        return obj.trial_id if isinstance(obj, Trial) else None
+        return obj.trial_id if isinstance(obj, Trial | _Unknown) else None
 
 
 def _dump(kept: dict[str, Any]) -> str:
@@ -235,9 +257,10 @@ def _dump(kept: dict[str, Any]) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-def _load(text: str, trials: Mapping[str, Trial]) -> dict[str, Any]:
+def _load(text: str, trials: dict[str, Any]) -> dict[str, Any]:
+    """What was dumped; trials that are not among these are put there as `_Unknown`."""
     unpickler: Any = pickle.Unpickler(io.BytesIO(base64.b64decode(text)))
-    unpickler.persistent_load = lambda name: trials[name]
+    unpickler.persistent_load = lambda name: trials.setdefault(name, _Unknown(name))
     return unpickler.load()
 
 

@@ -73,6 +73,7 @@ class BestCheckpointCallback(TrainerCallback):
         self.first_step = 0
         self.best_file = resume_from / BEST if resume_from else None
         self.saved_at = time.perf_counter()
+        self.reason: str | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.start, self.first_step = time.perf_counter(), state.global_step
@@ -90,11 +91,8 @@ class BestCheckpointCallback(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Decides on a checkpoint within the epoch, on every worker alike; its end has one of its own."""
         self.epochs_run = (state.global_step - self.first_step) / self.plan.steps
-        if state.global_step % self.plan.steps and (reason := self._reason_to_save(state.global_step)):
-            control.should_save = True
-            if self.log:
-                place = {"step": state.global_step, "epoch": state.epoch}
-                self.log({"kind": "checkpoint", **place, "reason": reason})
+        self.reason = self._reason_to_save(state.global_step) if state.global_step % self.plan.steps else None
+        control.should_save = control.should_save or self.reason is not None
 
     def _reason_to_save(self, step: int) -> str | None:
         train = self.train
@@ -140,6 +138,8 @@ class BestCheckpointCallback(TrainerCallback):
         metrics = {**evaluation, **place, "global_batch_size": self.plan.global_batch_size}
         self.report(metrics, self._complete(args, state) if args.should_save else None)
         self.saved_at = time.perf_counter()
+        if self.log and not is_whole:
+            self.log({"kind": "checkpoint", "step": state.global_step, "epoch": state.epoch, "reason": self.reason})
         patience = self.train.early_stopping_patience
         if is_whole and self.best and patience and round(state.epoch - self.best.epoch) >= patience:
             control.should_training_stop = True
