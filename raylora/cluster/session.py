@@ -141,9 +141,10 @@ def _times(each: Mapping[str, float], there: Mapping[str, float]) -> int:
 
 
 def look(cluster: Cluster, settle_s: float = 0.0) -> Cluster:
-    """The cluster as it is now; `settle_s` as of `free_resources`."""
+    """The cluster as it is now; `settle_s` as of `free_resources`, and on a Ray of the job's own for nothing: all that
+    it has is free to it."""
     nodes = tuple(dict(node["Resources"]) for node in alive_nodes())
-    return replace(cluster, nodes=nodes, free=free_resources(settle_s))
+    return replace(cluster, nodes=nodes, free=free_resources(0.0 if cluster.own else settle_s))
 
 
 def free_resources(settle_s: float = 0.0) -> dict[str, float]:

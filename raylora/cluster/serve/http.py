@@ -1,25 +1,22 @@
 """The HTTP face of a replica: raylora's own routes, in the Hugging Face Inference shape."""
 
-import logging
 from collections.abc import Sequence
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, FastAPI, Header, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
+from fastapi import APIRouter, FastAPI, Header, Query, Response
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi_offline import FastAPIOffline
 from prometheus_client import CONTENT_TYPE_LATEST
-from pydantic import BaseModel
-from starlette.exceptions import HTTPException as StarletteHTTPException
 
 import raylora
 from raylora.cluster.serve import kserve
 from raylora.cluster.serve.keys import HashedKey
 from raylora.cluster.serve.meters import together
-from raylora.cluster.serve.middleware import Middleware, refuse, request_context
+from raylora.cluster.serve.middleware import Middleware, request_context
+from raylora.cluster.serve.refusals import answer_errors
 from raylora.cluster.serve.schemas import (
     AdapterInfo,
     AdapterList,
@@ -27,27 +24,21 @@ from raylora.cluster.serve.schemas import (
     ChangeAnswer,
     ErrorBody,
     MissingReplica,
-    Parameters,
     PredictBody,
     PutBody,
     Score,
 )
 from raylora.cluster.serve.service import Service
-from raylora.cluster.serve.status import WORDS, body
 from raylora.cluster.serve.table import Outcome
-from raylora.config.explain import close_to
-from raylora.errors import ConfigError, RayLoraError
+from raylora.errors import ConfigError
 from raylora.model.tokens import Text
 from raylora.tasks import best_first
-
-logger = logging.getLogger(__name__)
 
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = (
     "default-src 'none'; connect-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-INPUTS = "`inputs` must be a text, a list of texts, or a list of [text, text] pairs."
 ERRORS: dict[int | str, dict[str, Any]] = {
     code: {"model": ErrorBody} for code in (400, 401, 404, 413, 415, 422, 429, 503)
 }
@@ -70,10 +61,7 @@ def build_app(service: Service, known: Sequence[HashedKey], open_admin: bool) ->
     )
     for routes in (_predict_routes, _adapter_routes, _state_routes, kserve.routes):
         app.include_router(routes(service))
-    app.add_exception_handler(RayLoraError, _refused)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(StarletteHTTPException, _http_error)
-    app.add_exception_handler(Exception, _failed)
+    answer_errors(app)
     app.add_middleware(
         Middleware,
         known=known,
@@ -259,46 +247,3 @@ def _state_routes(service: Service) -> APIRouter:
         return HTMLResponse(html, headers=headers)
 
     return router
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RayLoraError), "registered for these"
-    return refuse(error)
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError), "registered for these"
-    faults = error.errors()
-    if any(fault["type"] == "json_invalid" for fault in faults):
-        return JSONResponse(body(WORDS[400], f"the body is not JSON: {faults[0]['ctx']['error']}."), 400)
-    if all(fault["loc"] == ("body",) and fault["type"] == "missing" for fault in faults):
-        return JSONResponse(body(WORDS[400], "the request has no body."), 400)
-    unknown = [fault["loc"][1:] for fault in faults if fault["type"] == "extra_forbidden"]
-    if unknown:
-        words = (_unknown_key(key, PutBody if request.method == "PUT" else PredictBody) for key in unknown[:5])
-        return JSONResponse(body(WORDS[422], "; ".join(words)), 422)
-    if any(fault["loc"][:2] == ("body", "inputs") for fault in faults):
-        return JSONResponse(body(WORDS[422], INPUTS), 422)
-    words = [f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}" for fault in faults[:5]]
-    return JSONResponse(body(WORDS[422], "; ".join(dict.fromkeys(words))), 422)
-
-
-def _unknown_key(place: Sequence[int | str], asked: type[BaseModel]) -> str:
-    """The key with a close one, or with all that its place has."""
-    *above, key = map(str, place)
-    known = (Parameters if above else asked).model_fields
-    where = f" of `{'.'.join(above)}`" if above else ""
-    return f"unknown key '{key[:100]}'{close_to(key, known)} The keys{where} are {', '.join(known)}."
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, StarletteHTTPException), "registered for these"
-    kind = WORDS.get(error.status_code, "refused")
-    return JSONResponse(body(kind, str(error.detail)), error.status_code, headers=error.headers)
-
-
-async def _failed(request: Request, error: Exception) -> Response:
-    logger.error("request %s failed", request_context.get().id, exc_info=error)
-    return JSONResponse(
-        body(WORDS[500], f"a fault of the server's; request id {request_context.get().id} is in its log."), 500
-    )

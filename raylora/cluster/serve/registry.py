@@ -20,6 +20,7 @@ from raylora.cluster.serve.table_log import TableLog
 from raylora.cluster.storage.run_folder import SERVING, VERSIONS, RunFolder
 from raylora.config import Job, ModelSection, parse
 from raylora.errors import ConfigError, ModelError, NotReadyError
+from raylora.model.lora.manifest import Manifest
 from raylora.model.serving.adapter import read_files
 
 logger = logging.getLogger(__name__)
@@ -56,30 +57,37 @@ class Registry:
         self.seen: dict[str, Seen] = {}
         self.changed = asyncio.Condition()
         self.began = self.looked = time.monotonic()
+        manifests: dict[str, Manifest] = {}
         try:
             self.table = self.log.load()
             before = bases.load(self.folder.read_text(SERVING)) if self.folder.has(SERVING) else None
             self.is_back = before is not None and start == before.start
             if not self.is_back:
-                self._configure(job)
+                manifests = self._configure(job)
         except OSError as error:
             raise ConfigError(f"`storage_path` {self.folder.storage_path} cannot be used: {error}") from None
         if before and self.is_back:
             self.decision = before
             return
-        self.decision = bases.decide(job, self.table, start or uuid.uuid4().hex, before)
+        self.decision = bases.decide(job, self.table, start or uuid.uuid4().hex, before, manifests)
         self.folder.write_text(SERVING, self.decision.dump())
 
-    def _configure(self, job: Job) -> None:
+    def _configure(self, job: Job) -> dict[str, Manifest]:
         """Take over what the config names, as it is now; its files are kept, for what is written over in place can
-        then still be gone back to."""
+        then still be gone back to.
+
+        Returns:
+            The manifests of the config's adapters that could be read, by the config's paths.
+        """
         adapters = {name: absolute(path) for name, path in job.serve.adapters.items()}
         kept = self.folder.location.inside(VERSIONS).files()
         digests: dict[str, str] = {}
+        manifests: dict[str, Manifest] = {}
         for name, path in adapters.items():
             try:
                 with folders.local(folders.find(path)) as folder:
-                    digests[name] = read_files(folder).digest
+                    files = read_files(folder)
+                    digests[name], manifests[job.serve.adapters[name]] = files.digest, files.manifest
                     if digests[name] not in kept:
                         self.folder.upload(folder, f"{VERSIONS}/{digests[name]}")
             except (ModelError, OSError) as error:
@@ -100,6 +108,7 @@ class Registry:
         used = {version.digest for of_entry in versions for version in of_entry if version}
         for digest in kept.keys() - used:
             self.folder.location.inside(VERSIONS).inside(digest).delete()
+        return manifests
 
     def _take(self, news: Table | list[Change]) -> None:
         """What another registry of this folder has changed."""

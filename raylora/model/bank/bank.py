@@ -2,7 +2,7 @@
 
 import copy
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from raylora.model.fit.splits import ALONE, Splits, Worker
 from raylora.model.fit.start import Start, begin_from, local_start
 from raylora.model.frozen_states import constant_layers, install
 from raylora.model.lora.attach import attach_adapter, lora_config
-from raylora.model.lora.dropout import BatchMasks, epoch_key
+from raylora.model.lora.dropout import BatchMasks
 from raylora.model.predict import in_order, run_batches
 from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import Collator
@@ -178,11 +178,10 @@ class Bank:
         kinds = [
             (trial.epoch, trial.job.lora.lora_dropout, self.base.pack.by_slot and trial.name) for trial in self.trials
         ]
-        made = {
-            kind: BatchMasks(micro.indices, epoch_key(self.job.seed, kind[0]), micro.step, self.base.spec.pad_left)
-            for kind in set(kinds)
-            for micro in [micros[kind[0]]]
-        }
+        made: dict[Hashable, BatchMasks] = {}
+        for kind in set(kinds):
+            micro = micros[kind[0]]
+            made[kind] = BatchMasks(micro.indices, self.job.seed, kind[0], micro.step, self.base.spec.pad_left)
         return [made[kind] for kind in kinds]
 
     def _backward(self, micros: dict[int, MicroBatch]) -> None:

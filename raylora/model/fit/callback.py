@@ -69,7 +69,6 @@ class BestCheckpointCallback(TrainerCallback):
         self.best: Best | None = None
         self.floor = floor
         self.evaluation_s = 0.0
-        self.epochs_run = 0.0
         self.first_step = 0
         self.best_file = resume_from / BEST if resume_from else None
         self.saved_at = time.perf_counter()
@@ -90,7 +89,6 @@ class BestCheckpointCallback(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Decides on a checkpoint within the epoch, on every worker alike; its end has one of its own."""
-        self.epochs_run = (state.global_step - self.first_step) / self.plan.steps
         self.reason = self._reason_to_save(state.global_step) if state.global_step % self.plan.steps else None
         control.should_save = control.should_save or self.reason is not None
 

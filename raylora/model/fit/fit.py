@@ -119,6 +119,7 @@ def fit(
         start = time.perf_counter()
         trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
         train_s = time.perf_counter() - start
+        steps = trainer.state.global_step - best_checkpoint.first_step
 
         assert best_checkpoint.best is not None, "every run evaluates at least once"
         set_trainable_state(model, best_checkpoint.best.state)
@@ -142,9 +143,9 @@ def fit(
             trainable=trainable,
             parameters=parameters,
             train_s=train_s - best_checkpoint.evaluation_s,
-            steps=trainer.state.global_step - best_checkpoint.first_step,
-            rows=round(best_checkpoint.epochs_run * len(splits.train)),
-            tokens=round(best_checkpoint.epochs_run * int(splits.train.lengths.sum())),
+            steps=steps,
+            rows=round(steps / plan.steps * len(splits.train)),
+            tokens=round(steps / plan.steps * int(splits.train.lengths.sum())),
             floor=summary(beginning.floor, predicted, metric) if beginning.floor and worker.rank == 0 else None,
         )
         if save_to and worker.rank == 0:

@@ -11,7 +11,7 @@ from transformers import Trainer
 from raylora.metrics import score
 from raylora.model.batches import BatchPlan, MicroBatch
 from raylora.model.fit.head import Features, features, join
-from raylora.model.lora.dropout import BatchMasks, dropout_context, epoch_key
+from raylora.model.lora.dropout import BatchMasks, dropout_context
 from raylora.model.predict import Share, in_order, logits_of, run_batches
 from raylora.model.tokens import Collator
 
@@ -64,8 +64,8 @@ class PlanTrainer(Trainer):
         return self.state.global_step // self.plan.steps
 
     def _collate(self, micro: MicroBatch) -> dict[str, Any]:
-        key = epoch_key(self.plan.seed, self._epoch())
-        masks = BatchMasks(micro.indices, key, micro.step, self.train_split.spec.pad_left)
+        pad_left = self.train_split.spec.pad_left
+        masks = BatchMasks(micro.indices, self.plan.seed, self._epoch(), micro.step, pad_left)
         return {**self.train_split(micro.indices), "weight": micro.weight, "masks": masks}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:

@@ -24,12 +24,13 @@ class BatchMasks:
 
     Args:
         rows: [B] numbers of the batch's rows in the train split.
-        epoch: of `epoch_key`.
+        seed, epoch: of the training.
         step: of the epoch.
         pad_left: rows end together, not begin together.
     """
 
     rows: np.ndarray
+    seed: int
     epoch: int
     step: int
     pad_left: bool
@@ -46,7 +47,7 @@ class BatchMasks:
         if kept in (0, LEVELS):
             return torch.full(tuple(shape), kept // LEVELS, dtype=dtype, device=device)
         rows = self.rows if shape[0] == len(self.rows) else np.array([NO_ROW + self.step], dtype=np.uint64)
-        seeds = _seeds(rows, module_key(module) + self.calls[module], self.epoch)
+        seeds = _seeds(rows, _module_key(module) + self.calls[module], _epoch_key(self.seed, self.epoch))
         bits = _bits(seeds, prod(shape) // len(rows), device)
         mask = torch.empty(tuple(shape), dtype=dtype, device=device)
         torch.lt(bits.reshape(mask.shape), kept - LEVELS // 2, out=mask)
@@ -99,12 +100,13 @@ def dropout_context(model: nn.Module) -> DropoutContext:
     return next(found, DropoutContext())
 
 
-def epoch_key(seed: int, epoch: int) -> int:
+@cache
+def _epoch_key(seed: int, epoch: int) -> int:
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1, np.uint64)[0])
 
 
 @cache
-def module_key(name: str) -> int:
+def _module_key(name: str) -> int:
     """62 bits, so that the number of a call can be added."""
     return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") >> 2
 
