@@ -92,6 +92,21 @@ def reviews_file(tmp_path: Path, reviews: list[dict[str, str]]) -> Callable[[int
 
 
 @pytest.fixture
+def s3_address(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], str]]:
+    """Addresses on an S3 of the test's own, by bucket and path; it takes conditions as Amazon's does."""
+    from moto import server
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    running = server.ThreadedMotoServer("127.0.0.1", 0)
+    running.start()
+    host, port = running.get_host_and_port()
+    options = f"endpoint_override={host}:{port}&scheme=http&allow_bucket_creation=true&region=us-east-1"
+    yield lambda path: f"s3://{path}?{options}"
+    running.stop()
+
+
+@pytest.fixture
 def old_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of tests/data/old, which is then the working directory: the paths in its files are relative to it."""
     copy = shutil.copytree(ROOT / "tests" / "data" / "old", tmp_path / "old")

@@ -20,7 +20,7 @@ import psutil
 
 import raylora
 
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent / "e2e")]
+sys.path.insert(0, str(Path(__file__).parent))
 
 from serving import Reply, Server, serving
 

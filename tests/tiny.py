@@ -138,6 +138,13 @@ def demo_splits(job: Job, base: Path, rows: int) -> Splits:
     return Splits(table(parts.train), table(parts.validation), None, labels, spec, {})
 
 
+def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:
+    """The way between two adapters, in terms of how far their matrices B, which start at zero, have gone."""
+    difference = sum(float((one[name].cpu() - other[name].cpu()).square().sum()) for name in other)
+    gone = sum(float(tensor.square().sum()) for name, tensor in other.items() if "lora_B" in name)
+    return (difference / gone) ** 0.5
+
+
 def largest_difference(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> float:
     """Of any one weight between two states of the same adapter."""
     assert first.keys() == second.keys()

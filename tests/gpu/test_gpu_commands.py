@@ -1,14 +1,10 @@
 """The commands on a machine with a GPU, as a user types them: what is `auto` takes it."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from commands import run
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
-
 from serving import serving
 
 

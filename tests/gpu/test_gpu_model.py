@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import demo_splits, make_adapter, tiny_job
+from tiny import apart, demo_splits, make_adapter, tiny_job
 
 from raylora.config import Job, ModelSection
 from raylora.model.bank import Bank
@@ -36,13 +36,6 @@ def job_of(base: Path, **changes: Any) -> Job:
 
 def run(job: Job, splits: Splits, gpu: bool, **options: Any) -> FitResult:
     return fit(resolve_job(job, use_gpu=gpu), splits, worker=Worker(use_gpu=gpu), **options)
-
-
-def apart(one: Weights, other: Weights) -> float:
-    """The way between two adapters, in terms of how far their matrices B, which start at zero, have gone."""
-    difference = sum(float((one[name].cpu() - other[name].cpu()).square().sum()) for name in other)
-    gone = sum(float(tensor.square().sum()) for name, tensor in other.items() if "lora_B" in name)
-    return (difference / gone) ** 0.5
 
 
 def weights(fitted: FitResult) -> Weights:

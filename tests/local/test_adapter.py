@@ -313,24 +313,13 @@ def test_an_address_that_cannot_be_read_is_one_clear_error(address: str) -> None
         raylora.load(address)
 
 
-def test_an_adapter_on_object_storage_loads(moved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from moto import server
-
+def test_an_adapter_on_object_storage_loads(moved: Path, s3_address: Callable[[str], str]) -> None:
     from raylora.cluster.storage.filesystem import locate
 
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    running = server.ThreadedMotoServer("127.0.0.1", 0)
-    running.start()
-    host, port = running.get_host_and_port()
-    options = f"?endpoint_override={host}:{port}&scheme=http&allow_bucket_creation=true"
-    try:
-        locate(f"s3://bucket/runs/first{options}").copy_from(moved / "runs" / "first")
-        assert raylora.load(f"s3://bucket/runs/first{options}").predict(["Fine."])
-        with pytest.raises(ModelError, match="holds no adapter saved by raylora"):
-            raylora.load(f"s3://bucket/runs/second{options}")
-    finally:
-        running.stop()
+    locate(s3_address("bucket/runs/first")).copy_from(moved / "runs" / "first")
+    assert raylora.load(s3_address("bucket/runs/first")).predict(["Fine."])
+    with pytest.raises(ModelError, match="holds no adapter saved by raylora"):
+        raylora.load(s3_address("bucket/runs/second"))
 
 
 def test_a_folder_that_is_no_adapter_says_what_is_missing(bases: Bases, tmp_path: Path) -> None:

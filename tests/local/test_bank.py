@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import demo_splits, largest_difference, save_base, tiny_job
+from tiny import apart, demo_splits, largest_difference, save_base, tiny_job
 from transformers import set_seed
 
 from raylora.config import Job
@@ -91,13 +91,6 @@ def follow(bank: Bank, folder: Path, runs: dict[str, Run], epochs: int = 99) -> 
 
 def packed(jobs: dict[str, Job], splits: Splits, folder: Path) -> dict[str, Run]:
     return follow(bank_of(jobs, splits), folder, {})
-
-
-def apart(one: Weights, other: Weights) -> float:
-    """The way between two adapters, in terms of how far their matrices B, which start at zero, have gone."""
-    difference = sum(float((one[name] - other[name]).square().sum()) for name in one)
-    gone = sum(float(tensor.square().sum()) for name, tensor in other.items() if "lora_B" in name)
-    return (difference / gone) ** 0.5
 
 
 def agree(one: Run, other: Run, within: float = CLOSE) -> None:

@@ -11,7 +11,7 @@ from tiny import tiny_job
 
 from raylora.model.fit.build import build
 from raylora.model.lora import dropout
-from raylora.model.lora.dropout import BatchMasks, DropoutContext, MaskedDropout, dropout_context, epoch_key
+from raylora.model.lora.dropout import BatchMasks, DropoutContext, MaskedDropout, dropout_context
 from raylora.model.resolved import resolve_job
 
 Bases = Callable[[str], Path]
@@ -26,7 +26,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def masks_of(rows: Any, epoch: int = 0, seed: int = 0, step: int = 0, pad_left: bool = False) -> BatchMasks:
-    return BatchMasks(np.asarray(rows), epoch_key(seed, epoch), step, pad_left)
+    return BatchMasks(np.asarray(rows), seed, epoch, step, pad_left)
 
 
 def drawn(masks: BatchMasks, *shape: int, rate: float = 0.5, module: str = "layer.0.query") -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,25 +81,41 @@ def test_the_same_seed_gives_the_same_adapter_bit_for_bit(bases: Bases) -> None:
     assert furthest(run(job, splits), run(job.replace({"seed": 7}), splits)) > 1e-3
 
 
-def test_a_resumed_fit_equals_an_uninterrupted_one(bases: Bases, tmp_path: Path) -> None:
-    job = tiny_job(bases("bert"), train__num_train_epochs=3, lora__lora_dropout=0.1)
-    splits = demo_splits(job, bases("bert"), 60)
+@dataclass(frozen=True)
+class Resumed:
+    """A fit undisturbed, one gone on with from where it was cut, and what each reported."""
 
-    def stop_after_two(metrics: Event, folder: Path | None) -> None:
+    whole: FitResult
+    whole_reports: list[Event]
+    resumed: FitResult
+    reports: list[Event]
+
+
+def cut_and_resumed(job: Job, splits: Splits, cut: Path, is_last: Callable[[Event], bool]) -> Resumed:
+    """`is_last` of the report whose checkpoint, copied to `cut`, is the last."""
+
+    def stop(metrics: Event, folder: Path | None) -> None:
         assert folder
-        shutil.copytree(folder, tmp_path / f"epoch{metrics['epoch']:g}")
-        if metrics["epoch"] == 2:
+        if is_last(metrics):
+            shutil.copytree(folder, cut)
             raise KeyboardInterrupt
 
     whole_reports: list[Event] = []
+    reports: list[Event] = []
     whole = run(job, splits, report=lambda metrics, folder: whole_reports.append(metrics))
     with pytest.raises(KeyboardInterrupt):
-        run(job, splits, report=stop_after_two)
-    reports: list[Event] = []
-    resumed = run(job, splits, resume_from=tmp_path / "epoch2", report=lambda m, f: reports.append(m))
-    assert reports == whole_reports[2:]
-    assert resumed.epoch == whole.epoch
-    assert furthest(whole, resumed) == 0
+        run(job, splits, report=stop)
+    resumed = run(job, splits, resume_from=cut, report=lambda metrics, folder: reports.append(metrics))
+    return Resumed(whole, whole_reports, resumed, reports)
+
+
+def test_a_resumed_fit_equals_an_uninterrupted_one(bases: Bases, tmp_path: Path) -> None:
+    job = tiny_job(bases("bert"), train__num_train_epochs=3, lora__lora_dropout=0.1)
+    splits = demo_splits(job, bases("bert"), 60)
+    found = cut_and_resumed(job, splits, tmp_path / "cut", lambda metrics: metrics["epoch"] == 2)
+    assert found.reports == found.whole_reports[2:]
+    assert found.resumed.epoch == found.whole.epoch
+    assert furthest(found.whole, found.resumed) == 0
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
@@ -262,24 +278,12 @@ def test_a_fit_resumed_within_an_epoch_equals_an_uninterrupted_one(
 ) -> None:
     job = tiny_job(bases("bert"), train__num_train_epochs=2, lora__lora_dropout=0.1, train__save_steps=step, **changes)
     splits = demo_splits(job, bases("bert"), 100)
-
-    def stop_within(metrics: Event, folder: Path | None) -> None:
-        assert folder
-        if "eval_loss" not in metrics:
-            assert metrics["step"] == step
-            shutil.copytree(folder, tmp_path / "cut")
-            raise KeyboardInterrupt
-
-    whole_reports: list[Event] = []
-    whole = run(job, splits, report=lambda metrics, folder: whole_reports.append(metrics))
-    with pytest.raises(KeyboardInterrupt):
-        run(job, splits, report=stop_within)
-    reports: list[Event] = []
-    resumed = run(job, splits, resume_from=tmp_path / "cut", report=lambda m, f: reports.append(m))
-    assert reports == [metrics for metrics in whole_reports if metrics["step"] > step]
-    assert (resumed.epoch, resumed.validation) == (whole.epoch, whole.validation)
-    assert furthest(whole, resumed) == 0
-    assert resumed.steps == whole.steps - step
+    found = cut_and_resumed(job, splits, tmp_path / "cut", lambda metrics: "eval_loss" not in metrics)
+    assert next(metrics["step"] for metrics in found.whole_reports if "eval_loss" not in metrics) == step
+    assert found.reports == [metrics for metrics in found.whole_reports if metrics["step"] > step]
+    assert (found.resumed.epoch, found.resumed.validation) == (found.whole.epoch, found.whole.validation)
+    assert furthest(found.whole, found.resumed) == 0
+    assert found.resumed.steps == found.whole.steps - step
 
 
 def test_a_checkpoint_is_written_when_it_is_asked_for(bases: Bases) -> None:

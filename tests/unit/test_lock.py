@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -34,20 +34,6 @@ with hold(RunFolder(Job().replace({"storage_path": sys.argv[1], "run_name": "fir
     print("held", flush=True)
     time.sleep(60)
 """
-
-
-@pytest.fixture
-def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A storage path on a server that takes conditions as S3 does."""
-    from moto import server
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    running = server.ThreadedMotoServer("127.0.0.1", 0)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"s3://bucket/runs?endpoint_override={host}:{port}&scheme=http&allow_bucket_creation=true&region=us-east-1"
-    running.stop()
 
 
 def run_of(storage: str | Path) -> RunFolder:
@@ -80,8 +66,8 @@ def test_one_of_many_writers_of_a_local_file_wins(tmp_path: Path, monkeypatch: p
     assert one_wins(locate(str(tmp_path / "file")))
 
 
-def test_one_of_many_writers_of_an_s3_object_wins(s3: str) -> None:
-    assert all(one_wins(locate(s3).inside(f"object{i}")) for i in range(3))
+def test_one_of_many_writers_of_an_s3_object_wins(s3_address: Callable[[str], str]) -> None:
+    assert all(one_wins(locate(s3_address("bucket/runs")).inside(f"object{i}")) for i in range(3))
 
 
 def test_where_a_store_knows_no_condition_the_last_of_those_at_once_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,8 +78,10 @@ def test_where_a_store_knows_no_condition_the_last_of_those_at_once_wins(monkeyp
 
 
 @pytest.mark.parametrize("remote", [False, True])
-def test_a_folder_at_work_is_refused_with_who_holds_it(remote: bool, tmp_path: Path, s3: str) -> None:
-    storage = s3 if remote else tmp_path / "runs"
+def test_a_folder_at_work_is_refused_with_who_holds_it(
+    remote: bool, tmp_path: Path, s3_address: Callable[[str], str]
+) -> None:
+    storage = s3_address("bucket/runs") if remote else tmp_path / "runs"
     lines: list[str] = []
     with hold(run_of(storage), lines.append):
         with (

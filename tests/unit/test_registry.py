@@ -4,7 +4,7 @@ import asyncio
 import json
 import pickle
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -208,20 +208,9 @@ def test_a_table_of_earlier_code_is_read_with_its_changes(tmp_path: Path) -> Non
 
 
 @pytest.fixture(params=["local", "s3"])
-def shared(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+def shared(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A storage path that two clusters see."""
-    if request.param == "local":
-        yield str(tmp_path)
-        return
-    from moto import server
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    running = server.ThreadedMotoServer("127.0.0.1", 0)
-    running.start()
-    host, port = running.get_host_and_port()
-    yield f"s3://tables/runs?endpoint_override={host}:{port}&scheme=http&allow_bucket_creation=true"
-    running.stop()
+    return str(tmp_path) if request.param == "local" else request.getfixturevalue("s3_address")("tables/runs")
 
 
 def test_two_registries_of_one_folder_lose_no_change_of_each_other(

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -223,23 +224,13 @@ def test_no_argument_means_runs_here_and_a_config_means_its_own(
     assert "first" in capsys.readouterr().out
 
 
-def test_a_run_on_s3_is_listed_and_continued_by_its_address(monkeypatch: pytest.MonkeyPatch) -> None:
-    from moto import server
-
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    running = server.ThreadedMotoServer("127.0.0.1", 0)
-    running.start()
-    host, port = running.get_host_and_port()
-    place = f"s3://bucket/runs?endpoint_override={host}:{port}&scheme=http&allow_bucket_creation=true"
-    try:
-        job = Job().replace({"run_name": "far", "storage_path": place, "lora.r": 16})
-        folder = RunFolder(job)
-        folder.write_text("config.yaml", jobfile.dump(job))
-        train_for(folder, 2)
-        (summary,) = list_runs(place)
-        assert (summary.kind, summary.state, summary.reached) == ("run", "unfinished", "epoch 2")
-        command = shlex.split(commands(show_run(place, "far"))["continue"])
-        assert jobfile.read(command[2:], {}) == job
-    finally:
-        running.stop()
+def test_a_run_on_s3_is_listed_and_continued_by_its_address(s3_address: Callable[[str], str]) -> None:
+    place = s3_address("bucket/runs")
+    job = Job().replace({"run_name": "far", "storage_path": place, "lora.r": 16})
+    folder = RunFolder(job)
+    folder.write_text("config.yaml", jobfile.dump(job))
+    train_for(folder, 2)
+    (summary,) = list_runs(place)
+    assert (summary.kind, summary.state, summary.reached) == ("run", "unfinished", "epoch 2")
+    command = shlex.split(commands(show_run(place, "far"))["continue"])
+    assert jobfile.read(command[2:], {}) == job
