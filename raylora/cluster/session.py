@@ -192,7 +192,8 @@ def beside_driver() -> dict[str, Any]:
     """Options of an actor that wants nothing: Ray would put it on any node, and those of a cloud may be taken away. It
     stays where the driver is; killed, it is there again, and what it is asked waits meanwhile."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
-    return {"num_cpus": 0, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
+    # one byte: an actor that asks for nothing is placed by any node, and one that has just come knows of no other yet
+    return {"num_cpus": 0, "memory": 1, "scheduling_strategy": here, "max_restarts": -1, "max_task_retries": -1}
 
 
 @contextmanager
