@@ -79,7 +79,7 @@ def make_splits(job: Job, base: "BaseFolder") -> "Splits":
         pairs: list[Any] = [text if isinstance(text, tuple) else (text, None) for text in texts]
         if unseen := set(names) - set(labels):
             raise ConfigError(f"`data.{split}` holds labels that train never saw: {sorted(unseen)[:5]}.")
-        hashes = np.array([text_hash(one, other, job.seed) for one, other in pairs], dtype=np.uint64)
+        hashes = np.array([text_hash(one, other, job.split_seed) for one, other in pairs], dtype=np.uint64)
         ids = np.array([labels.index(name) for name in names])
         order = canonical_order(hashes, ids)
         return TokenTable(tokens.chunks, order, ids[order], tokens.lengths[order]), hashes[order]

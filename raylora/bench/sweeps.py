@@ -79,7 +79,7 @@ def recipe(job: Job, loop: Loop, storage: str) -> Swept:
     with connect(job.ray):
         grid = Tuner(
             ray.tune.with_resources(trial, {"CPU": 1}),
-            param_space=search.param_space(space),
+            param_space=search.param_space(job, space),
             tune_config=TuneConfig(
                 metric="accuracy",
                 mode="max",

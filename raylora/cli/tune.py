@@ -48,7 +48,9 @@ def run(options: argparse.Namespace) -> None:
 
     result = tune(job, sources, say=say)
     say_scores(say, result.validation, result.test)
-    say(f"           validation chose 1 of {result.trials} trials: an optimistic score")
+    mean = result.metrics["winner"].get("mean_score")
+    by = "" if mean is None else f", by its sample's mean over the seeds ({mean:.4f})"
+    say(f"           validation chose 1 of {result.trials} trials{by}: an optimistic score")
     if result.test:
         say(f"           test minus validation: {result.test.accuracy - result.validation.accuracy:+.4f} accuracy")
     say_floor(say, trial_job(job, result.sample), result.floor)

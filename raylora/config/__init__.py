@@ -12,7 +12,7 @@ from raylora.config.explain import explain, leaves, not_unicode
 from raylora.config.learning import DataSection, LoraSection, ModelSection, RaySection, TrainSection
 from raylora.config.renamed import new_key, rename_keys
 from raylora.config.secrets import ADVICE, find_secret
-from raylora.config.section import Section
+from raylora.config.section import Section, Seed
 from raylora.config.serve import ServeSection
 from raylora.config.tune import SIZES, TuneSection
 from raylora.config.typed import place_of
@@ -46,8 +46,8 @@ class Job(Section):
     storage_path: Annotated[str, Field(min_length=1)] = Field(
         default="runs", description="folder, NFS mount, s3:// or gs://; all nodes must see it"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**32)] = Field(
-        default=42, description="of the split, the new weights and the order of rows"
+    seed: Seed = Field(
+        default=42, description="of the split (but see data.seed), the new weights and the order of rows"
     )
     data: DataSection = DataSection()
     model: ModelSection = ModelSection()
@@ -74,6 +74,11 @@ class Job(Section):
     @classmethod
     def takes_renamed_keys(cls, tree: Any) -> Any:
         return rename_keys(tree)
+
+    @property
+    def split_seed(self) -> int:
+        """The seed of the split: trials of a sweep that differ by their seed still learn from the same rows."""
+        return self.seed if self.data.seed is None else self.data.seed
 
     def replace(self, overrides: dict[str, Any]) -> "Job":
         """The job with dotted keys set, e.g. `{"lora.r": 16}`, checked as a whole.

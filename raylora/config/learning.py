@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from raylora.config.section import Count, Fraction, NotNegative, Positive, Probability, Section
+from raylora.config.section import Count, Fraction, NotNegative, Positive, Probability, Section, Seed
 from raylora.metrics import Metric, greater_is_better
 
 
@@ -34,6 +34,7 @@ class DataSection(Section):
     max_samples: Count | None = Field(
         default=None, description="train on this many rows, drawn evenly from every label"
     )
+    seed: Seed | None = Field(default=None, description="of the split; null = `seed`")
     on_bad_row: Literal["error", "skip"] = Field(
         default="error", description="skip = leave it out, list it in bad_rows.jsonl"
     )

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from raylora.config import Job, keys
 from raylora.config.explain import did_you_mean
+from raylora.config.section import SEED_END
 from raylora.errors import ConfigError
 
 Kind = Literal["choice", "grid", "uniform", "quniform", "loguniform", "randint", "fixed"]
@@ -79,6 +80,8 @@ def parse_space(job: Job) -> dict[str, Domain]:
         faults.append("  tune.space: no key to search")
     if RATIO in space and "lora.lora_alpha" in space:
         faults.append(f"  tune.space.{RATIO}: lora.lora_alpha is searched too; keep one of them")
+    if (last := seeds(job)[-1]) >= SEED_END:
+        faults.append(f"  tune.seeds: the last seed would be {last}, and must be below {SEED_END}; lower `seed`")
     if job.tune.search_alg in ("optuna", "bayesian") and find_spec("optuna") is None:
         faults.append(f"  tune.search_alg: {job.tune.search_alg} needs optuna: pip install 'raylora[tune]'")
     if job.tune.scheduler == "pbt":
@@ -90,11 +93,17 @@ def parse_space(job: Job) -> dict[str, Domain]:
     return space
 
 
+def seeds(job: Job) -> range:
+    """Of the trials of each sample."""
+    return range(job.seed, job.seed + job.tune.seeds)
+
+
 def draw_samples(job: Job, space: Mapping[str, Domain]) -> list[dict[str, Any]]:
     """The samples of a random or grid search, in order: `num_samples` times the grid, the other keys drawn anew.
 
     A pure function of the space and `seed`; a longer list begins with the shorter one. No two come to the same trial:
-    one that did is drawn again, and left out where the space holds no other. A grid alone is run once.
+    one that did is drawn again, and left out where the space holds no other. A grid alone is run once. With
+    `tune.seeds`, all of them with the first seed, which a pack shares, then all with the next.
     """
     import numpy as np
 
@@ -113,7 +122,9 @@ def draw_samples(job: Job, space: Mapping[str, Domain]) -> list[dict[str, Any]]:
                     samples.append(sample)
                     drawn.append(meant)
                     break
-    return samples
+    if job.tune.seeds == 1:
+        return samples
+    return [{**sample, "seed": seed} for seed in seeds(job) for sample in samples]
 
 
 # for trials: a checkpoint at the end of each epoch, and none within
@@ -127,6 +138,8 @@ def trial_job(job: Job, sample: Mapping[str, Any]) -> Job:
         ConfigError: the sample cannot be.
     """
     overrides = _overrides(job, sample)
+    if "seed" in sample:
+        overrides["data.seed"] = job.split_seed
     score = job.tune.metric[0] if isinstance(job.tune.metric, list) else job.tune.metric
     if score:
         overrides["train.metric_for_best_model"] = score
@@ -169,6 +182,8 @@ def _looks_like_domain(value: Mapping[str, Any]) -> bool:
 def _domain(key: str, wished: Any) -> Domain:
     if key != RATIO and key not in keys():
         raise ConfigError(did_you_mean(key, Job))
+    if key == "seed":
+        raise ConfigError("is the sweep's; to train each sample with several seeds, set tune.seeds")
     if key.startswith(OUTSIDE):
         raise ConfigError(
             "is the sweep's, not a trial's: all trials share rows, seed, cluster, floor and what a base is"

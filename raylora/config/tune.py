@@ -23,7 +23,13 @@ class TuneSection(Section):
     )
     num_samples: Count = Field(
         default=8,
-        description="trials, no two alike; with grid keys, draws of the others for each point (a grid alone runs once)",
+        description="samples, no two alike; with grid keys, draws of the others for each point (a grid alone runs "
+        "once)",
+    )
+    seeds: Count = Field(
+        default=1,
+        description="trials of each sample, which differ by their seed alone: seed, seed + 1, ...; the sample with the "
+        "best mean score wins, and of its trials the best",
     )
     metric: Metric | Annotated[list[Metric | Size], Field(min_length=2, max_length=2)] | None = Field(
         default=None,
@@ -75,4 +81,14 @@ class TuneSection(Section):
             )
         if self.scheduler == "pbt" and self.search_alg not in ("random", "grid"):
             raise ValueError("`scheduler: pbt` searches by itself and needs `search_alg: random`")
+        return self
+
+    @model_validator(mode="after")
+    def seeds_are_trials_of_their_own(self) -> Self:
+        if self.seeds > 1 and (self.search_alg not in ("random", "grid") or self.scheduler == "pbt"):
+            raise ValueError(
+                "`seeds` above 1 needs `search_alg` random or grid, and a scheduler other than pbt: optuna and "
+                "bayesian learn from each trial by itself, not from a mean, and pbt hands the weights of one trial on "
+                "to another"
+            )
         return self

@@ -15,6 +15,7 @@ from tiny import apart, demo_splits, largest_difference, save_base, tiny_job
 from transformers import set_seed
 
 from raylora.config import Job
+from raylora.config.space import trial_job
 from raylora.errors import ModelError
 from raylora.model.bank import Bank
 from raylora.model.base.find import resolve
@@ -128,6 +129,20 @@ def test_packed_trials_end_where_each_would_alone(bases: Bases, tmp_path: Path, 
     runs = packed(jobs, splits, tmp_path)
     for name, job in jobs.items():
         agree(runs[name], alone(job, splits))
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_a_pack_of_another_seed_than_the_splits_ends_where_its_trials_would_alone(
+    bases: Bases, tmp_path: Path, kind: str
+) -> None:
+    """Weights, order of rows and dropout are drawn with the trials' seed; the rows are the sweep's."""
+    sweep = quick_job(bases(kind), lora__lora_dropout=0.1, train__num_train_epochs=2)
+    jobs = {str(r): trial_job(sweep, {"lora.r": r, "seed": 43}) for r in (2, 8)}
+    splits = demo_splits(sweep, bases(kind), ROWS)
+    runs = packed(jobs, splits, tmp_path)
+    for name, job in jobs.items():
+        agree(runs[name], alone(job, splits))
+    assert apart(runs["2"].last, alone(jobs["2"].replace({"seed": 42}), splits).last) > 0.1
 
 
 @pytest.mark.parametrize("kind", ["distilbert", "roberta", "deberta-v2", "modernbert", "llama"])

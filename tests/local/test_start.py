@@ -23,7 +23,7 @@ from raylora.model.bank import Bank
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import fit, use_frozen_states
-from raylora.model.fit.head import Features, features, join, last_linear
+from raylora.model.fit.head import Features, draws_below_last, features, join, last_linear
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.fit.start import HEAD_SCALE, NO_LAYER, begin_from, local_start, make_start
 from raylora.model.lora.save import trainable_state
@@ -135,6 +135,20 @@ def test_a_start_that_was_made_beforehand_is_taken_as_it_is(bases: Bases) -> Non
     bank = Bank(resolve_job(job), given)
     bank.admit("a", job)
     assert np.array_equal(head_of(bank.trials[0].state()).numpy(), 2 * start.head.weight)
+
+
+@pytest.mark.parametrize(
+    ("kind", "depends"), [("bert", False), ("llama", False), ("distilbert", True), ("roberta", True)]
+)
+def test_a_start_depends_on_the_seed_where_a_layer_below_the_last_is_drawn(
+    bases: Bases, kind: str, depends: bool
+) -> None:
+    first, other = (tiny_job(bases(kind)).replace({"seed": seed, "data.seed": 42}) for seed in (42, 43))
+    splits = demo_splits(first, bases(kind), 60)
+    models = [new_model(job, splits) for job in (first, other)]
+    starts = [local_start(job, splits, model).head for job, model in zip((first, other), models, strict=True)]
+    assert [draws_below_last(model) for model in models] == [depends] * 2
+    assert np.allclose(starts[0].weight, starts[1].weight, atol=1e-6) == (not depends)
 
 
 def test_a_head_starts_at_random_where_the_probe_knows_too_little(

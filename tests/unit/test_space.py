@@ -8,6 +8,7 @@ import pytest
 from raylora.config import Job
 from raylora.config.space import Domain, draw_samples, from_plain, parse_space, to_plain, trial_job
 from raylora.errors import ConfigError
+from raylora.model.packing import pack_key
 
 
 def job(space: dict[str, Any], **tune: Any) -> Job:
@@ -38,7 +39,8 @@ def test_nested_sections_and_dotted_keys_are_one() -> None:
         ({"train.learning_rate": {"quniform": [0.1, 1]}}, "quniform takes [low, high, step]"),
         ({"lora.lora_dropout": {"uniform": [0.1, 1.5]}}, "must be less than 1, found 1.5"),
         ({"data.max_length": {"choice": [64]}}, "is the sweep's, not a trial's"),
-        ({"seed": {"choice": [1, 2]}}, "is the sweep's, not a trial's"),
+        ({"seed": {"choice": [1, 2]}}, "seed: is the sweep's; to train each sample with several seeds, set tune.seeds"),
+        ({"data.seed": {"choice": [1, 2]}}, "is the sweep's, not a trial's"),
         ({"lora.lora_alpha_ratio": {"choice": [0]}}, "a ratio must be a number above 0, found 0"),
         ({"lora.lora_alpha_ratio": {"choice": [1]}, "lora.lora_alpha": {"choice": [8]}}, "keep one of them"),
         ({}, "no key to search"),
@@ -153,3 +155,39 @@ def test_samples_that_come_to_the_same_trial_are_drawn_once() -> None:
 def test_what_all_trials_share_is_the_sweeps(key: str) -> None:
     with pytest.raises(ConfigError, match=r"is the sweep's, not a trial's"):
         parse_space(job({key: {"choice": ["cls", "mean"]}}))
+
+
+def test_each_sample_is_trained_with_every_seed_one_seed_after_the_other() -> None:
+    space = {"lora.r": {"choice": [4, 8]}, "train.learning_rate": {"loguniform": [1e-4, 1e-2]}}
+    once, thrice = job(space, num_samples=2), job(space, num_samples=2, seeds=3)
+    samples = draw_samples(once, parse_space(once))
+    assert draw_samples(thrice, parse_space(thrice)) == [
+        {**sample, "seed": seed} for seed in (42, 43, 44) for sample in samples
+    ]
+
+
+def test_a_trial_of_another_seed_learns_from_the_sweeps_rows() -> None:
+    trial = trial_job(Job(), {"lora.r": 4, "seed": 43})
+    assert (trial.seed, trial.data.seed, trial.split_seed) == (43, 42, 42)
+    split = Job().replace({"data.seed": 7})
+    assert trial_job(split, {"seed": 43}).split_seed == trial_job(split, {}).split_seed == 7
+    assert trial_job(Job(), {"lora.r": 4}).data.seed is None, "as it was without `tune.seeds`"
+
+
+def test_seeds_stay_below_the_bound_of_a_seed() -> None:
+    last = job({"lora.r": {"choice": [4]}}, seeds=2).replace({"seed": 2**32 - 2})
+    assert parse_space(last)
+    with pytest.raises(ConfigError, match=r"tune\.seeds: the last seed would be 4294967296, .* below 4294967296"):
+        parse_space(last.replace({"tune.seeds": 3}))
+
+
+@pytest.mark.parametrize("changes", [{"search_alg": "optuna"}, {"search_alg": "bayesian"}, {"scheduler": "pbt"}])
+def test_seeds_need_trials_that_do_not_learn_from_each_other(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="`seeds` above 1 needs `search_alg` random or grid, and a scheduler other"):
+        job({"train.learning_rate": {"loguniform": [1e-4, 1e-2]}}, seeds=2, **changes)
+    assert job({"train.learning_rate": {"loguniform": [1e-4, 1e-2]}}, seeds=1, **changes).tune.seeds == 1
+
+
+def test_trials_of_different_seeds_share_no_pack() -> None:
+    first, again, other = (trial_job(Job(), {"lora.r": r, "seed": seed}) for r, seed in ((4, 42), (8, 42), (4, 43)))
+    assert pack_key(first) == pack_key(again) != pack_key(other)

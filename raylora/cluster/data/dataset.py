@@ -37,7 +37,7 @@ class Dataset:
 
     Every worker reads any row it needs: the blocks are shared memory on its node, so that the batches of a run can be
     the same for any number of workers. `frozen_states` holds, per block, the states that enter layer `frozen_depth`;
-    `start` is that of all trials of a sweep.
+    `start` is that of a sweep's trial.
     """
 
     blocks: list[ObjectRef]

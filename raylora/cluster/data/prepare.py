@@ -45,7 +45,7 @@ def prepare(job: Job, sources: list[Source], tokenizer: TokenizerSpec, part_byte
     if not full:
         raise DataError("no usable row is left in `data.train`.")
     outline = pa.concat_tables([outlines[i] for i in full])
-    return assemble(job.data, job.seed, sources, tokenizer, [blocks[i] for i in full], outline)
+    return assemble(job.data, job.split_seed, sources, tokenizer, [blocks[i] for i in full], outline)
 
 
 def token_blocks(job: Job, sources: list[Source], tokenizer: TokenizerSpec, part_bytes: int) -> list[ObjectRef]:
@@ -96,7 +96,13 @@ def _run_tasks(job: Job, sources: list[Source], pieces: list[tuple[int, Part]], 
     tokens = ray.data.from_items(numbers, override_num_blocks=min(len(pieces), MOST_TASKS)).map_batches(
         cast(Any, _read),
         batch_size=None,
-        fn_kwargs={"pieces": pieces, "sources": sources, "data": job.data, "seed": job.seed, "tokenizer": shared},
+        fn_kwargs={
+            "pieces": pieces,
+            "sources": sources,
+            "data": job.data,
+            "seed": job.split_seed,
+            "tokenizer": shared,
+        },
     )
     return list(tokens.materialize().to_arrow_refs())
 

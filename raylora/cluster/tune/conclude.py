@@ -46,7 +46,7 @@ def conclude(found: Resolution, trials: list[Trial], shared_bases: dict[str, Sha
             shown = f"{score:<10.4f}{words}" if metric == column else f"{'-':<10}{words}: {metric} {score:.4f}"
             say(f"{'-':<5}{shown}, without an adapter")
     if isinstance(job.tune.metric, list):
-        say(f"pareto     {', '.join(f'{t.name} ({t.score:.4f}, {getattr(t, size):,})' for t in front)}")
+        say(f"pareto     {', '.join(f'{t.name} ({_chosen_by(t):.4f}, {getattr(t, size):,})' for t in front)}")
     winner = ranked[0]
     if winner.score is None:
         reasons = "\n".join(f"  {trial.name}: {trial.reason}" for trial in ranked[:5])
@@ -68,6 +68,10 @@ def conclude(found: Resolution, trials: list[Trial], shared_bases: dict[str, Sha
     )
 
 
+def _chosen_by(trial: Trial) -> float | None:
+    return trial.score if trial.mean_score is None else trial.mean_score
+
+
 def _finish(found: Resolution, best: Job, winner: Trial, shared: SharedBase) -> Finished:
     """The winner's adapter, scored on the test split, which no trial has seen; on a worker's resources."""
     task: Any = ray.remote(_finish_there).options(**remote_options(found.plan))
@@ -81,7 +85,7 @@ def _finish_there(resolved: ResolvedJob, shared: SharedBase, winner: Trial, plan
     checkpoint = Checkpoint(winner.checkpoint_path, filesystem=folder.filesystem)
     with checkpoint.as_directory() as files, tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
         adapter = Path(scratch) / ADAPTER
-        splits = shared.dataset.load()
+        splits = shared.all_rows(resolved.job).load()
         done = finish(resolved.on_this_node(), splits, shared.floor, Path(files), winner.best_epoch, worker, adapter)
         folder.upload(adapter, ADAPTER)
     return done
@@ -96,7 +100,12 @@ def _metrics(
         "labels": list(shared.dataset.labels),
         "data": shared.dataset.facts,
         "trials": {status: sum(t.status == status for t in trials) for status in ("finished", "stopped", "failed")},
-        "winner": {"trial": winner.name, "sample": winner.sample, "best_epoch": winner.best_epoch},
+        "winner": {
+            "trial": winner.name,
+            "sample": winner.sample,
+            "best_epoch": winner.best_epoch,
+            **({"mean_score": winner.mean_score, "std_score": winner.std_score} if job.tune.seeds > 1 else {}),
+        },
         "pareto": [trial.name for trial in front],
         "validation": done.validation.as_dict(),  # chose the winner: optimistic
         "test": done.test.as_dict() if done.test else None,

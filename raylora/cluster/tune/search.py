@@ -9,7 +9,7 @@ from ray.tune.search.optuna import OptunaSearch
 
 from raylora.cluster.tune.schedulers import EPOCHS, SCORE, Asha, HyperBand, MedianStopping, PopulationBased
 from raylora.config import Job
-from raylora.config.space import Domain, draw_samples, to_plain
+from raylora.config.space import Domain, draw_samples, seeds, to_plain
 from raylora.leaderboard import Mode
 from raylora.metrics import greater_is_better
 
@@ -40,9 +40,10 @@ def searcher(job: Job, space: dict[str, Domain], concurrent: int) -> SearchAlgor
     return ConcurrencyLimiter(search, max_concurrent=concurrent)
 
 
-def param_space(space: dict[str, Domain]) -> dict[str, Any]:
-    """The domains as Ray Tune's."""
-    return {key: _domain(domain) for key, domain in space.items()}
+def param_space(job: Job, space: dict[str, Domain]) -> dict[str, Any]:
+    """The domains as Ray Tune's, with the key that tells the trials of a sample apart."""
+    several = {"seed": Domain("choice", tuple(seeds(job)))} if job.tune.seeds > 1 else {}
+    return {key: _domain(domain) for key, domain in {**space, **several}.items()}
 
 
 def _domain(domain: Domain) -> Any:
@@ -61,7 +62,7 @@ def _domain(domain: Domain) -> Any:
 
 
 def num_samples(job: Job, space: dict[str, Domain]) -> int:
-    """Trials of the sweep, the whole grid counted."""
+    """Trials of the sweep, the whole grid and every seed counted."""
     return len(draw_samples(job, space)) if job.tune.search_alg in ("random", "grid") else job.tune.num_samples
 
 
@@ -77,7 +78,7 @@ def scheduler(job: Job, space: dict[str, Domain], epochs: int) -> TrialScheduler
     if chosen.scheduler == "median":
         return MedianStopping(**by, grace_period=chosen.grace_period)
     if chosen.scheduler == "pbt":
-        mutations = {key: d for key, d in param_space(space).items() if space[key].kind != "fixed"}
+        mutations = {key: d for key, d in param_space(job, space).items() if space[key].kind != "fixed"}
         settings = {"perturbation_interval": chosen.grace_period, "hyperparam_mutations": mutations, "synch": False}
         return PopulationBased(job.seed, **by, **settings)
     return FIFOScheduler()

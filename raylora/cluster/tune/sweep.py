@@ -1,6 +1,7 @@
 """A tune job: one dataset, workers that own the hardware, Ray Tune over light trainables, the best trial's adapter."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ from raylora.errors import ConfigError
 from raylora.leaderboard import Trial
 from raylora.model.base.find import BaseFolder, resolve
 from raylora.model.fit.build import check_fits
+from raylora.model.fit.start import Start
 from raylora.model.limits import bytes_written
 from raylora.records import Say, TuneResult
 
@@ -74,13 +76,19 @@ def _tune(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> TuneR
         folder.write_text(CONFIG, dump(found.job))
         announce(dataset, folder, say)
         for name, shared in shared_bases.items():
-            start = shared.dataset.start
-            if start and (start.reason or start.brings_head):
-                line = head_line(start.init, start.reason, 0)
+            for line in _head_lines(shared.starts):
                 say(line + (f"  ({name})" if len(shared_bases) > 1 else ""))
         tell_wait(need_of(found.plan), found.cluster, say)
         trials = _search(found, space, shared_bases, say)
         return conclude(found, trials, shared_bases, say)
+
+
+def _head_lines(starts: Mapping[int, Start]) -> list[str]:
+    """Where the heads start, where that is not from the probe; by seed, where it differs."""
+    lines = {seed: head_line(s.init, s.reason, 0) for seed, s in starts.items() if s.reason or s.brings_head}
+    if len(lines) == len(starts) and len(set(lines.values())) == 1:
+        return list(lines.values())[:1]
+    return [f"{line}  (seed {seed})" for seed, line in lines.items()]
 
 
 def _bases(job: Job, space: dict[str, Domain]) -> dict[str, BaseFolder]:
@@ -157,7 +165,7 @@ def _tuner(
     scheduler = search.scheduler(job, space, epochs)
     return Tuner(
         trainable,
-        param_space=search.param_space(space),
+        param_space=search.param_space(job, space),
         tune_config=TuneConfig(
             search_alg=searcher,
             scheduler=scheduler,

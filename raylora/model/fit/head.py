@@ -53,6 +53,19 @@ def last_linear(model: nn.Module) -> tuple[nn.Module, str] | None:
     return (parent, leaf) if getattr(parent, leaf).out_features == base.config.num_labels else None
 
 
+def draws_below_last(model: nn.Module) -> bool:
+    """Whether the seed decides what the head's last linear layer sees, as DistilBERT's `pre_classifier` is new, too.
+
+    Args:
+        model: as `build` makes it.
+    """
+    if (found := last_linear(model)) is None:
+        return False
+    own = {id(parameter) for parameter in getattr(*found).parameters()}
+    trained = {name: id(parameter) for name, parameter in model.named_parameters() if parameter.requires_grad}
+    return any("lora_" not in name and each not in own for name, each in trained.items())
+
+
 def brings_head(model: nn.Module) -> bool:
     """Whether all of the head came with the base's weights."""
     return not _base_of(model).new_modules

@@ -9,7 +9,7 @@ from raylora.model.tokens import TokenizerSpec, TokenTable
 
 @dataclass(frozen=True)
 class Splits:
-    """Token tables of a run; `labels` in id order; `start` where it was made beforehand, for all trials of a sweep."""
+    """Token tables of a run; `labels` in id order; `start` where it was made beforehand, for the trials of a sweep."""
 
     train: TokenTable
     validation: TokenTable
