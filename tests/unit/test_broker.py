@@ -67,6 +67,26 @@ def test_a_pack_is_refilled_without_waiting_when_no_trial_is_to_come() -> None:
     run(scene())
 
 
+def test_a_worker_does_not_wait_for_trials_that_start_only_when_others_end() -> None:
+    """Four trials at once of six: those of the second seed have no place for the last of the first, nor the reverse."""
+
+    async def scene() -> None:
+        broker = Broker(total=6, concurrent=4, workers=1)
+        ids = [
+            await broker.submit(request(name, key)) for name, key in zip("abcd", ("k", "k", "k", "other"), strict=True)
+        ]
+        assert trials(await broker.take("w", None, 99, 60)) == ["a", "b", "c"]
+        assert await broker.take("w", "k", 1, 60) == []
+        await broker.leave(ids[0])  # now another may come
+        taking = asyncio.create_task(broker.take("w", "k", 1, 60))
+        await asyncio.sleep(0.01)
+        assert not taking.done()
+        await broker.submit(request("e"))
+        assert trials(await taking) == ["e"]
+
+    run(scene())
+
+
 def test_a_report_reaches_its_proxy_whose_next_question_is_the_word_to_go_on() -> None:
     async def scene() -> None:
         broker = Broker(total=2, concurrent=2, workers=1)

@@ -243,8 +243,10 @@ class Broker:
         return [attempt for attempt in self.queue if key is None or attempt.request.key == key]
 
     def _to_come(self, key: str) -> int:
-        """How many trials could be waiting at most: those that are, and those never seen yet."""
-        return len(self._waiting(key)) + max(0, self.total - len(self.known))
+        """How many trials could be waiting at most: those that are, and of those never seen yet as many as Ray Tune
+        starts before another one ends."""
+        places = self.concurrent - sum(not attempt.gone for attempt in self.attempts.values())
+        return len(self._waiting(key)) + max(0, min(self.total - len(self.known), places))
 
     def _hand(self, worker: str, attempts: list[_Attempt]) -> list[TrialRequest]:
         requests = [attempt.request for attempt in attempts]
