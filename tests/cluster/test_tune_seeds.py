@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from tiny import apart, tiny_job
+from tiny import apart, demo_splits, tiny_job
 
 from raylora.cluster.data.sources import list_sources
 from raylora.cluster.train.job import train
@@ -16,10 +16,13 @@ from raylora.cluster.tune.sweep import tune
 from raylora.config import Job
 from raylora.config import file as jobfile
 from raylora.config.space import trial_job
+from raylora.model.fit.fit import fit
+from raylora.model.resolved import resolve_job
 from raylora.records import TuneResult
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
 
+ROWS = 80
 CLOSE = 3e-3  # of `apart`, as in tests/local/test_bank.py
 
 
@@ -34,12 +37,6 @@ class Swept:
     def folder(self) -> Path:
         return Path(self.result.folder_uri)
 
-    def alone(self, job: Job, name: str) -> Path:
-        """The adapter's weights of a run with this config."""
-        quiet = job.replace({"run_name": name, "storage_path": str(self.folder.parent)})
-        done = train(quiet, list_sources(quiet.data), say=lambda line: None)
-        return Path(done.adapter_uri) / "adapter_model.safetensors"
-
 
 # the head of the second has a layer below its last one that the seed draws: what its probe sees is another by seed
 @pytest.fixture(scope="module", params=["bert", "distilbert"])
@@ -51,7 +48,7 @@ def swept(
 ) -> Swept:
     """Ranks 2 and 8 with seeds 42 and 43, two epochs."""
     folder = tmp_path_factory.mktemp("seeds")
-    (folder / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in reviews[:80]), encoding="utf-8")
+    (folder / "reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in reviews[:ROWS]), encoding="utf-8")
     job = tiny_job(bases(request.param)).replace(
         {
             "run_name": "sweep",
@@ -99,18 +96,20 @@ def test_the_sample_with_the_best_mean_wins_and_of_its_trials_the_best(swept: Sw
 def test_train_repeats_the_winner_of_any_seed_on_the_sweeps_split(swept: Swept) -> None:
     best = jobfile.read([str(swept.folder / "best_config.yaml")], {})
     assert (best.seed, best.data.seed, best.tune.seeds) == (int(swept.rows[0]["seed"]), 42, 1)
-    again = swept.alone(best, "again")
+    best = best.replace({"run_name": "again"})
+    again = train(best, list_sources(best.data), say=lambda line: None)
     facts = [json.loads((swept.folder.parent / name / "data.json").read_text()) for name in ("sweep", "again")]
     assert facts[0]["fingerprint"] == facts[1]["fingerprint"]
-    kept = Path(swept.result.adapter_uri) / "adapter_model.safetensors"
-    assert apart(load_file(kept), load_file(again)) < CLOSE
+    kept, new = (load_file(f"{done.adapter_uri}/adapter_model.safetensors") for done in (swept.result, again))
+    assert apart(kept, new) < CLOSE
 
 
 @pytest.mark.parametrize("seed", [42, 43])
-def test_a_trial_ends_where_a_run_of_its_seed_would_alone(swept: Swept, seed: int) -> None:
+def test_a_trial_ends_where_a_fit_of_its_seed_would_alone(swept: Swept, seed: int, tmp_path: Path) -> None:
     (row,) = (row for row in swept.rows if (row["lora.r"], row["seed"]) == ("8", str(seed)))
     (checkpoint,) = (swept.folder / "trials" / row["trial"]).glob("checkpoint_*")
     held = load_file(checkpoint / "best.safetensors")
     weights = {n.replace(".modules_to_save.default", "").replace(".default", ""): t for n, t in held.items()}
-    alone = swept.alone(trial_job(swept.job, {"lora.r": 8, "seed": seed}), f"seed-{seed}")
-    assert apart(weights, load_file(alone)) < CLOSE
+    job = trial_job(swept.job, {"lora.r": 8, "seed": seed})
+    fit(resolve_job(job), demo_splits(job, Path(job.model.base_model), ROWS), save_to=tmp_path / "alone")
+    assert apart(weights, load_file(tmp_path / "alone" / "adapter_model.safetensors")) < CLOSE
