@@ -92,7 +92,8 @@ def lines_with(log: Path, text: str) -> int:
 def whole(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str, str, str]]:
     """The leaderboard of the sweep that nobody disturbs."""
     storage = tmp_path_factory.mktemp("whole")
-    assert start(words(bases("bert"), storage, "whole"), storage / "log").wait(LONGEST_S) == 0, (storage / "log").read_text()
+    log = storage / "log"
+    assert start(words(bases("bert"), storage, "whole"), log).wait(LONGEST_S) == 0, log.read_text()
     rows = leaderboard(storage / "whole")
     assert [row[3] for row in rows] == ["finished"] * 6
     return rows
