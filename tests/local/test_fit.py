@@ -314,11 +314,8 @@ def test_a_checkpoint_is_written_by_the_clock(bases: Bases) -> None:
 def test_a_long_epoch_tells_how_far_it_is_and_no_end_of_one_does(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("raylora.model.fit.callback.PROGRESS_S", 0.0)
     records: list[Event] = []
-    run(
-        tiny_job(bases("bert"), train__num_train_epochs=2),
-        demo_splits(tiny_job(bases("bert")), bases("bert"), 50),
-        log=records.append,
-    )
+    job = tiny_job(bases("bert"), train__num_train_epochs=2)
+    run(job, demo_splits(job, bases("bert"), 50), log=records.append)
     told = [record for record in records if record["kind"] == "progress"]
     steps = told[0]["steps"]
     assert [record["step"] for record in told] == [step for step in range(1, steps) if step != steps // 2]

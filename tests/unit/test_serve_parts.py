@@ -326,8 +326,5 @@ def test_an_endpoint_on_several_nodes_does_not_hide_on_loopback() -> None:
 
 
 def test_a_serve_that_does_not_come_up_is_one_error() -> None:
-    with pytest.raises(
-        ClusterError, match=r"Ray Serve did not come up: no answer\n  why\nOn a busy machine.*try again"
-    ):
-        with coming_up():
-            raise RuntimeError("no answer\n\n  why")
+    with pytest.raises(ClusterError, match=r"did not come up: no answer\n  why\nOn a busy machine"), coming_up():
+        raise RuntimeError("no answer\n\n  why")
