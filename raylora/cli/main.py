@@ -18,6 +18,7 @@ from raylora.errors import ConfigError, DivergedError, RayLoraError, TrainingErr
 
 COMMANDS = (train, tune, serve, key, predict, runs, init, schema, bench)
 GO_ON = "the same command with the same run_name goes on from the last checkpoint."
+GOING_ON = (train.NAME, tune.NAME)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,10 +59,11 @@ def _is_closed(stream: io.TextIOWrapper) -> bool:
 
 def _run(arguments: Sequence[str]) -> int:
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    voice = Voice("text")
+    voice, command = Voice("text"), ""
     try:
         voice = Voice(os.environ.get("RAYLORA_LOG", "text"))
         options = _parse(arguments)
+        command = options.command
         options.voice, options.environ = voice, os.environ
         options.run(options)
     except RayLoraError as error:
@@ -74,19 +76,25 @@ def _run(arguments: Sequence[str]) -> int:
         voice.fail("error", message, f"error: {message}")
         return 2
     except TrainingError as error:
-        message = str(error) if isinstance(error, DivergedError) else f"{error}\n{GO_ON.capitalize()}"
+        goes_on = command in GOING_ON and not isinstance(error, DivergedError)
+        message = f"{error}\n{GO_ON.capitalize()}" if goes_on else str(error)
         voice.fail("error", message, f"error: {message}")
         return 1
     except KeyboardInterrupt:
-        voice.fail("warning", f"interrupted: {GO_ON}", f"\ninterrupted: {GO_ON}")
+        _fail_cut(voice, "interrupted", command)
         return 130
     except SystemExit as end:
         if end.code != signal.SIGTERM:
             raise
         # SIGTERM: `ray job stop`, the end of a pod
-        voice.fail("warning", f"stopped: {GO_ON}", f"\nstopped: {GO_ON}")
+        _fail_cut(voice, "stopped", command)
         return 128 + signal.SIGTERM
     return 0
+
+
+def _fail_cut(voice: Voice, how: str, command: str) -> None:
+    message = f"{how}: {GO_ON}" if command in GOING_ON else f"{how}."
+    voice.fail("warning", message, f"\n{message}")
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:

@@ -32,7 +32,7 @@ class DataSection(Section):
         default=128, description="tokens kept of a row, special tokens included"
     )
     max_samples: Count | None = Field(
-        default=None, description="train on this many rows, drawn evenly from every label"
+        default=None, description="take this many rows of `train`, before the split; each label keeps its share"
     )
     seed: Seed | None = Field(default=None, description="of the split; null = `seed`")
     on_bad_row: Literal["error", "skip"] = Field(

@@ -1,5 +1,6 @@
 """Labels and scores for new texts, from a saved adapter, in this process."""
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +51,9 @@ class Predictor:
         tokenizer = load_tokenizer(str(folder))
         self.tokenizer_spec = tokenizer_spec(tokenizer, self.manifest.max_length)
         loaded = load_base(base, read_config(base, self.labels, dropout=True), self.tokenizer_spec.pad_id)
-        self.model = load_adapter(loaded.model, folder)
+        with warnings.catch_warnings():  # PEFT asks for what Transformers has renamed
+            warnings.simplefilter("ignore", FutureWarning)
+            self.model = load_adapter(loaded.model, folder)
 
     def logits(self, texts: Sequence[Text]) -> np.ndarray:
         """[N, C] float32, in the order of `texts`.

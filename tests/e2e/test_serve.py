@@ -386,7 +386,7 @@ def test_the_shipped_serve_config_is_one_that_ray_takes() -> None:
     ("words", "message"),
     [
         ([], "nothing to serve: set serve.adapters.NAME=PATH"),
-        (["serve.adapters.x=gone"], "holds no adapter saved by raylora"),
+        (["serve.adapters.x=gone"], "gone is not there"),
         (["serve.adapter_root=.", "serve.api_keys=gone"], "`serve.api_keys`: no file"),
         (["serve.adapter_root=.", "serve.port=0"], "serve.port: must be greater than or equal to 1"),
         (["serve.adapters.x=y", "serve.default=z"], "`default` must be one of `adapters`"),

@@ -318,8 +318,16 @@ def test_an_adapter_on_object_storage_loads(moved: Path, s3_address: Callable[[s
 
     locate(s3_address("bucket/runs/first")).copy_from(moved / "runs" / "first")
     assert raylora.load(s3_address("bucket/runs/first")).predict(["Fine."])
-    with pytest.raises(ModelError, match="holds no adapter saved by raylora"):
+    with pytest.raises(ModelError, match=r"bucket/runs/second.* is not there"):
         raylora.load(s3_address("bucket/runs/second"))
+
+
+def test_a_run_that_has_not_finished_is_told_so(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "cut"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("{}")
+    with pytest.raises(ModelError, match=r"runs/cut is a run that has not finished.*raylora runs show cut"):
+        raylora.load(run)
 
 
 def test_a_folder_that_is_no_adapter_says_what_is_missing(bases: Bases, tmp_path: Path) -> None:

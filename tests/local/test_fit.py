@@ -309,3 +309,14 @@ def test_a_checkpoint_is_written_by_the_clock(bases: Bases) -> None:
     reports: list[Event] = []
     run(job, demo_splits(job, bases("bert"), 60), report=lambda metrics, folder: reports.append(metrics))
     assert [report["step"] for report in reports] == [8, 16, 24]
+
+
+def test_a_long_epoch_tells_how_far_it_is_and_no_end_of_one_does(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raylora.model.fit.callback.PROGRESS_S", 0.0)
+    records: list[Event] = []
+    job = tiny_job(bases("bert"), train__num_train_epochs=2)
+    run(job, demo_splits(job, bases("bert"), 50), log=records.append)
+    told = [record for record in records if record["kind"] == "progress"]
+    steps = told[0]["steps"]
+    assert [record["step"] for record in told] == [step for step in range(1, steps) if step != steps // 2]
+    assert all(record["left_s"] > 0 for record in told)

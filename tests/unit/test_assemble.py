@@ -1,5 +1,6 @@
 """What the driver decides from the outline of all rows: labels, splits, and what it says of them. No Ray runs."""
 
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -69,3 +70,10 @@ def test_skipping_is_advised_only_where_rows_are_left() -> None:
     with pytest.raises(DataError, match=r"None of the 2 rows can be used:\n  /x/train\.csv, line 2") as told:
         dataset([None, None])
     assert "on_bad_row" not in str(told.value)
+
+
+def test_a_folders_files_of_another_split_are_said_where_no_key_takes_them(tmp_path: Path) -> None:
+    for name in ("train", "validation", "test"):
+        (tmp_path / f"{name}.csv").write_text("text,label\na,x\n")
+    told = [w for w in dataset(["a", "b"] * 3, heldout=["a"], train=str(tmp_path)).warnings if "not used" in w]
+    assert told == [f"{tmp_path}/test.csv is not used: set data.test={tmp_path} to use it."]

@@ -294,7 +294,7 @@ def test_a_label_that_is_not_configured_is_a_fault(read: Read) -> None:
         ("a.parquet", "text,label\na,1\n", r"a\.parquet is not readable as parquet"),
         ("a.parquet", "", r"a\.parquet is empty"),
         ("a.parquet", b"PAR1" + bytes(100) + b"PAR1", r"a\.parquet is not readable as parquet"),
-        ("a.xlsx", "text,label\na,1\n", r"the ending '\.xlsx' tells no format\. Set `data\.format` to csv, tsv"),
+        ("a.xlsx", "text,label\na,1\n", r"a\.xlsx is an Excel workbook\. Save the sheet as csv"),
         ("a", "text,label\na,1\n", r"the ending '' tells no format"),
     ],
 )

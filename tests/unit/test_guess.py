@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from raylora.cluster.data.find import SPLIT_WORDS, find_files
 from raylora.cluster.data.guess import guess_label, guess_text, read_columns, write_config
 from raylora.config import file as jobfile
 from raylora.errors import ConfigError, DataError
@@ -147,7 +148,7 @@ def test_rows_that_do_not_fit_the_header_are_passed_over(tmp_path: Path) -> None
         ("a.jsonl", "{", "cannot be read as jsonl"),
         ("a.parquet", "text,label", "is not readable as parquet"),
         ("a.txt", "text", "the ending '.txt' tells no format"),
-        ("a.csv", "text,label\n", "has no column of texts"),
+        ("a.csv", "text,label\n", "holds no rows: only a header"),
     ],
 )
 def test_a_file_that_cannot_be_read_is_an_error_and_leaves_no_config(
@@ -178,3 +179,47 @@ def test_the_columns_of_real_files_are_found_out(real_data: Path, name: str, tex
     columns = read_columns(str(real_data / name))
     assert guess_text(name, columns) == text
     assert guess_label(name, columns, text) == label
+
+
+def test_columns_named_as_pairs_are_a_pair(tmp_path: Path) -> None:
+    rows = [{"id": i, "Text_A": "a text", "text_b": "another", "label": i % 2} for i in range(4)]
+    path = write_config(save(tmp_path, ".jsonl", rows), str(tmp_path / "job.yaml"))
+    data = jobfile.read([str(path)], {}).data
+    assert (data.text_column, data.text_pair_column) == ("Text_A", "text_b")
+    head = path.read_text(encoding="utf-8").splitlines()
+    assert head[1].startswith("# Text: 'Text_A', in pairs with 'text_b'. Label: 'label'")
+    assert head[2] == "# Not used: id."
+
+
+def test_a_folder_with_a_file_a_split_is_named_for_each(tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for name in ("train-00000-of-00001", "dev", "test", "notes"):
+        save(folder, ".jsonl")
+        (folder / "data.jsonl").rename(folder / f"{name}.jsonl")
+    data = jobfile.read([str(write_config(str(folder), str(tmp_path / "job.yaml")))], {}).data
+    assert (data.train, data.validation, data.test) == (str(folder),) * 3
+    files = {split: [Path(f.path).name for f in find_files(str(folder), split=split)] for split in SPLIT_WORDS}
+    assert files == {
+        "train": ["train-00000-of-00001.jsonl"],
+        "validation": ["dev.jsonl"],
+        "test": ["test.jsonl"],
+    }
+
+
+def test_what_is_set_already_is_not_guessed(tmp_path: Path) -> None:
+    there = write(tmp_path / "SMSSpamCollection", "label\ttext\nham\tHello you\nspam\tWin now\n" * 1)
+    wished = jobfile.read(["data.format=tsv", "lora.r=4", "data.label_column=text"], {})
+    job = jobfile.read([str(write_config(there, str(tmp_path / "job.yaml"), wished))], {})
+    assert (job.data.format, job.lora.r, job.data.label_column) == ("tsv", 4, "text")
+
+
+def test_a_header_alone_holds_no_rows(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"a\.csv holds no rows: only a header, text, label\."):
+        write_config(write(tmp_path / "a.csv", "text,label\n"), None)
+
+
+def test_a_header_that_is_a_row_is_asked_about(tmp_path: Path) -> None:
+    there = write(tmp_path / "a.csv", "a fine thing,good\n" + "not so fine,bad\nvery fine,good\n" * 2)
+    path = write_config(there, str(tmp_path / "job.yaml"))
+    assert "# No header? One of the values of 'good' is its name." in path.read_text(encoding="utf-8").splitlines()

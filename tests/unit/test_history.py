@@ -185,3 +185,8 @@ def test_a_failure_is_told_and_kept_once(folder: RunFolder) -> None:
 def test_every_kind_has_its_line_but_losses() -> None:
     assert event_line(loss(1)) is None
     assert event_line(report("a", 2, 0.25), "loss") == "trial      a  epoch 2  loss 0.2500  best 0.2500  (r=4)"
+
+
+def test_a_long_epoch_says_how_far_it_is() -> None:
+    event = {"kind": "progress", "step": 25, "steps": 1500, "epoch": 0.05, "taken_s": 2.0, "left_s": 118.0}
+    assert event_line(event) == "step       25 of 1,500, epoch 0.05, about 1 min 58 s left"

@@ -9,7 +9,7 @@ import torch
 
 from raylora.cluster.serve import keys, table
 from raylora.cluster.serve.adapter_folders import adapter_in, adapter_inside, check_inside, find
-from raylora.cluster.serve.endpoint import host_warning
+from raylora.cluster.serve.endpoint import coming_up, host_warning
 from raylora.cluster.serve.meters import TOLD_APART, Meters, together
 from raylora.cluster.serve.middleware import role_of
 from raylora.cluster.serve.replica import device_of
@@ -18,7 +18,7 @@ from raylora.cluster.serve.service import check_inputs
 from raylora.cluster.serve.table import Table, Version
 from raylora.cluster.session import Cluster
 from raylora.config import ServeSection
-from raylora.errors import ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
+from raylora.errors import ClusterError, ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
 from raylora.model.serving.cost import Cost, fit_cost, least_seconds
 from raylora.model.serving.queue import Waiting, cheapest, choose
 from raylora.tasks import best_first, scores
@@ -323,3 +323,8 @@ def test_an_endpoint_on_several_nodes_does_not_hide_on_loopback() -> None:
     one, two = (Cluster(False, "10.0.0.1:6379", nodes) for nodes in (({"CPU": 2.0},), ({"CPU": 2.0}, {"CPU": 2.0})))
     assert "Set serve.host=0.0.0.0" in (host_warning("127.0.0.1", two) or "")
     assert not host_warning("127.0.0.1", one) and not host_warning("0.0.0.0", two)
+
+
+def test_a_serve_that_does_not_come_up_is_one_error() -> None:
+    with pytest.raises(ClusterError, match=r"did not come up: no answer\n  why\nOn a busy machine"), coming_up():
+        raise RuntimeError("no answer\n\n  why")

@@ -41,3 +41,17 @@ def test_another_form_is_refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest
     monkeypatch.setenv("RAYLORA_LOG", "xml")
     assert main(["runs"]) == 2
     assert capsys.readouterr().err == "error: RAYLORA_LOG must be text or json, found 'xml'.\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "goes_on"), [("train", True), ("tune", True), ("serve", False), ("predict", False)]
+)
+def test_an_interrupted_command_says_that_it_goes_on_only_where_it_does(
+    command: str, goes_on: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"raylora.cli.{command}.run", interrupted)
+    assert main([command, *(["--adapter", "x", "text"] if command == "predict" else [])]) == 130
+    assert ("goes on from the last checkpoint" in capsys.readouterr().err) == goes_on

@@ -10,6 +10,7 @@ import pyarrow as pa
 import ray
 from ray import ObjectRef
 
+from raylora.cluster.data.find import splits_there
 from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.split import canonical_order, divide, sample
 from raylora.config import DataSection
@@ -96,7 +97,7 @@ def assemble(
         tokenizer=tokenizer,
         facts=_facts(data, sources, splits, hashes, ids, labels),
         bad_rows=bad_rows,
-        warnings=_warnings(splits, hashes, ids, labels, lengths, data.max_length),
+        warnings=[*_left_aside(data), *_warnings(splits, hashes, ids, labels, lengths, data.max_length)],
     )
 
 
@@ -231,6 +232,18 @@ def _facts(
         for split, rows in splits.items()
     }
     return {"files": [s.name for s in sources], "rows": counts, "fingerprint": fingerprint.hexdigest()}
+
+
+def _left_aside(data: DataSection) -> list[str]:
+    """What is said of a folder's files that are named for a split that the job does not name."""
+    there = splits_there(data.train or [], data.format)
+    unused: list[tuple[Split, str | list[str] | None]] = [("validation", data.validation), ("test", data.test)]
+    return [
+        f"{', '.join(there[split][:SHOWN_FAULTS])} {'are' if len(there[split]) > 1 else 'is'} not used: set "
+        f"data.{split}={data.train if isinstance(data.train, str) else there[split][0]} to use it."
+        for split, where in unused
+        if where is None and split in there
+    ]
 
 
 def _warnings(

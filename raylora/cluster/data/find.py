@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raylora.cluster.data.content import LOOKED_AT, check_unpacked
+from raylora.cluster.data.rows import Split
 from raylora.cluster.storage.filesystem import inside, is_remote, locate, parts, plain
 from raylora.errors import DataError
 
@@ -23,6 +24,13 @@ EXTENSIONS = {
 MAGIC = re.compile(r"[*?\[]")
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".lz4", ".zip", ".7z")
 SHOWN = 5
+# as `datasets.load_dataset` knows a folder's files
+SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
+    "train": ("train", "training"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "eval", "evaluation"),
+}
+WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,9 @@ class Found:
     size: int | None
 
 
-def find_files(where: str | Sequence[str], chosen: str = "auto") -> list[Found]:
-    """The files of data that addresses stand for, in a fixed order.
+def find_files(where: str | Sequence[str], chosen: str = "auto", split: Split = "train") -> list[Found]:
+    """The files of data that addresses stand for, in a fixed order; of a folder with files named for several splits
+    (`train.csv`, `test.csv`) those of `split`.
 
     In a folder, and of what a glob finds, these are no data: names that begin with `.` or `_`, endings that tell no
     format (where `chosen`, of `data.format`, does not tell it either), and a JSON object beside files of rows.
@@ -42,8 +51,53 @@ def find_files(where: str | Sequence[str], chosen: str = "auto") -> list[Found]:
     Raises:
         DataError: nothing is there, or nothing that could be data.
     """
-    patterns = [where] if isinstance(where, str) else where
-    return [file for pattern in patterns for file in _find(pattern, chosen)]
+    return [file for pattern in _patterns(where) for file in _of_split(pattern, _find(pattern, chosen), split)]
+
+
+def splits_there(where: str | Sequence[str], chosen: str = "auto") -> dict[Split, list[str]]:
+    """Of the folders among these addresses whose files are named for several splits: each split's files."""
+    found: dict[Split, list[str]] = {}
+    for pattern in filter(_is_folder, _patterns(where)):
+        named = _by_split(_find(pattern, chosen))
+        for split, files in named.items() if len(named) > 1 else ():
+            found.setdefault(split, []).extend(file.path for file in files)
+    return found
+
+
+def _patterns(where: str | Sequence[str]) -> Sequence[str]:
+    return [where] if isinstance(where, str) else where
+
+
+def _is_folder(pattern: str) -> bool:
+    if pattern.startswith("hf://"):
+        return False
+    if is_remote(pattern):
+        return os.path.splitext(parts(pattern)[0])[1].lower() not in EXTENSIONS
+    return os.path.isdir(plain(pattern))
+
+
+def _of_split(pattern: str, files: list[Found], split: Split) -> list[Found]:
+    """Raises:
+    DataError: a folder with files of the other splits alone.
+    """
+    named = _by_split(files) if _is_folder(pattern) else {}
+    if len(named) < 2:
+        return files
+    if split not in named:
+        shown = _few([os.path.basename(file.path) for file in files])
+        raise DataError(f"folder {pattern} holds files of {' and '.join(named)}, none of {split}: {shown}.")
+    return named[split]
+
+
+def _by_split(files: Sequence[Found]) -> dict[Split, list[Found]]:
+    """Those whose names hold one split's word."""
+    found: dict[Split, list[Found]] = {}
+    for file in files:
+        words = set(re.split("[^a-z]+", os.path.basename(parts(file.path)[0]).lower()))
+        meant = [split for split, known in SPLIT_WORDS.items() if words & set(known)]
+        if len(meant) == 1:
+            found.setdefault(meant[0], []).append(file)
+    return found
 
 
 def decide_format(path: str, chosen: str) -> str:
@@ -55,6 +109,8 @@ def decide_format(path: str, chosen: str) -> str:
     if chosen != "auto" or path.startswith("hf://"):
         return chosen
     ending = _ending(path)
+    if ending in WORKBOOKS:
+        raise DataError(f"{path} is an Excel workbook. Save the sheet as csv in UTF-8.")
     if ending not in EXTENSIONS:
         check_unpacked(path, _head(path))
         known = "csv, tsv, jsonl, json or parquet"

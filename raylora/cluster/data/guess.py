@@ -10,7 +10,7 @@ from typing import IO, Any
 import pyarrow as pa
 import pyarrow.parquet
 
-from raylora.cluster.data.find import MAGIC, decide_format, find_files
+from raylora.cluster.data.find import MAGIC, decide_format, find_files, splits_there
 from raylora.cluster.data.formats import check_once, csv_reader, label_names, open_table, read_header
 from raylora.cluster.data.sources import open_input, open_text
 from raylora.cluster.storage.filesystem import parts
@@ -20,12 +20,25 @@ from raylora.errors import ConfigError, DataError, EmptyFileError
 
 LOOKED_AT = 1000
 FILES_LOOKED_AT = 10  # parts may be sorted by label
+PAIR_NAMES = (
+    ("sentence1", "sentence2"),
+    ("text1", "text2"),
+    ("text_a", "text_b"),
+    ("sentence_a", "sentence_b"),
+    ("question1", "question2"),
+    ("premise", "hypothesis"),
+    ("query", "passage"),
+    ("question", "sentence"),
+)
 TEXT_NAMES = ("text", "sentence", "review", "content", "body", "message", "comment", "tweet", "question", "utterance")
 LABEL_NAMES = ("label", "labels", "class", "category", "target", "sentiment", "intent", "topic", "tag", "y")
 
 
-def write_config(data: str, output: str | None) -> Path:
+def write_config(data: str, output: str | None, wished: Job | None = None) -> Path:
     """Write a commented config for a file, folder, glob or URI, with its columns found out.
+
+    Args:
+        wished: what is set already; columns that it names are not guessed.
 
     Raises:
         DataError: a file cannot be read, or no column can be the text or the label.
@@ -34,11 +47,18 @@ def write_config(data: str, output: str | None) -> Path:
     path = Path(output or _name_for(data))
     if path.exists():
         raise ConfigError(f"{path} is there already. Remove it, or name another with --output.")
-    columns = read_columns(data)
-    text = guess_text(data, columns)
-    label = guess_label(data, columns, text)
-    job = Job().replace({"data.train": data, "data.text_column": text, "data.label_column": label})
-    content = _head(data, columns, text, label) + jobfile.commented(job)
+    wished = wished or Job()
+    columns = read_columns(data, wished.data.format)
+    if not any(columns.values()):
+        raise EmptyFileError(f"{data} holds no rows: only a header, {', '.join(columns)}.")
+    text, pair = _guess_texts(data, columns, wished)
+    named = wished.data.label_column != Job().data.label_column
+    label = wished.data.label_column if named else guess_label(data, columns, text)
+    found = {"train": data, "text_column": text, "text_pair_column": pair, "label_column": label}
+    splits = splits_there(data, wished.data.format)
+    found |= {split: data for split in splits if getattr(wished.data, split) is None}
+    job = wished.replace({f"data.{key}": value for key, value in found.items()})
+    content = _head(columns, job) + jobfile.commented(job)
     try:
         path.write_text(content, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
@@ -51,7 +71,7 @@ def _name_for(data: str) -> str:
     return f"{'data' if MAGIC.search(stem) else stem}.yaml"
 
 
-def read_columns(data: str) -> dict[str, list[Any]]:
+def read_columns(data: str, chosen: str = "auto") -> dict[str, list[Any]]:
     """The first thousand rows of a file, or of the first files of a folder or glob, by column.
 
     Raises:
@@ -59,12 +79,12 @@ def read_columns(data: str) -> dict[str, list[Any]]:
     """
     if data.startswith("hf://"):
         raise DataError(f"{data} is on the hub, where columns are not looked up: set `data.text_column` yourself.")
-    files = find_files(data)[:FILES_LOOKED_AT]
+    files = find_files(data, chosen)[:FILES_LOOKED_AT]
     tables: list[dict[str, list[Any]]] = []
     empty: EmptyFileError | None = None
     for file in files:
         try:
-            tables.append(_columns_of(file.path, LOOKED_AT // len(files)))
+            tables.append(_columns_of(file.path, chosen, LOOKED_AT // len(files)))
         except EmptyFileError as error:
             empty = error
     if empty and not tables:
@@ -77,8 +97,8 @@ def _column(table: dict[str, list[Any]], name: str) -> list[Any]:
     return table.get(name) or [None] * max(map(len, table.values()), default=0)
 
 
-def _columns_of(path: str, most: int) -> dict[str, list[Any]]:
-    kind = decide_format(path, "auto")
+def _columns_of(path: str, chosen: str, most: int) -> dict[str, list[Any]]:
+    kind = decide_format(path, chosen)
     try:
         if kind == "parquet":
             with open_input(path) as stream:
@@ -111,6 +131,18 @@ def _table_head(path: str, file: pyarrow.parquet.ParquetFile, most: int) -> dict
     for name, known in label_names(file.schema_arrow).items():
         columns[name] = [known[n] if n is not None and 0 <= n < len(known) else None for n in columns.get(name, [])]
     return columns
+
+
+def _guess_texts(data: str, columns: dict[str, list[Any]], wished: Job) -> tuple[str, str | None]:
+    """The column of texts, and that of their pairs, where two columns carry names of pairs."""
+    named, pair = wished.data.text_column, wished.data.text_pair_column
+    if named != Job().data.text_column or pair:
+        return named, pair
+    own = {name.strip().lower(): name for name in columns if _mean_width(columns[name]) > 0}
+    for first, second in PAIR_NAMES:
+        if first in own and second in own:
+            return own[first], own[second]
+    return guess_text(data, columns), None
 
 
 def guess_text(data: str, columns: dict[str, list[Any]]) -> str:
@@ -160,12 +192,18 @@ def _mean_width(values: Sequence[Any]) -> float:
     return sum(map(len, texts)) / len(texts) if texts else 0.0
 
 
-def _head(data: str, columns: dict[str, list[Any]], text: str, label: str) -> str:
-    labels = sorted({str(value) for value in columns[label]})
+def _head(columns: dict[str, list[Any]], job: Job) -> str:
+    data = job.data
+    text, pair, label = data.text_column, data.text_pair_column, data.label_column
+    labels = sorted({str(value) for value in columns.get(label, [])})
     shown = ", ".join(labels[:10]) + (", …" if len(labels) > 10 else "")
+    unused = [name for name in columns if name not in (text, pair, label)]
     lines = [
-        f"A raylora job for {data}. Columns found: {', '.join(columns)}.",
-        f"Text: '{text}'. Label: '{label}', with {len(labels)} values in the first rows: {shown}.",
+        f"A raylora job for {data.train}. Columns found: {', '.join(columns)}.",
+        f"Text: '{text}'{f', in pairs with {pair!r}' if pair else ''}. "
+        f"Label: '{label}', with {len(labels)} values in the first rows: {shown}.",
+        *([f"Not used: {', '.join(unused)}."] if unused else []),
+        *([f"No header? One of the values of '{label}' is its name."] if label in labels else []),
         "Keys with a # are at their default.",
     ]
     # one line each: a name may hold a line break

@@ -33,7 +33,7 @@ def list_sources(data: DataSection) -> list[Source]:
         ("test", data.test),
     ]
     for split, where in named:
-        files = find_files(where or [], data.format)
+        files = find_files(where or [], data.format, split)
         found = [Source(file.path, split, decide_format(file.path, data.format), file.size) for file in files]
         _check_heads(found, data)
         sources += found

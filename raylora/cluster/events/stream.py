@@ -10,6 +10,7 @@ An event is a flat dict, as it stands in history.jsonl. `kind` says what it tell
     floor         baselines on the same rows, as `raylora.floor.summary` gives them
     checkpoint    one within an epoch, and its `reason`
     loss          `loss`, `learning_rate`, `rows_per_s`, each `train.logging_steps`
+    progress      how far a long epoch is: `steps` of the run, `taken_s`, `left_s`; not kept
     evaluation    `eval_*` of an epoch, `taken_s`, and `left_s` of the run
     trial         of a sweep: an epoch of `trial`, whose sample is in `words`: `eval_*`, `score` and `best_*` so far
     failure       of a sweep: why `trial` has no more epochs
@@ -60,7 +61,7 @@ def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[E
     earlier_events(folder, lambda event: event.get("step", 0) <= last_step)
     gauges = Gauges(folder.name)
     with History(folder) as history, gauges.kept():
-        consumers: list[Consumer] = [tell_lines(say), history.add, gauges.add]
+        consumers: list[Consumer] = [tell_lines(say), lambda events: history.add(_kept(events)), gauges.add]
         with collect(lambda events: hand_out(events, consumers), say) as log:
             yield log
 
@@ -73,6 +74,10 @@ def tell_lines(say: Say, metric: str = "") -> Consumer:
             say(line)
 
     return tell
+
+
+def _kept(events: list[Event]) -> list[Event]:
+    return [event for event in events if event["kind"] != "progress"]
 
 
 def hand_out(events: list[Event], consumers: Sequence[Consumer]) -> None:
@@ -122,6 +127,9 @@ def event_line(record: Event, metric: str = "") -> str | None:
         return f"floor      {floor_line(record)}"
     if record["kind"] == "checkpoint":
         return f"saved      epoch {record['epoch']:.2f}, step {record['step']} ({record['reason']})"
+    if record["kind"] == "progress":
+        left = duration(record["left_s"])
+        return f"step       {record['step']:,} of {record['steps']:,}, epoch {record['epoch']:.2f}, about {left} left"
     if record["kind"] == "evaluation":
         left = f", about {duration(record['left_s'])} left" if record["left_s"] else ""
         return (

@@ -1,6 +1,7 @@
 """Where adapters may lie: folders here or on object storage, and what may be loaded from them."""
 
 import os
+import shlex
 import tempfile
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from raylora.cluster.storage.filesystem import Location, inside, is_remote, locate, parts, plain
-from raylora.cluster.storage.run_folder import ADAPTER
+from raylora.cluster.storage.run_folder import ADAPTER, CONFIG
 from raylora.errors import ConfigError, ModelError
 from raylora.model.lora.manifest import MANIFEST
 from raylora.model.serving.adapter import WEIGHTS
@@ -72,8 +73,23 @@ def there(path: str, found: AdapterLocation | None) -> AdapterLocation:
     ModelError: nothing was found.
     """
     if found is None:
-        raise ModelError(f"{path} holds no adapter saved by raylora: {MANIFEST} or {WEIGHTS} is missing.")
+        raise ModelError(_why_none(path))
     return found
+
+
+def is_unfinished(path: str) -> bool:
+    """Whether this is the folder of a run without an adapter."""
+    return _locate(path).stats(CONFIG)[0] is not None and adapter_in(path) is None
+
+
+def _why_none(path: str) -> str:
+    place = _locate(path)
+    if place.stat() is None and not place.files():
+        return f"adapter {path} is not there. It is the folder of a finished run, or `adapter` inside it."
+    if is_unfinished(path):
+        show = shlex.join(["raylora", "runs", "show", place.name, place.parent.address])
+        return f"{path} is a run that has not finished: it holds no adapter yet. How it goes on: {show}"
+    return f"{path} holds no adapter saved by raylora: {MANIFEST} or {WEIGHTS} is missing."
 
 
 def adapter_inside(path: str, roots: Sequence[str]) -> AdapterLocation | None:

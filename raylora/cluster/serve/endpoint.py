@@ -7,11 +7,13 @@ import socket
 import threading
 import time
 import uuid
-from contextlib import closing, redirect_stdout
+from collections.abc import Generator
+from contextlib import closing, contextmanager, redirect_stdout
 from typing import Any
 
 import ray
 from ray import serve
+from ray.exceptions import RayError
 from ray.serve import Application
 
 from raylora.cluster.placement import Need, check_room
@@ -157,10 +159,11 @@ def run(job: Job, say: Say) -> None:
             tell_change(job, say)
         logging.getLogger("ray.serve").setLevel(logging.WARNING)  # its import sets INFO
         where = "HeadOnly" if cluster.own else None
-        serve.start(proxy_location=where, http_options=_http_options(job), logging_config=QUIET)
-        serve.run(
-            application(job, _threads(job, cluster)), name=str(job.run_name), route_prefix="/", logging_config=QUIET
-        )
+        with coming_up():
+            serve.start(proxy_location=where, http_options=_http_options(job), logging_config=QUIET)
+            serve.run(
+                application(job, _threads(job, cluster)), name=str(job.run_name), route_prefix="/", logging_config=QUIET
+            )
         shown = "127.0.0.1" if settings.host == "0.0.0.0" else settings.host
         say(f"serving    http://{shown}:{settings.port}  ({_what(job)})")
         if not cluster.own:
@@ -173,6 +176,22 @@ def run(job: Job, say: Say) -> None:
         ended.wait()
         say("ending")
         _end(cluster)
+
+
+@contextmanager
+def coming_up() -> Generator[None]:
+    """Raises:
+    ClusterError: in place of what Ray Serve raises.
+    """
+    try:
+        yield
+    except (RayError, RuntimeError, TimeoutError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ClusterError(
+            f"Ray Serve did not come up: {lines[0] if lines else type(error).__name__}\n"
+            + "".join(f"  {line}\n" for line in lines[1:][-4:])
+            + "On a busy machine it may have been too slow: then try again."
+        ) from None
 
 
 def _end(cluster: Cluster) -> None:

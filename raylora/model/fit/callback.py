@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
 BEST, FLOOR = "best.safetensors", "floor.json"
+PROGRESS_S = 30.0  # between two lines that say how far an epoch is
 ASK_STEPS = 8  # between two questions that all workers answer together, which takes some milliseconds
 
 Event = dict[str, Any]
@@ -77,6 +78,7 @@ class BestCheckpointCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.start, self.first_step = time.perf_counter(), state.global_step
         self.last = _Mark(self.start, state.epoch or 0.0, self.evaluation_s)
+        self.told_at = self.start
         if self.best_file and self.best_file.exists():  # not within the first epoch
             evaluations = [record for record in state.log_history if "eval_loss" in record]
             best = next(r for r in evaluations if r["step"] == state.best_global_step)
@@ -91,6 +93,17 @@ class BestCheckpointCallback(TrainerCallback):
         """Decides on a checkpoint within the epoch, on every worker alike; its end has one of its own."""
         self.reason = self._reason_to_save(state.global_step) if state.global_step % self.plan.steps else None
         control.should_save = control.should_save or self.reason is not None
+        self._tell_progress(state)
+
+    def _tell_progress(self, state: Any) -> None:
+        """Within an epoch that takes long; its end has a line of its own."""
+        now = time.perf_counter()
+        if state.global_step % self.plan.steps == 0:
+            self.told_at = now
+        elif self.log and now - self.told_at >= PROGRESS_S:
+            self.told_at = now
+            place = {"step": state.global_step, "steps": state.max_steps, "epoch": state.epoch}
+            self.log({"kind": "progress", **place, **self._pace(state)})
 
     def _reason_to_save(self, step: int) -> str | None:
         train = self.train
