@@ -39,7 +39,7 @@ class Swept:
 
 
 # the head of the second has a layer below its last one that the seed draws: what its probe sees is another by seed
-@pytest.fixture(scope="module", params=["bert", "distilbert"])
+@pytest.fixture(scope="module", params=["bert", pytest.param("distilbert", marks=pytest.mark.slow)])
 def swept(
     request: pytest.FixtureRequest,
     bases: Callable[[str], Path],
