@@ -20,7 +20,14 @@ from raylora.model.resolved import ResolvedJob
 from raylora.records import Say
 
 # keys of a run that goes on; all others decide what it yields
-MAY_CHANGE = ("ray.", "storage_path:", "tune.time_budget_s:", "train.frozen_states_cache_bytes:")
+MAY_CHANGE = (
+    "ray.",
+    "storage_path:",
+    "tune.time_budget_s:",
+    "train.frozen_states_cache_bytes:",
+    "train.save_steps:",
+    "train.save_minutes:",
+)
 
 
 @dataclass(frozen=True)

@@ -140,6 +140,11 @@ class TrainSection(Section):
     def greater_is_better(self) -> bool:
         return greater_is_better(self.metric_for_best_model)
 
+    def is_over(self, epoch: float, best_epoch: float) -> bool:
+        """Whether a training ends with this whole epoch: none is left, or patience is."""
+        patience = self.early_stopping_patience
+        return epoch >= self.num_train_epochs or (patience is not None and round(epoch - best_epoch) >= patience)
+
 
 class RaySection(Section):
     address: str | None = Field(

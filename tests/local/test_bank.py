@@ -331,6 +331,19 @@ def test_early_stopping_ends_a_trial_when_it_would_alone(bases: Bases, tmp_path:
         assert ends[0] == ends[1] == len(reference.metrics) - 2
 
 
+def test_a_trial_that_goes_on_from_its_early_stop_is_over(bases: Bases, tmp_path: Path) -> None:
+    job = quick_job(bases("bert"), train__num_train_epochs=9, train__early_stopping_patience=1)
+    job = job.replace({"train.learning_rate": 1e-12})
+    bank = bank_of({"a": job}, demo_splits(job, bases("bert"), 40))
+    for epoch in (1, 2):
+        assert bank.run_epoch()["a"].finished is (epoch == 2)
+        bank.save("a", tmp_path / str(epoch))
+    for epoch in (1, 2):
+        bank.drop("a")
+        bank.admit("a", job, resume_from=tmp_path / str(epoch))
+        assert bank.trials[0].over is (epoch == 2)
+
+
 def test_a_packed_trials_best_weights_make_an_ordinary_adapter(bases: Bases, tmp_path: Path) -> None:
     base = bases("distilbert")
     jobs = {str(r): quick_job(base, lora__r=r, train__num_train_epochs=1) for r in (2, 8)}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tiny import tiny_job
+from tiny import save_base, tiny_job
 
 from raylora.model.fit.build import build
 from raylora.model.lora import dropout
@@ -101,10 +101,17 @@ def test_a_model_that_leaves_the_fit_drops_by_torchs_generator() -> None:
     assert torch.equal(module.eval()(ones), ones)
 
 
-@pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert", "llama"])
-def test_gradients_do_not_depend_on_how_a_batch_is_cut(bases: Bases, kind: str) -> None:
-    """As two workers, or two steps of accumulation, cut it; rows of unlike length are padded otherwise."""
-    job = tiny_job(bases(kind), lora__lora_dropout=0.3, lora__target_modules="all-linear", train__bf16=False)
+CUTS = {"pairs": [[0, 1], [2, 3]], "rows": [[0], [1], [2], [3]]}
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@pytest.mark.parametrize("kind", ["bert", "distilbert", "modernbert", "deberta-v2", "shared positions", "llama"])
+def test_gradients_do_not_depend_on_how_a_batch_is_cut(bases: Bases, tmp_path: Path, kind: str, cut: str) -> None:
+    """As workers, or steps of accumulation, cut it; rows of unlike length are padded otherwise."""
+    if kind == "shared positions":  # the same projections are fed the rows, and then the table of positions
+        save_base("deberta-v2", tmp_path, share_att_key=True)
+    base = tmp_path if kind == "shared positions" else bases(kind)
+    job = tiny_job(base, lora__lora_dropout=0.3, lora__target_modules="all-linear", train__bf16=False)
     torch.manual_seed(0)
     model = build(resolve_job(job), ("a", "b"), 0).train()
     for name, parameter in model.named_parameters():
@@ -129,7 +136,7 @@ def test_gradients_do_not_depend_on_how_a_batch_is_cut(bases: Bases, kind: str) 
             (loss * len(part) / 4).backward()
         return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
 
-    together, apart = gradients([[0, 1, 2, 3]]), gradients([[0, 1], [2, 3]])
+    together, apart = gradients([[0, 1, 2, 3]]), gradients(CUTS[cut])
     assert together.keys() == apart.keys()
     for name, gradient in together.items():
         assert torch.allclose(apart[name], gradient, atol=1e-6 + 1e-4 * float(gradient.abs().max())), name

@@ -192,6 +192,17 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(bases: Bases) -> None
     assert fitted.epoch == 1
 
 
+def test_a_run_killed_after_its_early_stop_takes_no_further_step(bases: Bases, tmp_path: Path) -> None:
+    """Its last checkpoint is there, its results are not: it is at its end when it goes on."""
+    job = tiny_job(bases("bert"), train__num_train_epochs=9, train__early_stopping_patience=1)
+    job = job.replace({"train.learning_rate": 1e-12})
+    splits = demo_splits(job, bases("bert"), 40)
+    found = cut_and_resumed(job, splits, tmp_path / "cut", lambda metrics: metrics["epoch"] == 2)
+    assert len(found.whole_reports) == 2 and found.reports == []
+    assert (found.resumed.steps, found.resumed.epoch, found.resumed.validation) == (0, 1, found.whole.validation)
+    assert furthest(found.whole, found.resumed) == 0
+
+
 def test_a_diverged_run_says_so(bases: Bases) -> None:
     job = tiny_job(bases("bert"), train__learning_rate=1e30, train__max_grad_norm=0.0)
     with pytest.raises(TrainingError, match=r"Lower `train.learning_rate` \(now 1e\+30\)"):

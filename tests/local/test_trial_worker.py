@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from tiny import demo_splits, tiny_job
 from raylora.cluster.placement import WorkerPlan
 from raylora.cluster.tune import worker as module
 from raylora.cluster.tune.broker import Broker, TrialRequest
+from raylora.cluster.tune.checkpoints import Files
 from raylora.cluster.tune.trial_progress import TrialProgress
 from raylora.config import Job
 from raylora.model.bank import Bank
@@ -64,11 +65,13 @@ class Loop:
 
 @dataclass
 class Sweep:
-    """Three trials of two epochs at one worker. `packs` are the sizes of what it trained at once."""
+    """Three trials of two epochs at one worker. `packs` are the sizes of what it trained at once; a second `run` goes
+    on from each trial's last checkpoint."""
 
     job: Job
     splits: Splits
     packs: list[int]
+    last: dict[str, Files] = field(default_factory=dict[str, Files])
 
     def run(self, key: str | None = "packed") -> dict[str, list[Any]]:
         """By trial: the epochs that were reported, or why it failed."""
@@ -92,15 +95,18 @@ class Sweep:
     async def trial(self, broker: Broker, name: str, key: str | None) -> list[Any]:
         """As `SweepTrainable` does it."""
         told: list[Any] = []
-        request = TrialRequest(name, self.job.model_dump(), key and pack_key(self.job), 3, name)
+        request = TrialRequest(name, self.job.model_dump(), key and pack_key(self.job), 3, name, self.last.get(name))
         while True:
             attempt_id = await broker.submit(request)
             report = await broker.next(attempt_id)
             while not (report.finished or report.again or report.lost or report.failure):
                 told.append(report.metrics["epoch"])
+                self.last[name] = report.files
                 request = TrialRequest(name, request.tree, request.key, 3, name, report.files)
                 report = await broker.next(attempt_id)
-            told += [report.metrics["epoch"]] if report.metrics else []
+            if report.metrics:
+                told.append(report.metrics["epoch"])
+                self.last[name] = report.files
             await broker.leave(attempt_id)
             if not report.again:
                 return told + [report.failure or "lost"] * (report.lost or report.failure is not None)
@@ -168,3 +174,14 @@ def test_a_trial_that_runs_alone_and_does_not_fit_fails_and_the_next_one_runs(
     found = sweep.run(key=None)
     assert sorted(map(len, found.values())) == [2, 2, 3]
     assert [told[-1] for told in found.values() if len(told) == 3] == ["out of memory, with no other trial beside it"]
+
+
+@pytest.mark.parametrize("key", ["packed", None])
+def test_a_trial_whose_end_was_not_told_trains_no_further_epoch(sweep: Sweep, key: str | None) -> None:
+    """A sweep killed right after a trial's last report: the trial had stopped early, and goes on from there."""
+    still = {"train.num_train_epochs": 9, "train.early_stopping_patience": 1, "train.learning_rate": 1e-12}
+    sweep.job = sweep.job.replace(still)
+    assert sweep.run(key) == {name: [1.0, 2.0] for name in "abc"}
+    trained = len(sweep.packs)
+    assert sweep.run(key) == {name: [] for name in "abc"}
+    assert len(sweep.packs) == trained

@@ -48,6 +48,16 @@ def test_labels_that_look_alike_are_said() -> None:
     assert len([w for w in warnings if w.startswith("labels")]) == 3
 
 
+def test_numbers_are_sorted_as_numbers_and_equal_ones_by_how_they_are_written() -> None:
+    assert dataset(["10", "9", "-1"] * 3).labels == ("-1", "9", "10")
+    assert dataset(["1", "01", "2"] * 3).labels == dataset(["01", "2", "1"] * 3).labels == ("01", "1", "2")
+
+
+@pytest.mark.parametrize("odd", ["--5", "5-", "9" * 5000, "²"])
+def test_what_only_looks_like_a_number_is_sorted_as_text(odd: str) -> None:
+    assert dataset([odd, "10", "9"] * 3).labels == tuple(sorted([odd, "10", "9"]))
+
+
 def test_an_unseen_label_that_differs_by_case_is_told_so() -> None:
     with pytest.raises(DataError, match=r"never saw: 'Good' \(train has 'good'\), 'odd' \(2 rows, the first at /x/val"):
         dataset(["good", "bad"] * 3, heldout=["good", "Good", "odd"])

@@ -16,13 +16,14 @@ import pytest
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
 from raylora.cluster.data.same import changes, check_same_rows
+from raylora.cluster.resolve import check_folder
 from raylora.cluster.storage import exclusive, lock
 from raylora.cluster.storage.exclusive import create_if_absent
 from raylora.cluster.storage.filesystem import Location, locate
 from raylora.cluster.storage.lock import hold
 from raylora.cluster.storage.run_folder import CONFIG, LOCK, RunFolder
 from raylora.config import Job
-from raylora.config.file import name_run
+from raylora.config.file import dump, name_run
 from raylora.errors import ConfigError, DataError
 
 HOLD = """
@@ -177,6 +178,16 @@ def test_generated_names_of_one_second_differ() -> None:
     assert name_run(Job().replace({"run_name": "mine"}), "train").run_name == "mine"
 
 
+def test_a_run_that_goes_on_may_be_given_checkpoints_within_its_epochs(tmp_path: Path) -> None:
+    """They decide nothing of what it yields, and a run that was preempted needs them."""
+    folder, job = run_of(tmp_path), Job().replace({"train.bf16": False})
+    folder.write_text(CONFIG, dump(job))
+    asked = job.replace({"train.save_steps": 20, "train.save_minutes": 10})
+    assert check_folder(folder, asked) == asked
+    with pytest.raises(ConfigError, match=r"with its own:\n  seed: 42 -> 1\n"):
+        check_folder(folder, asked.replace({"seed": 1}))
+
+
 FACTS = {"files": ["a.csv"], "rows": {"train": {"no": 40, "yes": 40}, "validation": {"no": 10, "yes": 10}}}
 
 
@@ -193,4 +204,9 @@ def test_a_run_goes_on_only_with_the_rows_it_began_with(tmp_path: Path) -> None:
         "  train: 0 -> 1 rows of '?'",
     ]
     assert "another `run_name`" in str(error.value)
+    renamed = {split: {"bad": rows["no"], "good": rows["yes"]} for split, rows in FACTS["rows"].items()}  # type: ignore[attr-defined]
+    with pytest.raises(
+        DataError, match=r"train: 40 -> 0 rows of 'no'\n  train: 40 -> 0 rows of 'yes'\n  train: 0 -> 40"
+    ):
+        check_same_rows(FACTS | {"rows": renamed, "fingerprint": "1"}, folder)
     assert changes(FACTS, FACTS) == ["as many rows of each label, but other texts, or labels that changed places"]

@@ -1,6 +1,7 @@
 """The dataset of a run: token blocks in the object store, its labels, and which rows each split holds."""
 
 import hashlib
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import Any
@@ -138,7 +139,8 @@ def _labels(data: DataSection, names: _Names, train: np.ndarray) -> tuple[str, .
     if not len(train):
         raise DataError("no usable row is left in `data.train`.")
     found = names.among(train)
-    found.sort(key=int if all(name.lstrip("-").isdecimal() for name in found) else None)
+    are_numbers = all(re.fullmatch(r"-?\d{1,18}", name) for name in found)
+    found.sort(key=(lambda name: (int(name), name)) if are_numbers else None)  # 1 and 01 in one order, too
     labels = tuple(data.labels or found)
     if len(found) == 1:
         raise DataError(

@@ -21,7 +21,8 @@ def check_same_rows(facts: Facts, folder: RunFolder) -> None:
         folder.write_json(DATA, facts)
         return
     before: Facts = json.loads(folder.read_text(DATA))
-    if before["fingerprint"] != facts["fingerprint"]:
+    # the fingerprint is of texts and label ids, the rows are by the labels' names
+    if (before["fingerprint"], before["rows"]) != (facts["fingerprint"], facts["rows"]):
         raise DataError(
             f"the data is not what run {folder.uri} began with:\n  "
             + "\n  ".join(changes(before, facts)[:SHOWN])

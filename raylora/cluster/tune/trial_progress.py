@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from raylora.cluster.tune.checkpoints import Files
+from raylora.config import TrainSection
 from raylora.metrics import Scores
 
 FILE = "trial.json"
@@ -37,6 +38,10 @@ class TrialProgress:
     def scores(self) -> list[float]:
         """The best so far after each epoch."""
         return [report["score"] for report in self.reports]
+
+    def is_over(self, train: TrainSection) -> bool:
+        """Whether the last epoch was the trial's end."""
+        return bool(self.best) and train.is_over(self.epochs, self.best["epoch"])
 
     def add(self, metrics: dict[str, Any], seconds: float, packed: int) -> dict[str, Any]:
         """The report of one more epoch, as Ray Tune sees it: `score` is the best so far."""

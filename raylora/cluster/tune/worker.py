@@ -113,7 +113,7 @@ class TrialWorker:
         job = Job.model_validate(request.tree)
         try:
             progress[request.attempt_id] = begun = self._begin(job, request.checkpoint)
-            if begun.epochs >= job.train.num_train_epochs:  # paused or handed on by a scheduler after its last epoch
+            if begun.is_over(job.train):  # paused, handed on or cut off after its last epoch
                 self._broker("post", {request.attempt_id: Report(finished=True)})
                 return
             with as_folder(request.checkpoint) if request.checkpoint else nullcontext() as folder:

@@ -72,9 +72,9 @@ class Stack:
 class BankLinear(nn.Module):
     """A frozen linear layer with every slot's low-rank update."""
 
-    def __init__(self, name: str, linear: nn.Linear, pack: Pack) -> None:
+    def __init__(self, name: str, linear: nn.Linear, pack: Pack, calls_with_rows: int | None) -> None:
         super().__init__()
-        self.name, self.linear, self.pack = name, linear, pack
+        self.name, self.linear, self.pack, self.calls_with_rows = name, linear, pack, calls_with_rows
         self.stacks: tuple[Stack, ...] = ()
 
     def stack(self, members: Sequence[Projection | None]) -> None:
@@ -124,7 +124,7 @@ class BankLinear(nn.Module):
         like = self.scale
         if not rate:  # a slot that has nothing on this layer
             return like.new_ones(*shape)
-        return masks.draw(self.name, shape, rate, like.dtype, like.device)
+        return masks.draw(self.name, shape, rate, like.dtype, like.device, self.calls_with_rows)
 
 
 class BankHead(nn.Module):
@@ -145,12 +145,6 @@ class BankHead(nn.Module):
 def _check_rows(name: str, x: Tensor, pack: Pack) -> None:
     if pack.rows not in (None, x.shape[0]):
         raise NotPackable(f"{name} is fed {x.shape[0]} rows where the batch has {pack.rows}.")
-
-
-def is_fed_positions(parent: nn.Module, leaf: str) -> bool:
-    """Whether this projection of DeBERTa's attention is fed the table of relative positions, which has no rows."""
-    shared = getattr(parent, "share_att_key", None)
-    return shared is not None and (leaf.startswith("pos_") or (shared and leaf in ("query_proj", "key_proj")))
 
 
 def run_by_slot(attention: nn.Module, pack: Pack) -> None:

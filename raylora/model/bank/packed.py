@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from raylora.model.bank.layers import BankHead, BankLinear, Pack, Stack, is_fed_positions, run_by_slot
+from raylora.model.bank.layers import BankHead, BankLinear, Pack, Stack, run_by_slot
 from raylora.model.bank.trial import PackedTrial
 from raylora.model.lora.dropout import BatchMasks
+from raylora.model.lora.positions import calls_with_rows, is_fed_positions
 from raylora.model.packing import NotPackable
 from raylora.model.tokens import TokenizerSpec
 
@@ -36,7 +37,7 @@ class PackedBase:
         linears = trial.projections.keys() - self.linears.keys()
         for path in linears:
             parent, leaf = self._parent(path)
-            self.linears[path] = BankLinear(path, getattr(parent, leaf), self.pack)
+            self.linears[path] = BankLinear(path, getattr(parent, leaf), self.pack, calls_with_rows(parent, leaf))
             setattr(parent, leaf, self.linears[path])
             if is_fed_positions(parent, leaf):
                 run_by_slot(parent, self.pack)

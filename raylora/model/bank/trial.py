@@ -100,9 +100,7 @@ class PackedTrial:
             return EpochResult(metrics, True, _diverged(scores.loss, self.epoch, train.learning_rate))
         if self.best is None or scores.merit(metric) > self.best.scores.merit(metric):
             self.best = Best(self.state(), scores, epoch)
-        patience = train.early_stopping_patience
-        stale = patience is not None and round(epoch - self.best.epoch) >= patience
-        self.over = stale or self.epoch >= train.num_train_epochs
+        self.over = train.is_over(epoch, self.best.epoch)
         return EpochResult(metrics, self.over, None)
 
     def state(self) -> dict[str, Tensor]:
@@ -139,6 +137,7 @@ class PackedTrial:
         self.epoch, self.steps = progress["epoch"], progress["step"]
         self.logged_step = self.steps
         self.best = Best(load_file(folder / BEST), Scores.of(progress["best"]["scores"]), progress["best"]["epoch"])
+        self.over = self.job.train.is_over(self.epoch, self.best.epoch)
         self.schedule = schedule_at(self.steps, self.optimizer, self.schedule.lr_lambdas)
 
 

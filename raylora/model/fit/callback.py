@@ -83,6 +83,7 @@ class BestCheckpointCallback(TrainerCallback):
             evaluations = [record for record in state.log_history if "eval_loss" in record]
             best = next(r for r in evaluations if r["step"] == state.best_global_step)
             self.best = Best(load_file(self.best_file), Scores.of(best, "eval_"), best["epoch"])
+            control.should_training_stop = self._is_over(state)  # a kill came between its last checkpoint and its end
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """What draws from torch's own generator, as the base's dropout, draws the same in a run that goes on here."""
@@ -151,9 +152,11 @@ class BestCheckpointCallback(TrainerCallback):
         self.saved_at = time.perf_counter()
         if self.log and not is_whole:
             self.log({"kind": "checkpoint", "step": state.global_step, "epoch": state.epoch, "reason": self.reason})
-        patience = self.train.early_stopping_patience
-        if is_whole and self.best and patience and round(state.epoch - self.best.epoch) >= patience:
-            control.should_training_stop = True
+        control.should_training_stop = control.should_training_stop or self._is_over(state)
+
+    def _is_over(self, state: Any) -> bool:
+        is_whole = state.global_step % self.plan.steps == 0
+        return is_whole and self.best is not None and self.train.is_over(state.epoch, self.best.epoch)
 
     def _complete(self, args: Any, state: Any) -> Path:
         """The checkpoint that `Trainer` has written, with what it does not know of."""

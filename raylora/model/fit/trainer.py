@@ -55,6 +55,11 @@ class PlanTrainer(Trainer):
         self.plan, self.rows, self.train_split, self.validation = plan, rows, train, validation
         self.dropout = dropout_context(self.model)  # pyright: ignore[reportArgumentType]
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """`Trainer` asks whether to stop only after a step; a run that goes on may be at its end already."""
+        if not self.control.should_training_stop:
+            super()._run_epoch(*args, **kwargs)
+
     def get_train_dataloader(self) -> DataLoader:
         batches: Any = _PlannedBatches(self.plan, self._epoch)
         collate: Any = self._collate

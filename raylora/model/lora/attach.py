@@ -163,6 +163,7 @@ def attach_adapter(model: "PreTrainedModel", config: "LoraConfig") -> "PeftModel
 
     from raylora.model.lora.dropout import DropoutContext, MaskedDropout
     from raylora.model.lora.fused import FusedLinear
+    from raylora.model.lora.positions import calls_with_rows
 
     config._register_custom_module({nn.Linear: FusedLinear})  # pyright: ignore[reportPrivateUsage]
     peft_model = get_peft_model(model, config)
@@ -171,6 +172,8 @@ def attach_adapter(model: "PreTrainedModel", config: "LoraConfig") -> "PeftModel
         if isinstance(module, LoraLayer):  # PEFT draws in fp32, and rounds to the base's bf16 on the way
             module.reset_lora_parameters("default", True)
             if isinstance(dropout := module.lora_dropout["default"], nn.Dropout):
-                module.lora_dropout["default"] = MaskedDropout(dropout.p, name, context)
+                above, _, leaf = name.rpartition(".")
+                rows = calls_with_rows(model.get_submodule(above), leaf)
+                module.lora_dropout["default"] = MaskedDropout(dropout.p, name, context, rows)
     assert model.accepts_loss_kwargs is False, "the base must come from load_base, or the loss grows with world size"
     return peft_model  # pyright: ignore[reportReturnType]

@@ -36,17 +36,28 @@ class BatchMasks:
     pad_left: bool
     calls: Counter[str] = field(default_factory=Counter[str])  # a module may be called more than once
 
-    def draw(self, module: str, shape: Sequence[int], rate: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    def draw(
+        self,
+        module: str,
+        shape: Sequence[int],
+        rate: float,
+        dtype: torch.dtype,
+        device: torch.device,
+        calls_with_rows: int | None = None,
+    ) -> Tensor:
         """What dropout multiplies an input of this shape by: 0 with probability `rate`, else 1 / (1 - rate).
 
         [B, T, ...] or [B, ...] is an input of the batch's rows; a row's mask is that of its own tokens, however far the
-        batch is padded. Any other input has one mask for all workers.
+        batch is padded. Any other input has one mask for all workers; so have the module's calls after
+        `calls_with_rows`, of any shape.
         """
         self.calls[module] += 1
         kept = round((1 - rate) * LEVELS)
         if kept in (0, LEVELS):
             return torch.full(tuple(shape), kept // LEVELS, dtype=dtype, device=device)
-        rows = self.rows if shape[0] == len(self.rows) else np.array([NO_ROW + self.step], dtype=np.uint64)
+        has_rows = calls_with_rows is None or self.calls[module] <= calls_with_rows
+        is_rows = has_rows and shape[0] == len(self.rows)
+        rows = self.rows if is_rows else np.array([NO_ROW + self.step], dtype=np.uint64)
         seeds = _seeds(rows, _module_key(module) + self.calls[module], _epoch_key(self.seed, self.epoch))
         bits = _bits(seeds, prod(shape) // len(rows), device)
         mask = torch.empty(tuple(shape), dtype=dtype, device=device)
@@ -75,11 +86,12 @@ class MaskedDropout(nn.Dropout):
 
     Args:
         module: its name within the base, the same whether it is trained alone or in a pack.
+        calls_with_rows: of `positions.calls_with_rows`.
     """
 
-    def __init__(self, p: float, module: str, context: DropoutContext) -> None:
+    def __init__(self, p: float, module: str, context: DropoutContext, calls_with_rows: int | None = None) -> None:
         super().__init__(p)
-        self.module, self.context = module, context
+        self.module, self.context, self.calls_with_rows = module, context, calls_with_rows
 
     def forward(self, input: Tensor) -> Tensor:
         mask = self.mask(input, input.dtype)
@@ -91,7 +103,7 @@ class MaskedDropout(nn.Dropout):
             return None
         if self.context.masks is None:
             return torch.dropout(torch.ones_like(input, dtype=dtype), self.p, train=True)
-        return self.context.masks.draw(self.module, input.shape, self.p, dtype, input.device)
+        return self.context.masks.draw(self.module, input.shape, self.p, dtype, input.device, self.calls_with_rows)
 
 
 def dropout_context(model: nn.Module) -> DropoutContext:

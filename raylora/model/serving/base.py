@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from raylora.config import ModelSection
 from raylora.errors import ModelError
-from raylora.model.bank.layers import is_fed_positions
 from raylora.model.base.find import BaseFolder, resolve, weights_digest
 from raylora.model.base.load import load_base, load_tokenizer, pooling_of, read_config, set_padding
 from raylora.model.base.precision import base_goes_on, bf16_pays
+from raylora.model.lora.positions import is_fed_positions
 from raylora.model.lora.save import load_adapter
 from raylora.model.packing import NotPackable
 from raylora.model.serving.adapter import (
