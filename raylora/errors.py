@@ -16,6 +16,10 @@ class FullDiskError(ConfigError):
     """A disk that has no room for what a run writes; nothing is tried again before some is made."""
 
 
+class LockError(RayLoraError):
+    """A job that does not hold its run folder any more; nothing that it could write there is tried again."""
+
+
 class DataError(RayLoraError):
     """A file, row or label that cannot be used."""
 

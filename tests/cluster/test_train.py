@@ -17,10 +17,11 @@ from tiny import largest_difference, tiny_job
 from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.sources import list_sources
 from raylora.cluster.serve.quantized import tell_change
+from raylora.cluster.storage import lock
 from raylora.cluster.train.job import train
 from raylora.config import Job
 from raylora.config import file as jobfile
-from raylora.errors import ClusterError, ConfigError, DataError, FullDiskError, ModelError, TrainingError
+from raylora.errors import ClusterError, ConfigError, DataError, FullDiskError, LockError, ModelError, TrainingError
 from raylora.records import TrainResult
 
 pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
@@ -112,6 +113,23 @@ def test_two_workers_start_as_one_does_and_the_floor_is_told_everywhere(job: Job
     history = [json.loads(line) for line in (folder / "history.jsonl").read_text().splitlines()]
     assert [r["kind"] for r in history][:3] == ["model", "head", "floor"]
     assert "linear probe |" in (folder / "adapter" / "README.md").read_text()
+
+
+def test_a_run_that_lost_its_lock_writes_nothing_that_looks_finished(job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 600.0)  # as on a laptop that slept: it has not looked since
+    folder = Path(job.storage_path) / "slept"
+
+    def lose(line: str) -> None:
+        if line.startswith("base "):
+            (folder / "lock.json").unlink()
+
+    with pytest.raises(LockError, match=r"lock\.json is gone"):
+        train(job.replace({"run_name": "slept"}), list_sources(job.data), say=lose)
+    assert list(folder.glob("checkpoint_*"))
+    assert not (folder / "adapter").exists()
+    assert not (folder / "metrics.json").exists()
+    assert run(job, "slept").metrics["best_epoch"]
+    assert not list(folder.glob("lock.json*"))
 
 
 def test_the_run_folder_holds_what_the_design_says(job: Job) -> None:

@@ -6,8 +6,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from raylora.cluster.storage.lock import hold
 from raylora.cluster.storage.run_folder import CONFIG, LOCK, RunFolder
 from raylora.config import Job
 from raylora.config.file import dump, name_run
-from raylora.errors import ConfigError, DataError
+from raylora.errors import ConfigError, DataError, LockError
 
 HOLD = """
 import sys, time
@@ -34,6 +36,26 @@ from raylora.config import Job
 with hold(RunFolder(Job().replace({"storage_path": sys.argv[1], "run_name": "first"})), print):
     print("held", flush=True)
     time.sleep(60)
+"""
+ROUNDS = """
+import sys, time
+from raylora.cluster.storage.lock import hold
+from raylora.cluster.storage.run_folder import RunFolder
+from raylora.config import Job
+from raylora.errors import ConfigError
+print("ready", flush=True)
+for line in sys.stdin:
+    storage, begin = line.split()
+    while time.time() < float(begin):
+        pass
+    try:
+        with hold(RunFolder(Job().replace({"storage_path": storage, "run_name": "first"})), lambda line: None):
+            print("held", flush=True)
+            sys.stdin.readline()
+    except ConfigError as error:
+        print("refused" if "is at work" in str(error) else error, flush=True)
+        sys.stdin.readline()
+    print("ended", flush=True)
 """
 
 
@@ -118,6 +140,66 @@ def test_a_storage_path_that_cannot_be_written_is_named_before_anything_starts(t
             pytest.fail("held")
 
 
+@contextmanager
+def running(script: str, *arguments: str) -> Generator[subprocess.Popen[str]]:
+    """A process that has said its first line."""
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        try:
+            while said(process) not in ("held", "ready"):
+                pass
+            yield process
+        finally:
+            process.kill()
+
+
+def said(process: subprocess.Popen[str]) -> str:
+    assert process.stdout
+    line = process.stdout.readline()
+    assert line, "it has ended"
+    return line.strip()
+
+
+def tell(processes: list[subprocess.Popen[str]], line: str) -> list[str]:
+    """What each says to this line."""
+    for process in processes:
+        assert process.stdin
+        process.stdin.write(line + "\n")
+        process.stdin.flush()
+    return [said(process) for process in processes]
+
+
+def lock_files(folder: RunFolder) -> list[str]:
+    return sorted(name for name in folder.location.files() if name.startswith(LOCK))
+
+
+@pytest.mark.parametrize(("remote", "rounds"), [(False, 20), (True, 4)])
+def test_of_many_processes_at_a_killed_jobs_lock_one_takes_it_over(
+    remote: bool, rounds: int, tmp_path: Path, s3_address: Callable[[str], str]
+) -> None:
+    left: list[dict[str, str]] = []  # by a killed job; by that and one that took over from it and was killed, too
+    for _ in range(2):
+        with running(HOLD, str(tmp_path / "killed")):
+            pass
+        killed = run_of(tmp_path / "killed")
+        left.append({name: killed.read_text(name) for name in lock_files(killed)})
+    assert [len(files) for files in left] == [1, 2]
+    with ExitStack() as stack:
+        processes = [stack.enter_context(running(ROUNDS)) for _ in range(4)]
+        for i in range(rounds):
+            storage = s3_address(f"bucket/round{i}") if remote else str(tmp_path / f"round{i}")
+            for name, text in left[i % 2].items():
+                run_of(storage).write_text(name, text)
+            assert sorted(tell(processes, f"{storage} {time.time() + 0.1}")) == ["held", *["refused"] * 3]
+            tell(processes, "end")
+            assert lock_files(run_of(storage)) == []
+
+
 def test_the_lock_of_a_killed_job_is_taken_over_at_once_and_that_of_a_stopped_one_is_gone(tmp_path: Path) -> None:
     for number, left in ((signal.SIGKILL, True), (signal.SIGINT, False)):
         with subprocess.Popen(
@@ -154,23 +236,80 @@ def test_a_lock_that_cannot_be_read_is_taken_over_too(tmp_path: Path, monkeypatc
     monkeypatch.setattr(lock, "GONE_S", 0.1)
     monkeypatch.setattr(lock, "LOOK_S", 0.05)
     run_of(tmp_path).write_text(LOCK, '{"half": ')
-    with hold(run_of(tmp_path), print):
-        assert "token" in run_of(tmp_path).read_text(LOCK)
+    with (
+        hold(run_of(tmp_path), print),
+        pytest.raises(ConfigError, match="is at work"),
+        hold(run_of(tmp_path), print),
+    ):
+        pytest.fail("held twice")
+    assert list(tmp_path.glob("first/*")) == []
 
 
-def test_a_job_whose_lock_was_taken_over_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lock, "BEAT_S", 0.05)
-    ended = threading.Event()
+def test_two_machines_at_a_lock_without_a_sign_of_life_and_one_takes_it_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "GONE_S", 4.0)
+    monkeypatch.setattr(lock, "LOOK_S", 0.05)
+    monkeypatch.setattr(lock, "BEAT_S", 0.1)
+    monkeypatch.setattr(lock, "_machine", lambda host: f"{host} {threading.get_ident()}")
+    run_of(tmp_path).write_text(LOCK, json.dumps(json.loads(lock._me().dump()) | {"machine": "another"}))
+    refused = threading.Event()
+
+    def work(_: int) -> str:
+        try:
+            with hold(run_of(tmp_path), print):
+                refused.wait(30)
+                return "held"
+        except ConfigError:
+            refused.set()
+            return "refused"
+
+    with ThreadPoolExecutor(2) as pool:
+        assert sorted(pool.map(work, range(2))) == ["held", "refused"]
+    assert list(tmp_path.glob("first/*")) == []
+
+
+def take_over(folder: RunFolder) -> None:
+    folder.write_text(LOCK, lock._me().dump())
+
+
+def remove(folder: RunFolder) -> None:
+    """By hand; or by a job that took over from one that slept, and has ended since."""
+    folder.location.inside(LOCK).delete()
+
+
+@pytest.mark.parametrize(
+    ("lose", "why", "left"), [(take_over, "has taken this run over", [LOCK]), (remove, "lock.json is gone", [])]
+)
+def test_a_job_that_lost_its_lock_ends_and_may_not_finish_the_run(
+    lose: Callable[[RunFolder], None], why: str, left: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lock, "BEAT_S", 0.1)
+    ended, folder = threading.Event(), run_of(tmp_path)
     before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
     lines: list[str] = []
     try:
-        with hold(run_of(tmp_path), lines.append):
-            run_of(tmp_path).write_text(LOCK, lock._me().dump())
-            assert ended.wait(5)
+        with hold(folder, lines.append) as held:
+            while len(lock_files(folder)) < 2:  # until its first sign of life
+                time.sleep(0.01)
+            held.check()
+            lose(folder)
+            with pytest.raises(LockError, match=rf"{why}.* nothing was written"):
+                held.check()
+            assert ended.wait(30)
     finally:
         signal.signal(signal.SIGTERM, before)
-    assert "has taken this run over: this one ends here" in lines[0]
-    assert run_of(tmp_path).has(LOCK), "it is the other one's"
+    assert why in lines[0]
+    assert lines[0].endswith(": this one ends here")
+    assert lock_files(folder) == left, "what is left is the other one's"
+
+
+def test_what_earlier_takers_left_beside_a_lock_goes_with_it(tmp_path: Path) -> None:
+    for kind in ("taken", "alive", "alive.part"):
+        run_of(tmp_path).write_text(f"{LOCK}.{'a' * 32}.{kind}", "")
+    with hold(run_of(tmp_path), print):
+        pass
+    assert list(tmp_path.glob("first/*")) == []
 
 
 def test_generated_names_of_one_second_differ() -> None:

@@ -2,7 +2,7 @@
 
     config.yaml         the resolved job, written once its data is read: it reproduces the run
     data.json           what that data is: files, rows of each label, a fingerprint of them all
-    lock.json           which job works here now (`storage.lock`)
+    lock.json           which job works here now, with files beside it whose names begin so (`storage.lock`)
     history.jsonl       an event a line, as they come (`events.stream`)
     bad_rows.jsonl      rows that were left out, with `data.on_bad_row: skip`
     checkpoint_*/       Ray Train's

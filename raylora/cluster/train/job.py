@@ -13,7 +13,7 @@ from raylora.cluster.events.history import Event
 from raylora.cluster.events.stream import follow
 from raylora.cluster.placement import need_of, tell_wait
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
-from raylora.cluster.storage.lock import hold
+from raylora.cluster.storage.lock import Held, hold
 from raylora.cluster.storage.run_folder import ADAPTER, CONFIG, FINISHED, RunFolder
 from raylora.cluster.train.workers import Task, global_batch_size, run_workers
 from raylora.config import Job
@@ -40,11 +40,11 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         TrainingError: the run failed; the same command goes on from its last checkpoint.
     """
     folder = RunFolder(job)
-    with hold(folder, say):
-        return _train(folder, job, sources, say)
+    with hold(folder, say) as held:
+        return _train(folder, held, job, sources, say)
 
 
-def _train(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> TrainResult:
+def _train(folder: RunFolder, held: Held, job: Job, sources: list[Source], say: Say) -> TrainResult:
     job = check_folder(folder, job)
     base = resolve(job.model)
     check_fits(job, base)
@@ -67,7 +67,8 @@ def _train(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> Trai
         tell_wait(need_of(plan), found.cluster, say)
         with follow(folder, say, last_step=last["step"] if last else 0) as log:
             rows = _global_batch_size(last) or global_batch_size(job, plan)
-            outcome = run_workers(Task(resolved, dataset, plan, rows, log))
+            outcome = run_workers(Task(resolved, dataset, plan, rows, log, held))
+    held.check()
     return _conclude(found, dataset, outcome)
 
 

@@ -18,6 +18,7 @@ from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.events.history import Event
 from raylora.cluster.placement import WorkerPlan
 from raylora.cluster.storage.filesystem import is_full
+from raylora.cluster.storage.lock import Held
 from raylora.cluster.storage.run_folder import ADAPTER, CHECKPOINT, MAKE_ROOM, RunFolder
 from raylora.cluster.train.for_good import StopForGood
 from raylora.config import Job
@@ -30,13 +31,14 @@ from raylora.model.threads import run_in_thread
 
 @dataclass(frozen=True)
 class Task:
-    """All that one worker needs, as it travels through Ray Train."""
+    """All that one worker needs, as it travels through Ray Train. `held` is the lock of the run, or of its sweep."""
 
     resolved: ResolvedJob
     dataset: Dataset
     plan: WorkerPlan
     global_batch_size: int
     log: Callable[[Event], None]
+    held: Held
 
 
 def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str, Any]:
@@ -44,7 +46,8 @@ def run_workers(task: Task, callbacks: Sequence[UserCallback] = ()) -> dict[str,
 
     Raises:
         TrainingError: the run failed.
-        RayLoraError: so it would whenever it is tried: a disk is full, a base is not the one it was.
+        RayLoraError: so it would whenever it is tried: a disk is full, a base is not the one it was, another job has
+            taken the run over.
     """
     job, plan = task.resolved.job, task.plan
     folder = RunFolder(job)
@@ -119,6 +122,7 @@ def work(task: Task) -> dict[str, Any] | TrainingError:
                 raise _full(task.resolved.job, error) from None
             raise
         if worker.rank == 0:
+            task.held.check()
             RunFolder(task.resolved.job).upload(adapter, ADAPTER)
         return _outcome(fitted, worker)
 

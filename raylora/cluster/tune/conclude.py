@@ -9,6 +9,7 @@ from ray.tune import Checkpoint
 
 from raylora.cluster.placement import WorkerPlan, remote_options
 from raylora.cluster.resolve import Resolution
+from raylora.cluster.storage.lock import Held
 from raylora.cluster.storage.run_folder import ADAPTER, BEST_CONFIG, FINISHED, TRIALS_TABLE, RunFolder
 from raylora.cluster.tune.search import mode_of
 from raylora.cluster.tune.shared_base import SharedBase
@@ -24,12 +25,16 @@ from raylora.model.resolved import ResolvedJob
 from raylora.records import Say, TuneResult
 
 
-def conclude(found: Resolution, trials: list[Trial], shared_bases: dict[str, SharedBase], say: Say) -> TuneResult:
+def conclude(
+    found: Resolution, held: Held, trials: list[Trial], shared_bases: dict[str, SharedBase], say: Say
+) -> TuneResult:
     """Write trials.csv, best_config.yaml, the winner's adapter and, last, metrics.json.
 
     Raises:
         TrainingError: no trial has a score.
+        LockError: another job took the sweep over.
     """
+    held.check()
     job, folder = found.job, found.folder
     ranked = rank(trials, mode_of(job))
     size = job.tune.metric[1] if isinstance(job.tune.metric, list) else "trainable_parameters"
@@ -53,8 +58,9 @@ def conclude(found: Resolution, trials: list[Trial], shared_bases: dict[str, Sha
         raise TrainingError(f"all {len(ranked)} trials failed:\n{reasons}")
     best = trial_job(job, winner.sample)
     folder.write_text(BEST_CONFIG, dump(best.model_copy(update={"run_name": None, "tune": TuneSection()})))
-    done = _finish(found, best, winner, shared_bases[best.model.base_model])
+    done = _finish(found, held, best, winner, shared_bases[best.model.base_model])
     metrics = _metrics(job, trials, winner, front, done, shared_bases[best.model.base_model])
+    held.check()
     folder.write_json(FINISHED, metrics)
     return TuneResult(
         folder_uri=folder.uri,
@@ -72,13 +78,13 @@ def _chosen_by(trial: Trial) -> float | None:
     return trial.score if trial.mean_score is None else trial.mean_score
 
 
-def _finish(found: Resolution, best: Job, winner: Trial, shared: SharedBase) -> Finished:
+def _finish(found: Resolution, held: Held, best: Job, winner: Trial, shared: SharedBase) -> Finished:
     """The winner's adapter, scored on the test split, which no trial has seen; on a worker's resources."""
     task: Any = ray.remote(_finish_there).options(**remote_options(found.plan))
-    return ray.get(task.remote(found.of(best), shared, winner, found.plan))
+    return ray.get(task.remote(found.of(best), held, shared, winner, found.plan))
 
 
-def _finish_there(resolved: ResolvedJob, shared: SharedBase, winner: Trial, plan: WorkerPlan) -> Finished:
+def _finish_there(resolved: ResolvedJob, held: Held, shared: SharedBase, winner: Trial, plan: WorkerPlan) -> Finished:
     folder = RunFolder(resolved.job)
     worker = Worker(threads=None if plan.use_gpu else plan.threads, use_gpu=plan.use_gpu)
     assert winner.checkpoint_path and winner.best_epoch, "a trial with a score has reported a checkpoint"
@@ -87,6 +93,7 @@ def _finish_there(resolved: ResolvedJob, shared: SharedBase, winner: Trial, plan
         adapter = Path(scratch) / ADAPTER
         splits = shared.all_rows(resolved.job).load()
         done = finish(resolved.on_this_node(), splits, shared.floor, Path(files), winner.best_epoch, worker, adapter)
+        held.check()
         folder.upload(adapter, ADAPTER)
     return done
 

@@ -11,6 +11,7 @@ from ray.tune.integration.ray_train import CHECKPOINT_PATH_KEY, TuneReportCallba
 from raylora.cluster.events.history import Event
 from raylora.cluster.placement import WorkerPlan, plan_workers
 from raylora.cluster.session import Cluster
+from raylora.cluster.storage.lock import Held
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.cluster.train.workers import Task, global_batch_size, run_workers
 from raylora.cluster.tune.pool import leave_for_trainables
@@ -84,6 +85,7 @@ class NestedTrial:
     plan: WorkerPlan
     storage_path: str
     tell: Callable[[Event], None]
+    held: Held
 
     def __call__(self, sample: dict[str, Any]) -> None:
         """Run one trial, from its last checkpoint where there is one.
@@ -100,7 +102,7 @@ class NestedTrial:
         for report in begun.reports:
             tell({**item, **report, "again": True})
         rows = global_batch_size(job, self.plan)
-        task = Task(shared.resolved(job), shared.rows(job), self.plan, rows, _no_log)
+        task = Task(shared.resolved(job), shared.rows(job), self.plan, rows, _no_log, self.held)
         try:
             run_workers(task, [ScoreCallback(job, begun, lambda report: tell({**item, **report}))])
         except (RayLoraError, TrainingError) as error:

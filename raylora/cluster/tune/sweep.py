@@ -16,7 +16,7 @@ from raylora.cluster.events.stream import head_line
 from raylora.cluster.placement import need_of, one_worker, tell_bound, tell_wait
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
 from raylora.cluster.session import SETTLE_S, look
-from raylora.cluster.storage.lock import hold
+from raylora.cluster.storage.lock import Held, hold
 from raylora.cluster.storage.run_folder import CONFIG, TRIAL_RUNS, TRIALS, RunFolder
 from raylora.cluster.tune import search
 from raylora.cluster.tune.conclude import conclude
@@ -55,11 +55,11 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback per failed trial; ours is a line
     folder = RunFolder(job)
-    with hold(folder, say):
-        return _tune(folder, job, sources, say)
+    with hold(folder, say) as held:
+        return _tune(folder, held, job, sources, say)
 
 
-def _tune(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> TuneResult:
+def _tune(folder: RunFolder, held: Held, job: Job, sources: list[Source], say: Say) -> TuneResult:
     space = parse_space(job)
     job = check_folder(folder, job)
     bases = _bases(job, space)
@@ -79,8 +79,8 @@ def _tune(folder: RunFolder, job: Job, sources: list[Source], say: Say) -> TuneR
             for line in _head_lines(shared.starts):
                 say(line + (f"  ({name})" if len(shared_bases) > 1 else ""))
         tell_wait(need_of(found.plan), found.cluster, say)
-        trials = _search(found, space, shared_bases, say)
-        return conclude(found, trials, shared_bases, say)
+        trials = _search(found, held, space, shared_bases, say)
+        return conclude(found, held, trials, shared_bases, say)
 
 
 def _head_lines(starts: Mapping[int, Start]) -> list[str]:
@@ -118,7 +118,9 @@ def _examples(job: Job, space: dict[str, Domain]) -> list[Job]:
     return [trial_job(job, {key: value}) for key, domain in space.items() for value in domain.edges()]
 
 
-def _search(found: Resolution, space: dict[str, Domain], shared_bases: dict[str, SharedBase], say: Say) -> list[Trial]:
+def _search(
+    found: Resolution, held: Held, space: dict[str, Domain], shared_bases: dict[str, SharedBase], say: Say
+) -> list[Trial]:
     """Run Ray Tune until every trial has ended."""
     job, folder = found.job, found.folder
     total = search.num_samples(job, space)
@@ -129,7 +131,7 @@ def _search(found: Resolution, space: dict[str, Domain], shared_bases: dict[str,
         nested = plan_nested(job, cluster, total)
         say(f"trials     {total}, {nested.concurrent} at once: {nested}")
         with collect_trials(job, folder, say) as tell:
-            run = NestedTrial(job, shared_bases, nested.workers, folder.inside(TRIAL_RUNS), tell)
+            run = NestedTrial(job, shared_bases, nested.workers, folder.inside(TRIAL_RUNS), tell, held)
             searcher = None if can_go_on(folder) else search.searcher(job, space, nested.concurrent)
             return read_trials(job, _tuner(job, space, run, searcher, folder).fit())
     lengths = next(iter(shared_bases.values())).dataset.splits["train"].lengths
