@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from raylora.cluster.data.content import LOOKED_AT, check_unpacked
-from raylora.cluster.storage.filesystem import inside, is_remote, locate, parts, plain
+from raylora.cluster.storage.filesystem import is_remote, locate, parts, plain
 from raylora.errors import DataError
 
 EXTENSIONS = {
@@ -110,9 +110,9 @@ def _remote(uri: str, chosen: str) -> list[Found]:
         place = locate(uri)
         stat = place.stat()
         if stat and not stat.is_folder:
-            return [Found(uri, stat.size)]
+            return [Found(place.address, stat.size)]
         listed = sorted(place.files().items())
-        shown = [Found(inside(uri, name), s.size) for name, s in listed if not s.is_folder and _is_shown(name)]
+        shown = [Found(place.inside(name).address, s.size) for name, s in listed if not s.is_folder and _is_shown(name)]
         files = _data_of(shown, chosen)
     except OSError as error:
         raise DataError(f"{uri} cannot be reached: {error}") from None
@@ -139,7 +139,7 @@ def _is_json_object(file: Found) -> bool:
         stream.seek(0)
         try:
             json.loads(stream.read())
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
     return True
 
