@@ -13,6 +13,7 @@ from raylora.errors import ConfigError
 
 DOTTED = ["tune", "space"]  # its keys are dotted themselves
 _QUOTED = r"'(?:[^']|'')*'|\"(?:[^\"\\]|\\.)*\""
+_LIST = re.compile(r"\s*\[(.*)\]\s*", re.DOTALL)
 _ITEM = re.compile(rf"\s*({_QUOTED}|[^,]*?)\s*(?:,|\Z)", re.DOTALL)
 
 
@@ -41,6 +42,8 @@ def place_of(root: type[BaseModel], key: str) -> Place:
 def of_word(text: str, kind: Any, word: str) -> Any:
     """The value of `section.key=text`: for a text the very text, for texts `[a, b]`; nothing and `null` are null.
 
+    A text that would be null or a list is typed in single quotes.
+
     Raises:
         ConfigError: it is not YAML where the key takes other things than text.
     """
@@ -50,20 +53,24 @@ def of_word(text: str, kind: Any, word: str) -> Any:
     if not _is_text(takes):
         written = yaml12.load_written(text, word)
         return of_file(written.value, written.texts, kind)
-    if NoneType in takes and text in ("", "null"):
-        return None
-    if any(get_origin(each) is list for each in takes) and (listed := re.fullmatch(r"\s*\[(.*)\]\s*", text, re.DOTALL)):
-        return _items(listed[1], word)
-    return text
+    if _is_very_text(text, takes):
+        return text
+    if text.startswith("'"):
+        return text[1:-1]
+    listed = _LIST.fullmatch(text)
+    return _items(listed[1], word) if listed else None
 
 
 def as_word(value: Any, kind: Any) -> str:
     """What is to be typed for a value: `of_word` undone."""
-    if not _is_text(_alternatives(kind)):
+    takes = _alternatives(kind)
+    if not _is_text(takes):
         return yaml12.inline(value)
     if isinstance(value, list):
         return f"[{', '.join(map(_item, value))}]"
-    return "null" if value is None else value
+    if value is None:
+        return "null"
+    return value if _is_very_text(value, takes) else f"'{value}'"
 
 
 def of_file(value: Any, text: Any, kind: Any) -> Any:
@@ -107,6 +114,15 @@ def _is_text(takes: list[Any]) -> bool:
     """Whether it is text, or a list of texts, and nothing else but null."""
     texts = [each for each in takes if get_origin(each) is list and _alternatives(get_args(each)[0]).count(str)]
     return bool(set(takes) - {NoneType}) and all(each in (str, NoneType) or each in texts for each in takes)
+
+
+def _is_very_text(text: str, takes: list[Any]) -> bool:
+    """Whether it is neither null nor a list, for a key that takes these, nor one of them in quotes."""
+    while len(text) > 1 and text[0] == text[-1] == "'":
+        text = text[1:-1]
+    if NoneType in takes and text in ("", "null"):
+        return False
+    return not (any(get_origin(each) is list for each in takes) and _LIST.fullmatch(text))
 
 
 def _items(text: str, word: str) -> list[str]:

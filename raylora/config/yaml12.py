@@ -20,19 +20,52 @@ CORE = (
         list("-+.0123456789"),
     ),
 )
+TAGS = {f"tag:yaml.org,2002:{name}" for name in ("map", "seq", "str", "null", "bool", "int", "float")}
+# line breaks to YAML 1.1 alone, which PyYAML is to take for characters: what no text in UTF-8 holds stands for them
+STAND_INS = {0x85: 0xDF85, 0x2028: 0xDF28, 0x2029: 0xDF29}
+BREAKS = {stand_in: character for character, stand_in in STAND_INS.items()}
 
 
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}
+    # the core schema's alone, and None: any other tag is refused
+    yaml_constructors = {tag: of for tag, of in yaml.SafeLoader.yaml_constructors.items() if tag is None or tag in TAGS}
+
+    def __init__(self, text: str | bytes) -> None:
+        super().__init__(text)
+        self.buffer: str = self.buffer.translate(STAND_INS)
+
+    def scan_to_next_token(self) -> None:
+        """A tab parts words as a space does where it indents nothing, as libyaml has it; PyYAML refuses it."""
+        super().scan_to_next_token()
+        while self.peek() == "\t" and (self.flow_level or not self.allow_simple_key):
+            self.forward()
+            super().scan_to_next_token()
+
+    def compose_scalar_node(self, anchor: Any) -> Any:
+        node = super().compose_scalar_node(anchor)
+        node.value = _as_text(node.value)
+        return node
+
+    def flatten_mapping(self, node: Any) -> None:
+        """YAML 1.2 merges no keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        """A key that stands twice is a mistake; PyYAML would take the last without a word."""
-        seen = set[str]()
+        """A key that stands twice, or another way (`1` and `0x1`), is a mistake; PyYAML would take the last."""
+        found = super().construct_mapping(node, deep)
+        seen = set[Any]()
         for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+            same = {("text", key.value), ("value", self.construct_object(key))}
+            if same & seen:
                 raise yaml.MarkedYAMLError(None, None, f"the key '{key.value}' stands twice", key.start_mark)
-            seen.add(key.value if isinstance(key, yaml.ScalarNode) else "")
-        return super().construct_mapping(node, deep)
+            seen |= same
+        return found
+
+
+def _as_text(scanned: str) -> str:
+    """What a scalar says: JSON writes a character beyond U+FFFF as two, a surrogate pair."""
+    joined = scanned.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "surrogatepass")
+    return joined.translate(BREAKS)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -65,7 +98,7 @@ for _name, _construct in (("bool", _bool), ("int", _int), ("float", _float)):
 
 def _text(dumper: Any, text: str) -> Any:
     """PyYAML folds these, which are line breaks to YAML 1.1, within single quotes."""
-    style = '"' if re.search("[\x85\u2028\u2029]", text) else None
+    style = '"' if re.search("[\n\x85\u2028\u2029]", text) else None
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -98,7 +131,7 @@ def load_written(text: str | bytes, place: str) -> Written:
         node: Any = loader.get_single_node()
         return Written(loader.construct_document(node), _texts(node)) if node else Written(None, None)
     except yaml.YAMLError as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(_as_text(str(error)).split())
     except RecursionError:
         reason = "it is nested too deeply"
     except (ValueError, KeyError) as error:  # `!!int x`, an integer of thousands of digits
@@ -120,4 +153,4 @@ def dump(value: Any) -> str:
 def inline(value: Any) -> str:
     """The same on one line."""
     text = yaml.dump(value, Dumper=_Dumper, default_flow_style=True, allow_unicode=True, width=10**6)
-    return text.removesuffix("\n...\n").strip()
+    return text.removesuffix("\n...\n").rstrip("\n")

@@ -1,5 +1,6 @@
 """A job from YAML files and words, and back: what is written is what is read."""
 
+import json
 import math
 from pathlib import Path
 from typing import Any
@@ -156,6 +157,47 @@ def test_a_config_may_be_json(tmp_path: Path) -> None:
     assert read([str(tmp_path / "job.json")], {}).lora.r == 4
 
 
+@pytest.mark.parametrize("indent", [None, 2, "\t"])
+def test_a_config_may_be_what_json_dumps_writes(tmp_path: Path, indent: Any) -> None:
+    labels = ["😀", "ünï", "a\tb", "\x7f", "\x85", "\u2028"]
+    text = json.dumps({"data": {"labels": labels}, "seed": 7}, indent=indent).replace("\x7f", "\\u007f")
+    job = read([write(tmp_path / "job.yaml", text)], {})
+    assert (job.data.labels, job.seed) == (labels, 7)
+
+
+def test_half_a_surrogate_pair_is_no_text(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.labels.*UTF-8"):
+        read([write(tmp_path / "job.yaml", '{"data": {"labels": ["\\ud83d", "b"]}}')], {})
+
+
+def test_tabs_part_words_and_indent_nothing(tmp_path: Path) -> None:
+    text = "seed:\t3\t# three\nlora: {\n\tr:\t4,\n\tbias: all\t}\ndata:\n  labels:\t[a,\tb]\n"
+    job = read([write(tmp_path / "job.yaml", text)], {})
+    assert (job.seed, job.lora.r, job.lora.bias, job.data.labels) == (3, 4, "all", ["a", "b"])
+    for wrong in ("lora:\n\tr: 4\n", "data: {labels: [a\tb, c]}", "-\t- a"):
+        with pytest.raises(ConfigError, match="not valid YAML"):
+            read([write(tmp_path / "job.yaml", wrong)], {})
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+@pytest.mark.parametrize("odd", ["\x85", "\u2028", "\u2029"])
+def test_what_breaks_a_line_in_yaml_1_1_alone_is_a_character(tmp_path: Path, odd: str, encoding: str) -> None:
+    text = f"data:\n  train: a {odd} b\n  text_column: 'a {odd} b'\n  label_column: \"a {odd} b\"\n"
+    (tmp_path / "job.yaml").write_bytes(text.encode(encoding))
+    data = read([str(tmp_path / "job.yaml")], {}).data
+    assert data.train == data.text_column == data.label_column == f"a {odd} b"
+    assert yaml12.load(f"[a{odd}b, 'a{odd}b', \"a{odd}b\", {odd}]", "here") == [f"a{odd}b"] * 3 + [odd]
+    with pytest.raises(ConfigError, match="not valid YAML") as caught:
+        yaml12.load(f"a: *b{odd}c", "here")
+    str(caught.value).encode("utf-8")
+
+
+@pytest.mark.parametrize("text", ["text\xa0", "\xa0text", "\u3000", "a\nb"])
+def test_a_text_on_one_line_keeps_all_its_white_space(text: str) -> None:
+    assert "\n" not in yaml12.inline(text)
+    assert yaml12.load(yaml12.inline(text), "here") == text
+
+
 def test_a_data_file_in_the_place_of_a_config_is_told_what_to_do_with_it(tmp_path: Path) -> None:
     write(tmp_path / "reviews.csv", "text,label\na,b\n")
     with pytest.raises(
@@ -257,6 +299,14 @@ def test_a_text_in_a_file_is_what_stands_there(tmp_path: Path) -> None:
         read([write(tmp_path / "job.yaml", "data:\n  text_column:\n")], {})
 
 
+@pytest.mark.parametrize(
+    "pair", ["1: /a, 1.0: /b", "1: /a, 0x1: /b", "null: /a, ~: /b", "true: /a, True: /b", "1: /a, '1': /b"]
+)
+def test_keys_that_are_one_are_refused(tmp_path: Path, pair: str) -> None:
+    with pytest.raises(ConfigError, match=r"not valid YAML: the key '.+' stands twice"):
+        read([write(tmp_path / "job.yaml", f"serve: {{adapters: {{{pair}}}}}")], {})
+
+
 @pytest.mark.parametrize("text", ["lora: {r: 4}\nlora: {bias: all}\n", "lora:\n  r: 4\n  r: 8\n"])
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(ConfigError, match=r"job\.yaml is not valid YAML: the key '(lora|r)' stands twice .*line"):
@@ -278,6 +328,14 @@ def test_of_two_files_the_later_wins_key_by_key(tmp_path: Path) -> None:
         (b"a: &a [*a]\n", "is not valid YAML: "),
         (b"a: " + b"[" * 500, "is not valid YAML: "),
         (b"a: " + b"9" * 5000, "is not valid YAML: "),
+        (b"a: !!timestamp soon", "is not valid YAML: .*tag:yaml.org,2002:timestamp"),
+        (b"a: !!map [a]", "is not valid YAML: expected a mapping"),
+        (b"a: !!map a", "is not valid YAML: expected a mapping"),
+        (b"a: !!seq {a: b}", "is not valid YAML: expected a sequence"),
+        (b"a: !!set {a, b}", "is not valid YAML: .*tag:yaml.org,2002:set"),
+        (b"a: !!omap [a]", "is not valid YAML: .*tag:yaml.org,2002:omap"),
+        (b"a: &a {b: 1}\nc: {!!merge <<: *a}", "is not valid YAML: .*tag:yaml.org,2002:merge"),
+        (b"a: {[b]: c}", "is not valid YAML: .*unhashable"),
         (b"a: \x00", "is not valid YAML: "),
     ],
 )

@@ -3,6 +3,7 @@
 import bz2
 import codecs
 import gzip
+import io
 import json
 import lzma
 from collections.abc import Callable
@@ -10,17 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from raylora.cluster.data.find import decide_format
+from raylora.cluster.data.formats import label_names
 from raylora.cluster.data.guess import read_columns, write_config
 from raylora.cluster.data.rows import Row, Source
 from raylora.cluster.data.sources import list_sources, read_rows
 from raylora.cluster.storage.filesystem import Location
 from raylora.config import DataSection
 from raylora.errors import DataError, EmptyFileError
+
+
+def orc_bytes(compression: Any) -> bytes:
+    stream = io.BytesIO()
+    pyarrow.orc.write_table(
+        pa.table({"text": ["good one", "bad one"], "label": ["a", "b"]}), stream, compression=compression
+    )
+    return stream.getvalue()
+
 
 Read = Callable[..., list[Row]]
 UNUSABLE = {
@@ -324,6 +336,24 @@ def test_a_truncated_table_is_refused(tmp_path: Path) -> None:
         read_path(path)
 
 
+@pytest.mark.parametrize("first", ["ORCID", "ORC", "BZhang_id", "BZh9", "PAR1", "ARROW1", "Obj", "%PDF", "PK", "7z"])
+@pytest.mark.parametrize("odd", ["", "\x01", "é"])
+def test_a_column_may_be_named_as_another_format_begins(read: Read, first: str, odd: str) -> None:
+    assert pairs(read("a.csv", f"{first},text,label\n1,good{odd},x\n")) == [(f"good{odd}", "x")]
+
+
+def test_json_that_is_nested_without_end_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"text": "a", "label": "x"}\n')
+    (tmp_path / "deep.json").write_text('{"a":' * 100_000)
+    data = DataSection(train=str(tmp_path))
+    with pytest.raises(DataError, match=r"deep\.json is not JSON: "):
+        [list(read_rows(source, data)) for source in list_sources(data)]
+
+
+def test_a_table_whose_features_are_nested_without_end_has_no_label_names() -> None:
+    assert label_names(pa.schema([], {"huggingface": "[" * 100_000})) == {}
+
+
 def test_the_configured_format_beats_the_ending(read: Read) -> None:
     assert pairs(read("a.txt", "text\tlabel\na\tx\n", format="tsv")) == [("a", "x")]
     assert pairs(read("a.csv", '{"text": "a", "label": "x"}\n', format="jsonl")) == [("a", "x")]
@@ -369,6 +399,10 @@ PACKED = gzip.compress(b"text,label\na,x\n" * 50, mtime=0)
         ("a.csv", ZIP, r"a\.csv is a zip archive or an Excel workbook"),
         ("a.csv", b"PAR1" + bytes(range(200)), r"a\.csv is parquet.*data\.format=parquet"),
         ("a.jsonl", b"ARROW1\0\0" + bytes(200), r"a\.jsonl is an Arrow file"),
+        ("a.csv", orc_bytes("zlib"), r"a\.csv is ORC"),
+        ("a.csv", orc_bytes("uncompressed"), r"a\.csv is ORC"),
+        ("a.txt", b"%PDF-1.7\n%", r"a\.txt is a PDF"),
+        ("a.avro", b"Obj\x01" + bytes(20), r"a\.avro is Avro"),
         ("a.db", b"SQLite format 3\0", r"a\.db is an SQLite database"),
         ("a.csv", bytes(range(256)) * 8, r"a\.csv is binary"),
         ("a.csv", "text,label\na,x\n".encode("utf-16-le"), r"a\.csv is UTF-16.*iconv"),

@@ -36,6 +36,13 @@ def save(folder: Path, ending: str, rows: list[dict[str, Any]] = ROWS) -> str:
     )
 
 
+def test_a_column_may_end_in_a_hard_space(tmp_path: Path) -> None:
+    rows = [{"text\xa0": f"good {i}", "label": str(i % 2)} for i in range(6)]
+    (tmp_path / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    path = write_config(str(tmp_path / "rows.jsonl"), str(tmp_path / "job.yaml"))
+    assert jobfile.read([str(path)], {}).data.text_column == "text\xa0"
+
+
 @pytest.mark.parametrize("ending", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
 def test_a_written_config_is_a_job_on_the_file(tmp_path: Path, ending: str) -> None:
     data = save(tmp_path, ending)

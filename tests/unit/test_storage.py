@@ -1,5 +1,6 @@
 """The door to storage: one way to write a place for every entrance, and the same operations wherever it is."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,11 @@ import pytest
 from pyarrow.fs import FSSpecHandler, LocalFileSystem, PyFileSystem, SubTreeFileSystem
 
 from raylora.cluster.data.guess import read_columns
-from raylora.cluster.data.sources import list_sources
+from raylora.cluster.data.sources import list_sources, read_rows
 from raylora.cluster.serve.adapter_folders import absolute, check_inside, find, local, names
-from raylora.cluster.storage.filesystem import Location, inside, locate, parent
+from raylora.cluster.storage.filesystem import Location, base_name, inside, locate, parent
 from raylora.cluster.storage.listing import list_runs
+from raylora.cluster.storage.lock import hold
 from raylora.cluster.storage.run_folder import ADAPTER, CONFIG, RunFolder, kind_of
 from raylora.config import DataSection, Job
 from raylora.errors import ConfigError, DataError
@@ -112,6 +114,63 @@ def test_options_stay_last_and_follow_into_the_folder() -> None:
     run = locate("s3://bucket/runs/?region=eu-west-1").inside("first")
     assert (run.address, run.path) == ("s3://bucket/runs/first?region=eu-west-1", "bucket/runs/first")
     assert (run.name, run.parent) == ("first", locate("s3://bucket/runs?region=eu-west-1"))
+
+
+ODD_NAMES = ["part 1.csv", "a%20b.csv", "x#1.csv", "ä.csv", "[v2].csv", "a?b.csv", "a+b.csv", "a*b.csv", "100%.csv"]
+
+
+def test_files_of_any_name_are_found_and_read_on_object_storage(s3_address: Callable[[str], str]) -> None:
+    folder = locate(s3_address("bucket/my data"))
+    for name in ODD_NAMES:
+        folder.inside(name).write_text(f"text,label\n{name},x\n")
+    data = DataSection(train=s3_address("bucket/my data"))
+    sources = list_sources(data)
+    assert sorted(source.name for source in sources) == sorted(ODD_NAMES)
+    for source in sources:
+        assert [row.text for row in read_rows(source, data)] == [source.name]
+        assert list_sources(DataSection(train=source.path)) == [source], "its address stands for it alone"
+
+
+def test_a_run_is_written_and_read_below_a_folder_with_a_space(s3_address: Callable[[str], str]) -> None:
+    for place in map(s3_address, ("bucket/my runs", "bucket/my%20runs")):
+        folder = RunFolder(Job().replace({"storage_path": place, "run_name": "first"}))
+        with hold(folder, print):
+            folder.write_text(CONFIG, "{}")
+        assert locate(folder.uri).inside(CONFIG).read_text() == folder.read_text(CONFIG) == "{}"
+        assert [(run.name, run.uri) for run in list_runs(place)] == [("first", folder.uri)]
+        assert folder.uri == s3_address("bucket/my%20runs/first")
+
+
+@pytest.mark.parametrize(
+    ("written", "path"),
+    [
+        ("gs://bucket/my runs/ä", "bucket/my runs/ä"),
+        ("gs://bucket/my%20runs/%C3%A4", "bucket/my runs/ä"),
+        ("gs://bucket/100% [v2]#1", "bucket/100% [v2]#1"),
+        ("gs://bucket/a%2520b", "bucket/a%20b"),
+        ("gs://bucket/a%3Fb", "bucket/a?b"),
+        ("gs://bucket/a+b=c:d@e", "bucket/a+b=c:d@e"),
+    ],
+)
+def test_a_uri_may_be_typed_with_its_odd_characters_or_quoted(written: str, path: str) -> None:
+    place = locate(f"{written}?retry_limit_seconds=1")
+    assert place.path == path
+    assert locate(place.address) == place
+    for name in ODD_NAMES:
+        deep = locate(inside(written, name)).inside(name)
+        assert (deep.path, deep.name) == (f"{path}/{name}/{name}", name)
+        assert (locate(deep.address), base_name(deep.address)) == (deep, name)
+        assert locate(parent(deep.address)).path == f"{path}/{name}"
+
+
+def test_a_folder_is_itself_however_its_address_is_quoted(tmp_path: Path) -> None:
+    found = check_inside("gs://b/my runs/a", ["gs://b/my%20runs"])
+    assert found == check_inside("gs://b/my%20runs/a", ["gs://b/my runs/"])
+    with pytest.raises(ConfigError, match="must be inside"):
+        check_inside("gs://b/my%2520runs/a", ["gs://b/my runs"])
+    for name in ("a%20b", "c d"):
+        (tmp_path / "root" / name).mkdir(parents=True)
+        assert absolute(inside(f"file://{tmp_path}/root", name)) == str(tmp_path / "root" / name)
 
 
 def test_a_file_is_written_whole_read_listed_and_deleted(place: Location) -> None:

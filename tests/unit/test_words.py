@@ -117,6 +117,25 @@ def test_what_is_to_be_typed_for_a_value_is_that_value(text: str) -> None:
         assert read_key(key, as_word(value, kind)) == value
 
 
+@pytest.mark.parametrize(
+    "text", ["null", "[x]", " [a, b] ", "[]", "'null'", "''", "'", "'''", "'[x]'", "''[x]''", "'a'"]
+)
+@pytest.mark.parametrize("key", ["model.revision", "data.train"])
+def test_a_text_that_looks_like_null_or_a_list_is_typed_in_quotes(key: str, text: str) -> None:
+    word = as_word(text, place_of(Job, key).kind)
+    assert read_key(key, word) == text
+    assert as_word(None, place_of(Job, key).kind) == "null"
+
+
+def test_quotes_are_taken_away_only_where_they_say_something() -> None:
+    assert read_key("model.revision", "'null'") == read_key("data.train", "'null'") == "null"
+    assert read_key("data.train", "'[x]'") == "[x]"
+    assert read_key("model.revision", "'[x]'") == "'[x]'"
+    assert read_key("data.text_column", "'null'") == "'null'"
+    assert read_key("data.train", "'a'") == "'a'"
+    assert read_key("model.revision", "'" * 10_001) == "'" * 10_001
+
+
 def test_a_long_word_is_no_file(tmp_path: Any) -> None:
     labels = [f"label {i}" for i in range(200)]
     assert read_key("data.labels", f"[{', '.join(labels)}]") == labels

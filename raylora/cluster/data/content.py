@@ -1,28 +1,30 @@
 """What a file's first bytes say it is, where its name says otherwise."""
 
+import re
+
 from raylora.errors import DataError
 
 LOOKED_AT = 1024
 
-# first bytes, what they mean, what to do
+# first bytes, what they mean, what to do; of those that are letters more follows: a column may be named ORCID
 KNOWN = (
-    (b"\x1f\x8b", "compressed (gzip)", "Unpack it: gunzip FILE."),
-    (b"BZh", "compressed (bzip2)", "Unpack it: bunzip2 FILE."),
-    (b"\xfd7zXZ\0", "compressed (xz)", "Unpack it: unxz FILE."),
-    (b"\x28\xb5\x2f\xfd", "compressed (zstd)", "Unpack it: unzstd FILE."),
-    (b"\x04\x22\x4d\x18", "compressed (lz4)", "Unpack it: unlz4 FILE."),
-    (b"PK\x03\x04", "a zip archive or an Excel workbook", "Unpack it, or save the sheet as csv in UTF-8."),
-    (b"\xd0\xcf\x11\xe0", "an old Office file", "Save the sheet as csv in UTF-8."),
-    (b"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "Unpack it."),
-    (b"PAR1", "parquet", "Let its name end in .parquet, or set data.format=parquet."),
-    (b"ARROW1", "an Arrow file", "Write it as parquet."),
-    (b"\xff\xff\xff\xff", "an Arrow stream", "Write it as parquet: datasets.load_from_disk(FOLDER).to_parquet(FILE)."),
-    (b"ORC", "ORC", "Write it as parquet."),
-    (b"Obj\x01", "Avro", "Write it as parquet."),
-    (b"SQLite format 3\0", "an SQLite database", "Write the table as csv."),
-    (b"\x89HDF", "HDF5", "Write it as parquet."),
-    (b"%PDF", "a PDF", "Write its texts as csv or jsonl."),
-    (b"\x80\x04\x95", "a pickle, which is not opened", "Write it as parquet."),
+    (rb"\x1f\x8b", "compressed (gzip)", "Unpack it: gunzip FILE."),
+    (rb"BZh[1-9](1AY&SY|\x17rE8P\x90)", "compressed (bzip2)", "Unpack it: bunzip2 FILE."),
+    (rb"\xfd7zXZ\0", "compressed (xz)", "Unpack it: unxz FILE."),
+    (rb"\x28\xb5\x2f\xfd", "compressed (zstd)", "Unpack it: unzstd FILE."),
+    (rb"\x04\x22\x4d\x18", "compressed (lz4)", "Unpack it: unlz4 FILE."),
+    (rb"PK\x03\x04", "a zip archive or an Excel workbook", "Unpack it, or save the sheet as csv in UTF-8."),
+    (rb"\xd0\xcf\x11\xe0", "an old Office file", "Save the sheet as csv in UTF-8."),
+    (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "Unpack it."),
+    (rb"PAR1[\0-\x08\x0e-\x1f]", "parquet", "Let its name end in .parquet, or set data.format=parquet."),
+    (rb"ARROW1\0", "an Arrow file", "Write it as parquet."),
+    (rb"\xff{4}", "an Arrow stream", "Write it as parquet: datasets.load_from_disk(FOLDER).to_parquet(FILE)."),
+    (rb"ORC.{0,7}[\0-\x07\x0e-\x19]", "ORC", "Write it as parquet."),
+    (rb"Obj\x01", "Avro", "Write it as parquet."),
+    (rb"SQLite format 3\0", "an SQLite database", "Write the table as csv."),
+    (rb"\x89HDF", "HDF5", "Write it as parquet."),
+    (rb"%PDF-\d\.\d", "a PDF", "Write its texts as csv or jsonl."),
+    (rb"\x80\x04\x95", "a pickle, which is not opened", "Write it as parquet."),
 )
 TEXT_CONTROLS = b"\t\n\r\f\v\b\x1b\x1a"
 
@@ -49,8 +51,8 @@ def check_unpacked(path: str, head: bytes) -> None:
         DataError: says what it is and what to do.
     """
     for begin, what, mend in KNOWN:
-        if head.startswith(begin):
-            if begin == b"PK\x03\x04" and path.endswith((".xlsx", ".xlsm", ".ods")):
+        if re.match(begin, head, re.DOTALL):
+            if what.startswith("a zip") and path.endswith((".xlsx", ".xlsm", ".ods")):
                 what = "an Excel workbook"
             raise DataError(f"{path} is {what}. {mend.replace('FILE', path)}")
 

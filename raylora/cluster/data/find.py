@@ -10,7 +10,7 @@ from pathlib import Path
 
 from raylora.cluster.data.content import LOOKED_AT, check_unpacked
 from raylora.cluster.data.rows import Split
-from raylora.cluster.storage.filesystem import inside, is_remote, locate, parts, plain
+from raylora.cluster.storage.filesystem import base_name, is_remote, locate, parts, plain
 from raylora.errors import DataError
 
 EXTENSIONS = {
@@ -84,7 +84,7 @@ def _of_split(pattern: str, files: list[Found], split: Split) -> list[Found]:
     if len(named) < 2:
         return files
     if split not in named:
-        shown = _few([os.path.basename(file.path) for file in files])
+        shown = _few([base_name(file.path) for file in files])
         raise DataError(f"folder {pattern} holds files of {' and '.join(named)}, none of {split}: {shown}.")
     return named[split]
 
@@ -93,7 +93,7 @@ def _by_split(files: Sequence[Found]) -> dict[Split, list[Found]]:
     """Those whose names hold one split's word."""
     found: dict[Split, list[Found]] = {}
     for file in files:
-        words = set(re.split("[^a-z]+", os.path.basename(parts(file.path)[0]).lower()))
+        words = set(re.split("[^a-z]+", base_name(file.path).lower()))
         meant = [split for split, known in SPLIT_WORDS.items() if words & set(known)]
         if len(meant) == 1:
             found.setdefault(meant[0], []).append(file)
@@ -166,9 +166,9 @@ def _remote(uri: str, chosen: str) -> list[Found]:
         place = locate(uri)
         stat = place.stat()
         if stat and not stat.is_folder:
-            return [Found(uri, stat.size)]
+            return [Found(place.address, stat.size)]
         listed = sorted(place.files().items())
-        shown = [Found(inside(uri, name), s.size) for name, s in listed if not s.is_folder and _is_shown(name)]
+        shown = [Found(place.inside(name).address, s.size) for name, s in listed if not s.is_folder and _is_shown(name)]
         files = _data_of(shown, chosen)
     except OSError as error:
         raise DataError(f"{uri} cannot be reached: {error}") from None
@@ -195,7 +195,7 @@ def _is_json_object(file: Found) -> bool:
         stream.seek(0)
         try:
             json.loads(stream.read())
-        except ValueError:
+        except (ValueError, RecursionError):
             return False
     return True
 

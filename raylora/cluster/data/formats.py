@@ -229,7 +229,7 @@ def label_names(schema: pa.Schema) -> dict[str, list[str]]:
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {name: f["names"] for name, f in features.items() if f.get("_type") == "ClassLabel" and "names" in f}
-    except (KeyError, ValueError, AttributeError, TypeError):
+    except (KeyError, ValueError, AttributeError, TypeError, RecursionError):
         return {}
 
 

@@ -13,7 +13,7 @@ import pyarrow.parquet
 from raylora.cluster.data.find import MAGIC, decide_format, find_files, splits_there
 from raylora.cluster.data.formats import check_once, csv_reader, label_names, open_table, read_header
 from raylora.cluster.data.sources import open_input, open_text
-from raylora.cluster.storage.filesystem import parts
+from raylora.cluster.storage.filesystem import base_name
 from raylora.config import Job
 from raylora.config import file as jobfile
 from raylora.errors import ConfigError, DataError, EmptyFileError
@@ -67,7 +67,7 @@ def write_config(data: str, output: str | None, wished: Job | None = None) -> Pa
 
 
 def _name_for(data: str) -> str:
-    stem = Path(parts(data)[0]).stem
+    stem = Path(base_name(data)).stem
     return f"{'data' if MAGIC.search(stem) else stem}.yaml"
 
 

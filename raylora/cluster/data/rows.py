@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from raylora.cluster.storage.filesystem import base_name
 from raylora.config import DataSection
 
 Split = Literal["train", "validation", "test"]
@@ -23,7 +24,7 @@ class Source:
 
     @property
     def name(self) -> str:
-        return self.path.rsplit("/", 1)[-1]
+        return base_name(self.path)
 
     def place(self, number: int) -> str:
         """Where a record stands: a line of a text file, a row of a table."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from raylora.cluster.storage.filesystem import Location, inside, is_remote, locate, parts, plain
+from raylora.cluster.storage.filesystem import Location, inside, is_remote, locate, parts, plain, quoted
 from raylora.cluster.storage.run_folder import ADAPTER, CONFIG
 from raylora.errors import ConfigError, ModelError
 from raylora.model.lora.manifest import MANIFEST
@@ -17,14 +17,14 @@ from raylora.model.serving.adapter import WEIGHTS
 
 
 def absolute(path: str) -> str:
-    """A local path with links followed; an address as it is.
+    """A local path with links followed; an address in its one spelling.
 
     Raises:
         ConfigError: an address that steps up by `..`.
     """
     if not is_remote(path):
         return os.path.realpath(plain(path))
-    address, mark, options = parts(path)
+    address, mark, options = parts(quoted(path))
     if ".." in unquote(address).replace("\\", "/").split("/"):  # pyarrow takes `%2e` for a dot, too
         raise ConfigError(f"path {path} must not hold `..`.")
     return address.rstrip("/") + mark + options

@@ -1,7 +1,8 @@
 """The one door to storage: a file or folder, local or on object storage, by its address.
 
 An address is a local path, also with `~` or as file:///, or a URI that pyarrow knows (s3://, gs://), whose options
-(`?endpoint_override=...`) stay last. Every operation raises OSError where storage fails: a caller has its own words.
+(`?endpoint_override=...`) stay last. A URI may be typed with the odd characters of its path or with these quoted
+(`%20`); `%3F` is a `?` in a name. Every operation raises OSError where storage fails: a caller has its own words.
 """
 
 import errno
@@ -10,10 +11,12 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
-from urllib.parse import unquote
+from urllib.parse import quote, unquote, unquote_to_bytes
 
 import pyarrow as pa
 import pyarrow.fs
+
+IN_A_PATH = "/:@!$&'()+,;="  # of a URI, as it is (RFC 3986); `*` is left out, which looks like a glob
 
 
 def plain(address: str) -> str:
@@ -34,8 +37,9 @@ def parts(address: str) -> tuple[str, str, str]:
 
 
 def inside(address: str, name: str) -> str:
-    """A folder or file in a folder."""
+    """A folder or file in a folder; of a URI, file:/// too, its name is quoted."""
     folder, mark, options = parts(address)
+    name = quote(name, IN_A_PATH) if "://" in address else name
     return f"{folder.rstrip('/')}/{name}{mark}{options}"
 
 
@@ -43,6 +47,22 @@ def parent(address: str) -> str:
     """The folder around a folder."""
     folder, mark, options = parts(address)
     return (folder.rstrip("/").rpartition("/")[0] or ("/" if folder.startswith("/") else ".")) + mark + options
+
+
+def quoted(address: str) -> str:
+    """A URI whose path is quoted, whether it was already or not: one spelling of each; a local path as it is."""
+    if not is_remote(address):
+        return address
+    folder, mark, options = parts(address)
+    scheme, colon, rest = folder.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{scheme}{colon}{host}{slash}{quote(unquote_to_bytes(path), IN_A_PATH)}{mark}{options}"
+
+
+def base_name(address: str) -> str:
+    """What people call the file or folder of an address."""
+    name = parts(address)[0].rstrip("/").rpartition("/")[2]
+    return unquote(name) if "://" in address else name
 
 
 @dataclass(frozen=True)
@@ -59,7 +79,7 @@ class Location:
     """A file or folder, there or not.
 
     Args:
-        address: absolute.
+        address: absolute; a URI's path is quoted.
         path: the same within the filesystem.
     """
 
@@ -174,7 +194,7 @@ def locate(address: str) -> Location:
     """Raises:
     OSError: no such kind of address, its options cannot be, or its host is not there.
     """
-    address = plain(address)
+    address = quoted(plain(address))
     if not is_remote(address):
         path = os.path.abspath(address)
         return Location(path, pyarrow.fs.LocalFileSystem(), path)

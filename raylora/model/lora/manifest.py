@@ -73,7 +73,7 @@ def read_manifest(folder: Path) -> Manifest:
         fields: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         fields["labels"] = tuple(fields["labels"])
         return Manifest(**fields)
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise ModelError(f"{folder / MANIFEST} is broken: {error}") from None
 
 

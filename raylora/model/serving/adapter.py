@@ -92,7 +92,7 @@ def read_files(folder: Path) -> Files:
     try:
         weights = (folder / WEIGHTS).read_bytes()
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ModelError(f"adapter {folder} cannot be read: {error}") from None
     return Files(folder, manifest, config, weights, folder_digest(folder, weights))
 
