@@ -94,7 +94,7 @@ def _by_split(files: Sequence[Found]) -> dict[Split, list[Found]]:
     found: dict[Split, list[Found]] = {}
     for file in files:
         words = set(re.split("[^a-z]+", base_name(file.path).lower()))
-        meant = [split for split, known in SPLIT_WORDS.items() if words & set(known)]
+        meant: list[Split] = [split for split, known in SPLIT_WORDS.items() if words & set(known)]
         if len(meant) == 1:
             found.setdefault(meant[0], []).append(file)
     return found
