@@ -4,7 +4,7 @@ import asyncio
 import json
 import pickle
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ from raylora.cluster.serve import table as tables
 from raylora.cluster.serve import table_log
 from raylora.cluster.serve.registry import Registry
 from raylora.cluster.serve.table import Change, Entry, Missing, Table, Version
+from raylora.cluster.serve.table_log import TableLog
+from raylora.cluster.serve.table_start import configure
 from raylora.cluster.storage.run_folder import ADAPTER_CHANGES, ADAPTERS, OLD_ADAPTER_CHANGES
 from raylora.config import Job
 from raylora.errors import ConfigError, UnknownAdapterError
@@ -247,9 +249,12 @@ def test_a_change_says_which_replica_does_not_serve_it(tmp_path: Path, monkeypat
         await registry.sync("asleep", 0, "", "disk full")
         outcome = await registry.put("x", "/a", "d1", 1.0)
         assert outcome.missing == (Missing("asleep", "has not followed within 0.1 s: disk full"),)
-        await registry.sync("asleep", 2, "", "adapter x version 2: it is broken")
+        await registry.sync("asleep", 3, "", "", {"x": "adapter x version 2: it is broken"})
         outcome = await registry.put("x", "/b", "d2", 1.0)
         assert outcome.missing == (Missing("asleep", "adapter x version 2: it is broken"),)
+        assert not (await registry.put("y", "/c", "d3", 1.0)).missing  # of x it says nothing
+        outcome = await registry.put("x", "/c", "d3", 1.0)
+        assert outcome.missing == (Missing("asleep", "has not followed within 0.1 s"),)
 
     with_followers(registry, work, count=1)
 
@@ -302,12 +307,12 @@ class Stub:
     def meter_text(self) -> str:
         return ""
 
-    async def follow(self, table: Table) -> list[str]:
+    async def follow(self, table: Table) -> dict[str, str]:
         self.tries += 1
         if self.tries in (2, 3):
             raise ZeroDivisionError("nobody thought of this")
         self.table = table
-        return ["adapter x version 1: not on this node"] if table.revision == 1 else []
+        return {"x": "adapter x version 1: not on this node"} if table.revision == 1 else {}
 
 
 def test_a_follower_survives_any_error_reports_it_and_catches_up(
@@ -316,11 +321,15 @@ def test_a_follower_survives_any_error_reports_it_and_catches_up(
     monkeypatch.setattr(followers, "RETRY_S", 0.01)
     registry, replica = Registry(tree(tmp_path)), Stub()
     heard: list[str] = []
+    unable: list[Mapping[str, str]] = []
 
     class Source:
-        async def sync(self, replica: str, revision: int, meters: str, fault: str) -> Table | list[Change]:
+        async def sync(
+            self, replica: str, revision: int, meters: str, fault: str, unloaded: Mapping[str, str]
+        ) -> Table | list[Change]:
             heard.append(fault)
-            return await registry.sync(replica, revision, meters, fault)
+            unable.append(unloaded)
+            return await registry.sync(replica, revision, meters, fault, unloaded)
 
     async def work() -> None:
         while not replica.ready:
@@ -329,6 +338,8 @@ def test_a_follower_survives_any_error_reports_it_and_catches_up(
         assert first.missing == (Missing("r", "adapter x version 1: not on this node"),)
         assert replica.table == registry.table
         assert not (await registry.put("y", "/b", "d2", 1.0)).missing
+        assert (replica.table.revision, list(unable[-1])) == (2, ["x"])  # whoever put x may wait for others still
+        assert not (await registry.put("x", "/c", "d3", 1.0)).missing
 
     async def run() -> None:
         task = asyncio.create_task(followers.follow(replica, Source()))
@@ -340,6 +351,7 @@ def test_a_follower_survives_any_error_reports_it_and_catches_up(
 
     asyncio.run(run())
     assert "ZeroDivisionError: nobody thought of this" in heard
+    assert heard[-1] == ""
 
 
 def save(folder: Path, base: str, weights: str = "weights") -> Path:
@@ -387,8 +399,99 @@ def test_a_start_serves_what_the_configs_path_holds_and_a_registry_that_comes_ba
 
 
 def test_changes_read_back_as_they_were_written() -> None:
-    table = Table().put("x", "/ü", "d1", configured="/ü").put("x", "/b", "d2", traffic=0.25)
+    started = configure(Table(), {"x": "/ü"}, {"x": "d1"}, "x")
+    table = started.put("x", "/b", "d2", traffic=0.25)
     changes = [table.change_of("x"), table.drop("x").change_of("x"), table.promote("x").change_of("x")]
     assert tables.load_changes(tables.dump_changes(changes)) == changes
     assert changes[1].entry is None
-    assert Table().put("x", "/ü", "d1", configured="/ü").after(changes[:1]) == table
+    assert started.after(changes[:1]) == table
+
+
+def test_what_http_changed_outlives_restarts_with_the_same_config(tmp_path: Path) -> None:
+    folders = {name: str(save(tmp_path / name, "a/base")) for name in "abc"}
+    job = Job().replace({"storage_path": str(tmp_path), "run_name": "serve", "serve.adapters": folders})
+    job = job.replace({"serve.default": "a"})
+    Registry(job.model_dump(), "1")
+    save(tmp_path / "a", "a/base", "retrained, and worse")
+    registry = Registry(job.model_dump(), "2")
+    assert registry.table.entry("a").current.number == 2
+
+    async def work() -> None:
+        await registry.rollback("a")
+        await registry.drop("b")
+        await registry.promote("c")
+
+    asyncio.run(work())
+    for start in ("3", "4"):
+        again = Registry(job.model_dump(), start).table
+        assert again == registry.table
+        assert (list(again.entries), again.default, again.entry("a").current.number) == (["c", "a"], "c", 1)
+    copies = {path.name for path in (tmp_path / "serve" / "versions").iterdir()}
+    assert copies == {v.digest for e in again.entries.values() for v in (e.current, e.previous) if v}
+    bare = Registry(job.replace({"serve.default": None}).model_dump(), "5").table
+    assert (bare.default, bare.configured_default) == ("c", None)
+    assert Registry(job.model_dump(), "6").table.default == "a"  # the config says so anew
+
+
+def test_a_replica_gets_what_a_start_changed_beside_another_registry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another registry keeps a change between this one's look at the table and its own change."""
+    other = Registry(tree(tmp_path))
+    seen = with_followers(other, lambda: _put(other, "a"), count=1)[0].table
+    keep, rivals = TableLog.keep, [Registry(tree(tmp_path))]
+
+    def late(self: TableLog, table: Table, changes: Sequence[Change]) -> bool:
+        if rivals:
+            asyncio.run(_put(rivals.pop(), "b"))
+        return keep(self, table, changes)
+
+    monkeypatch.setattr(TableLog, "keep", late)
+    adapters = {"x": str(save(tmp_path / "x", "a/base"))}
+    job = Job().replace({"storage_path": str(tmp_path), "run_name": "serve", "serve.adapters": adapters})
+    registry = Registry(job.model_dump(), "new")
+    assert seen.after(_changes(asyncio.run(registry.sync("r", 1, "")))) == registry.table
+    assert list(registry.table.entries) == ["a", "b", "x"]
+    registry.recent.pop()  # whatever else leaves a gap there
+    assert asyncio.run(registry.sync("r", 1, "")) == registry.table
+
+
+async def _put(registry: Registry, name: str) -> None:
+    await registry.put(name, f"/{name}", "d", 1.0)
+
+
+def _changes(news: Table | list[Change]) -> list[Change]:
+    assert isinstance(news, list)
+    return news
+
+
+@pytest.mark.parametrize("moment", ["load", "keep"])
+def test_a_registry_that_starts_deletes_no_copy_of_another_that_starts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """One starts as a whole after the other has read the table, or before the other's change is kept."""
+    adapters = {"x": str(save(tmp_path / "x", "a/base"))}
+    job = Job().replace({"storage_path": str(tmp_path), "run_name": "serve", "serve.adapters": adapters})
+    load, keep = TableLog.load, TableLog.keep
+    rivals = [job.model_dump() if moment == "load" else tree(tmp_path)]
+
+    def load_early(self: TableLog) -> Table:
+        table = load(self)
+        if rivals:
+            Registry(rivals.pop(), "rival")
+        return table
+
+    def keep_late(self: TableLog, table: Table, changes: Sequence[Change]) -> bool:
+        if rivals:
+            Registry(rivals.pop(), "rival")
+        return keep(self, table, changes)
+
+    monkeypatch.setattr(TableLog, moment, load_early if moment == "load" else keep_late)
+    registry = Registry(tree(tmp_path) if moment == "load" else job.model_dump(), "mine")
+    digest = registry.table.entry("x").current.digest
+    copies = tmp_path / "serve" / "versions"
+    assert [path.name for path in copies.iterdir()] == [digest]
+    for name in (digest, "0" * 64):
+        (copies / f"{name}.part").mkdir()  # on its way
+    Registry(job.model_dump(), "next")
+    assert {path.name for path in copies.iterdir()} == {digest, f"{digest}.part"}

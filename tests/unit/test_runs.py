@@ -13,6 +13,7 @@ import pytest
 from raylora.cli.main import main
 from raylora.cli.runs import ago, commands, words
 from raylora.cluster.serve.table import Table
+from raylora.cluster.serve.table_start import configure
 from raylora.cluster.storage import listing as runs
 from raylora.cluster.storage.filesystem import Location
 from raylora.cluster.storage.listing import list_runs, show_run
@@ -72,7 +73,7 @@ def root(tmp_path: Path) -> Path:
     finish(sweep, trials={"finished": 18, "stopped": 1, "failed": 1})
     sweep_for(begin(root, "search"), 4)
     RunFolder(Job().replace({"run_name": "serve", "storage_path": str(root)})).write_text(
-        "adapters.json", Table().put("reviews", "/a/b", "d", configured="/a/b").put("other", "/c", "e").dump()
+        "adapters.json", configure(Table(), {"reviews": "/a/b"}, {"reviews": "d"}, None).put("other", "/c", "e").dump()
     )
     broken = begin(root, "broken")
     broken.write_text(FINISHED, "{half")

@@ -1,5 +1,6 @@
 """The parts of an endpoint that need no Ray: queue, table, keys, roles, meters, folders."""
 
+import json
 from itertools import combinations, pairwise
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from raylora.cluster.serve.replica import device_of
 from raylora.cluster.serve.scaling import replicas_for
 from raylora.cluster.serve.service import check_inputs
 from raylora.cluster.serve.table import Table, Version
+from raylora.cluster.serve.table_start import configure
 from raylora.cluster.session import Cluster
 from raylora.config import ServeSection
 from raylora.errors import ClusterError, ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
@@ -117,7 +119,7 @@ def test_a_canary_needs_something_to_share_with() -> None:
 
 
 def test_a_table_reads_back_as_it_was_written() -> None:
-    whole = Table().put("x", "/a", "d1", configured="/a").put("x", "/b", "d2", traffic=0.25).promote("x")
+    whole = configure(Table(), {"x": "/a"}, {"x": "d1"}, "x").put("x", "/b", "d2", traffic=0.25)
     assert table.load(whole.dump()) == whole
 
 
@@ -130,25 +132,79 @@ def test_an_unknown_adapter_is_named_with_a_close_one() -> None:
 
 
 def test_a_restart_keeps_what_http_changed_unless_the_config_says_otherwise() -> None:
-    started = table.configure(Table(), {"x": "/a", "y": "/y"}, {"x": "d1", "y": "d2"}, None)
+    started = configure(Table(), {"x": "/a", "y": "/y"}, {"x": "d1", "y": "d2"}, None)
     assert started.default == "x"
     swapped = started.put("x", "/b", "d3").put("z", "/z", "d4")
-    again = table.configure(swapped, {"x": "/a", "y": "/y"}, {}, None)
+    again = configure(swapped, {"x": "/a", "y": "/y"}, {}, None)
     assert again == swapped
-    changed = table.configure(swapped, {"x": "/c"}, {"x": "d5"}, None)
+    changed = configure(swapped, {"x": "/c"}, {"x": "d5"}, None)
     assert changed.entry("x").current.path == "/c"
     assert sorted(changed.entries) == ["x", "z"]  # y left the config; z came over HTTP
 
 
 def test_a_start_takes_files_that_were_replaced_in_place_as_a_new_version_and_keeps_the_old_one() -> None:
-    started = table.configure(Table(), {"x": "/run"}, {"x": "d1"}, None)
-    again = table.configure(started, {"x": "/run"}, {"x": "d2"}, None).entry("x")
+    started = configure(Table(), {"x": "/run"}, {"x": "d1"}, None)
+    again = configure(started, {"x": "/run"}, {"x": "d2"}, None).entry("x")
     assert (again.current, again.previous) == (Version(2, "/run", "d2"), started.entry("x").current)
     put = started.put("x", "/run/adapter", "d3").put("x", "/c", "d4", traffic=0.2)  # a run's folder stands for it
-    retrained = table.configure(put, {"x": "/run"}, {"x": "d5"}, None).entry("x")
+    retrained = configure(put, {"x": "/run"}, {"x": "d5"}, None).entry("x")
     assert (retrained.current, retrained.traffic) == (Version(4, "/run/adapter", "d5"), 0.2)
     moved = started.put("x", "/elsewhere", "d3")
-    assert table.configure(moved, {"x": "/run"}, {"x": "d2"}, None) == moved
+    assert configure(moved, {"x": "/run"}, {"x": "d2"}, None).entries == moved.entries
+
+
+def test_a_rollback_of_files_that_were_replaced_in_place_outlives_a_restart() -> None:
+    """Whoever took the new files from the config's path, the start or a PUT; files that are newer still are taken."""
+    config = {"x": "/run"}
+    started = configure(Table(), config, {"x": "d1"}, None)
+    retrained = configure(started, config, {"x": "d2"}, None)
+    for bad in (retrained, started.put("x", "/run/adapter", "d2"), started.put("x", "/run", "d2", traffic=0.1)):
+        back = bad.rollback("x")
+        assert back.entry("x").current == Version(1, "/run", "d1")
+        assert configure(back, config, {"x": "d2"}, None) == back
+        assert configure(back, config, {"x": "d3"}, None).entry("x").current == Version(3, "/run", "d3")
+    canary = started.put("x", "/run", "d2", traffic=0.1)
+    assert configure(canary, config, {"x": "d2"}, None) == canary
+    away = configure(started.put("x", "/else", "d9"), config, {"x": "d2"}, None).rollback("x")
+    assert configure(away, config, {"x": "d2"}, None) == away
+
+
+def test_another_default_and_a_deletion_outlive_restarts_until_the_config_changes() -> None:
+    config, digests = {"a": "/a", "b": "/b"}, {"a": "d1", "b": "d2"}
+    started = configure(Table(), config, digests, "a")
+    promoted = started.promote("b")
+    assert configure(promoted, config, digests, "a") == promoted
+    assert configure(promoted, config, digests, None).default == "b"
+    assert configure(configure(promoted, config, digests, "b"), config, digests, "a").default == "a"
+    dropped = promoted.drop("b")
+    for default in ("a", None):
+        again = configure(dropped, config, digests, default)
+        assert (list(again.entries), again.default) == (["a"], None)
+    assert configure(dropped, config, {**digests, "b": "d3"}, "a").entries.keys() == {"a"}  # retrained all the same
+    changed = configure(dropped, {**config, "b": "/new"}, {"a": "d1", "b": "d2"}, "a")
+    assert (changed.entry("b").current.path, changed.default) == ("/new", "a")
+    without = configure(dropped, {"a": "/a"}, digests, "a")
+    assert "b" in configure(without, config, digests, "a").entries
+    put = dropped.put("b", "/elsewhere", "d4")
+    assert configure(put, config, digests, "a") == put
+    assert "b" not in configure(put, {"a": "/a"}, digests, "a").entries
+
+
+def test_a_table_of_earlier_code_goes_through_a_start() -> None:
+    """It kept the config's path in each entry, and neither the digest nor the default of the config."""
+    first, second = ({"number": i, "path": "/run/adapter", "digest": f"d{i}"} for i in (1, 2))
+    entry = {"current": first, "previous": second, "canary": None, "traffic": 0.0, "configured": "/run", "newest": 2}
+    moved = {**entry, "current": {**first, "path": "/else"}, "previous": None}
+    entries = {"x": entry, "gone": entry, "put": {**entry, "configured": None}, "moved": moved}
+    old = table.load(json.dumps({"revision": 7, "default": "put", "entries": entries}))
+    config = {"x": "/run", "moved": "/run"}
+    again = configure(old, config, {"x": "d2", "moved": "d2"}, None)
+    assert (list(again.entries), again.default) == (["x", "put", "moved"], "put")
+    assert [again.entry(name) for name in again.entries] == [old.entry(name) for name in again.entries]
+    assert configure(old, config, {"x": "d3"}, "x").entry("x").current == Version(3, "/run/adapter", "d3")
+    change = {"revision": 8, "default": "put", "name": "y", "entry": entry}
+    after = old.after(table.load_changes(json.dumps(change)))
+    assert (after.configured["y"].path, after.configured["y"].digest) == ("/run", "d2")
 
 
 def test_a_dropped_default_is_no_default() -> None:

@@ -102,13 +102,13 @@ class AdapterStore:
         place = self.rooted.get(name)
         return self.cache.held.get((place.path, place.state)) if place else None
 
-    async def follow(self, table: Table) -> list[str]:
+    async def follow(self, table: Table) -> dict[str, str]:
         """Take over a newer table. What is in use is loaded first, so that no request waits for a swap.
 
         Returns:
-            A line for each version that cannot be loaded here; its requests will say so.
+            Names of which a version cannot be loaded here, and why; its requests will say so.
         """
-        faults: list[str] = []
+        faults: dict[str, str] = {}
         old, same_merge = self.table, self._merges(self.table) == self._merges(table)
         for name, entry in table.entries.items():
             before = old.entries.get(name)
@@ -117,19 +117,19 @@ class AdapterStore:
                 continue
             for version in filter(None, (entry.current, entry.canary)):
                 if not same_merge or version not in (before.current, before.canary):
-                    faults += await self._prefetch(name, version, table)
+                    faults |= await self._prefetch(name, version, table)
         self.table = table
         if not self._merges(table):
             for key in [key for key, adapter in self.cache.held.items() if key == (adapter.digest, True)]:
                 self.cache.drop(key)
         return faults
 
-    async def _prefetch(self, name: str, version: Version, table: Table) -> list[str]:
+    async def _prefetch(self, name: str, version: Version, table: Table) -> dict[str, str]:
         try:
             await self._versioned(version, table)
         except NotReadyError as error:
-            return [f"adapter {name} version {version.number}: {error}"]
-        return []
+            return {name: f"adapter {name} version {version.number}: {error}"}
+        return {}
 
     async def watch(self) -> None:
         """Look once at the loaded adapters of the root; a changed one is loaded before it replaces the old."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import Protocol
 
 from raylora.cluster.serve.table import Change, Table
@@ -15,7 +16,9 @@ RETRY_S = 0.5
 class Source(Protocol):
     """The registry: what is newer than `revision`, as soon as there is something; it hears what went wrong here."""
 
-    async def sync(self, replica: str, revision: int, meters: str, fault: str) -> Table | list[Change]: ...
+    async def sync(
+        self, replica: str, revision: int, meters: str, fault: str, unloaded: Mapping[str, str]
+    ) -> Table | list[Change]: ...
 
 
 class Tables(Protocol):
@@ -23,7 +26,7 @@ class Tables(Protocol):
 
     table: Table
 
-    async def follow(self, table: Table) -> list[str]: ...
+    async def follow(self, table: Table) -> dict[str, str]: ...
 
 
 class Replica(Protocol):
@@ -41,15 +44,19 @@ async def follow(service: Replica, source: Source) -> None:
     """For ever, whatever fails: a lost registry comes back, and until then the last table holds. What cannot be taken
     over is tried again, and told to the registry, whose callers are waiting for it."""
     store, revision, fault = service.store, -1, ""
+    unloaded: dict[str, str] = {}
     while True:
         try:
-            changes = await source.sync(service.replica, revision, service.meter_text(), fault)
-            table = store.table
+            changes = await source.sync(service.replica, revision, service.meter_text(), fault, unloaded)
+            old = table = store.table
             if changes:
                 table = changes if isinstance(changes, Table) else store.table.after(changes)
             if table.revision != store.table.revision or not service.ready:
-                fault = "; ".join(await store.follow(table))
-            revision, service.ready = table.revision, True
+                news = await store.follow(table)
+                # the caller of an earlier change may still wait for another replica
+                same = {name for name in unloaded if table.entries.get(name) == old.entries.get(name)}
+                unloaded = {name: reason for name, reason in unloaded.items() if name in same} | news
+            revision, fault, service.ready = table.revision, "", True
         except NotReadyError as error:
             logger.warning("%s", error)
             await asyncio.sleep(RETRY_S)

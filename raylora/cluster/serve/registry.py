@@ -6,17 +6,17 @@ import math
 import time
 import uuid
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from raylora.cluster.serve import adapter_folders as folders
 from raylora.cluster.serve import base as bases
-from raylora.cluster.serve import table as tables
 from raylora.cluster.serve.adapter_folders import absolute
 from raylora.cluster.serve.table import Change, Missing, Outcome, Table
 from raylora.cluster.serve.table_log import TableLog
+from raylora.cluster.serve.table_start import configure, difference, is_configured
 from raylora.cluster.storage.run_folder import SERVING, VERSIONS, RunFolder
 from raylora.config import Job, ModelSection, parse
 from raylora.errors import ConfigError, ModelError, NotReadyError
@@ -40,6 +40,7 @@ class Seen:
     revision: int
     meters: str
     fault: str
+    unloaded: Mapping[str, str]
     until: float = math.inf
 
 
@@ -80,7 +81,6 @@ class Registry:
             The manifests of the config's adapters that could be read, by the config's paths.
         """
         adapters = {name: absolute(path) for name, path in job.serve.adapters.items()}
-        kept = self.folder.location.inside(VERSIONS).files()
         digests: dict[str, str] = {}
         manifests: dict[str, Manifest] = {}
         for name, path in adapters.items():
@@ -88,27 +88,40 @@ class Registry:
                 with folders.local(folders.find(path)) as folder:
                     files = read_files(folder)
                     digests[name], manifests[job.serve.adapters[name]] = files.digest, files.manifest
-                    if digests[name] not in kept:
-                        self.folder.upload(folder, f"{VERSIONS}/{digests[name]}")
             except (ModelError, OSError) as error:
-                if not tables.is_configured(self.table, name, path):
+                if not is_configured(self.table, name, path):
                     raise ModelError(f"adapter {path} cannot be read: {error}") from None
                 logger.warning("adapter %s stays as the table has it: %s", name, error)
         while True:
-            table = tables.configure(self.table, adapters, digests, job.serve.default)
-            changes = tables.difference(self.table, table)
-            table = self.table.after(changes)
-            if not changes or self.log.keep(table, changes):
+            changes = difference(self.table, configure(self.table, adapters, digests, job.serve.default))
+            if not changes or self.log.keep(self.table.after(changes), changes):
                 break
             self._take(self.log.newer(self.table))
-        self.table = table
-        if self.log.written != table.revision:
-            self.log.write(table)
-        versions = [(entry.current, entry.previous, entry.canary) for entry in table.entries.values()]
-        used = {version.digest for of_entry in versions for version in of_entry if version}
-        for digest in kept.keys() - used:
-            self.folder.location.inside(VERSIONS).inside(digest).delete()
+        self._take(changes)
+        if self.log.written != self.table.revision:
+            self.log.write(self.table)
+        self._copy({adapters[name]: digest for name, digest in digests.items()})
         return manifests
+
+    def _copy(self, digests: Mapping[str, str]) -> None:
+        """Keep copies of what is in use of the files at these paths, and drop those that are in use no more.
+
+        A change is kept before its files are copied, and the table is read after the copies were looked at: so what
+        another registry, which starts at this moment, has copied is in that table, and stays.
+        """
+        versions = self.folder.location.inside(VERSIONS)
+        copies = versions.files()
+        self._take(self.log.newer(self.table))
+        entries = self.table.entries.values()
+        used = {each.digest for entry in entries for each in (entry.current, entry.previous, entry.canary) if each}
+        for path, digest in digests.items():
+            if digest in used and digest not in copies:
+                with folders.local(folders.find(path)) as folder:
+                    if read_files(folder).digest == digest:  # else they were written over since they were read
+                        self.folder.upload(folder, f"{VERSIONS}/{digest}")
+        for name in copies:
+            if name.partition(".")[0] not in used:  # DIGEST.part becomes DIGEST
+                versions.inside(name).delete()
 
     def _take(self, news: Table | list[Change]) -> None:
         """What another registry of this folder has changed."""
@@ -140,14 +153,17 @@ class Registry:
         """What every replica loads."""
         return self.decision.base
 
-    async def sync(self, replica: str, revision: int, meters: str, fault: str = "") -> Table | list[Change]:
+    async def sync(
+        self, replica: str, revision: int, meters: str, fault: str = "", unloaded: Mapping[str, str] | None = None
+    ) -> Table | list[Change]:
         """What is newer than `revision`, which the replica now has, as soon as there is something; at the latest after
         a while, and then maybe nothing. The whole table where the replica has none, or one too old.
 
         Args:
-            fault: what of `revision`, or of the one after it, the replica cannot serve.
+            fault: why the replica could not take over what came after `revision`.
+            unloaded: by name, what of `revision` it cannot load, and why.
         """
-        seen = self.seen[replica] = Seen(revision, meters, fault)
+        seen = self.seen[replica] = Seen(revision, meters, fault, unloaded or {})
         try:
             return await self._news(revision)
         finally:
@@ -162,9 +178,10 @@ class Registry:
                     await asyncio.wait_for(self.changed.wait_for(lambda: self.table.revision != revision), WAIT_S)
         if revision == self.table.revision:
             return []
-        if self.recent and self.recent[0].revision <= revision + 1 <= self.table.revision:
-            return [change for change in self.recent if change.revision > revision]
-        return self.table
+        changes = [change for change in self.recent if change.revision > revision]
+        # a replica that got less would ask again at once, for ever
+        is_whole = [change.revision for change in changes] == list(range(revision + 1, self.table.revision + 1))
+        return changes if changes and is_whole else self.table
 
     async def put(self, name: str, path: str, digest: str, traffic: float) -> Outcome:
         return await self._change(name, lambda table: table.put(name, path, digest, traffic))
@@ -190,7 +207,7 @@ class Registry:
             self.changed.notify_all()
             with suppress(TimeoutError):
                 await asyncio.wait_for(self.changed.wait_for(lambda: self._all_follow(table.revision)), SETTLE_S)
-            missing = self._missing(table.revision)
+            missing = self._missing(name, table.revision)
         for each in missing:
             logger.warning("replica %s: %s", each.replica, each.reason)
         return Outcome(table.entries.get(name), missing)
@@ -217,12 +234,15 @@ class Registry:
         known = not self.is_back or time.monotonic() > self.began + HEARD_S
         return known and all(seen.revision >= revision for seen in self._living().values())
 
-    def _missing(self, revision: int) -> tuple[Missing, ...]:
-        behind = {name: seen for name, seen in self._living().items() if seen.revision < revision}
-        late = f"has not followed within {SETTLE_S:g} s"
-        found = [Missing(name, f"{late}: {seen.fault}" if seen.fault else late) for name, seen in behind.items()]
-        faulty = {name: seen for name, seen in self._living().items() if seen.fault and name not in behind}
-        return (*found, *(Missing(name, seen.fault) for name, seen in faulty.items()))
+    def _missing(self, adapter: str, revision: int) -> tuple[Missing, ...]:
+        """Those that do not serve the change of this adapter; what they say of others is no part of it."""
+        late, found = f"has not followed within {SETTLE_S:g} s", list[Missing]()
+        for replica, seen in self._living().items():
+            if seen.revision < revision:
+                found.append(Missing(replica, f"{late}: {seen.fault}" if seen.fault else late))
+            elif adapter in seen.unloaded:
+                found.append(Missing(replica, seen.unloaded[adapter]))
+        return tuple(found)
 
     def _living(self) -> dict[str, Seen]:
         now = time.monotonic()

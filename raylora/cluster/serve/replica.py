@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import torch
@@ -40,8 +40,10 @@ class RegistryClient:
     def __init__(self, handle: DeploymentHandle) -> None:
         self.handle: Any = handle
 
-    async def sync(self, replica: str, revision: int, meters: str, fault: str) -> Table | list[Change]:
-        return await self._call(self.handle.sync.remote, replica, revision, meters, fault)
+    async def sync(
+        self, replica: str, revision: int, meters: str, fault: str, unloaded: Mapping[str, str]
+    ) -> Table | list[Change]:
+        return await self._call(self.handle.sync.remote, replica, revision, meters, fault, unloaded)
 
     async def put(self, name: str, path: str, digest: str, traffic: float) -> Outcome:
         return await self._call(self.handle.put.remote, name, path, digest, traffic)

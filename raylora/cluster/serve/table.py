@@ -3,12 +3,15 @@
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from raylora.cluster.storage.filesystem import inside
 from raylora.cluster.storage.run_folder import ADAPTER
 from raylora.config.explain import close_to
 from raylora.errors import ConfigError, UnknownAdapterError
+
+ROLES = ("current", "previous", "canary")
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -24,14 +27,13 @@ class Version:
 class Entry:
     """A name. `traffic` of its requests (0..1) go to `canary`, if there is one.
 
-    `configured` is the config's path, `newest` the highest number that a version has had.
+    `newest` is the highest number that a version has had.
     """
 
     current: Version
     previous: Version | None = None
     canary: Version | None = None
     traffic: float = 0.0
-    configured: str | None = None
     newest: int = 1
 
     def pick(self, draw: float) -> Version:
@@ -40,12 +42,32 @@ class Entry:
 
 
 @dataclass(frozen=True)
+class Configured:
+    """A line of `serve.adapters` at the last start, which also outlives a DELETE of the name.
+
+    `digest` is of the files that were last taken from its path, by a start or a PUT; None where they never were.
+    """
+
+    path: str
+    digest: str | None
+
+    def is_place_of(self, path: str) -> bool:
+        """Whether an adapter there is this line's: a run's folder stands for the adapter in it."""
+        return path in (self.path, inside(self.path, ADAPTER))
+
+
+@dataclass(frozen=True)
 class Table:
-    """All names. Each change makes a new table of the next `revision`."""
+    """All names. Each change makes a new table of the next `revision`.
+
+    `configured` and `configured_default` are what the config said at the last start.
+    """
 
     revision: int = 0
     default: str | None = None
     entries: Mapping[str, Entry] = field(default_factory=dict)
+    configured: Mapping[str, Configured] = field(default_factory=dict)
+    configured_default: str | None = None
 
     def entry(self, name: str) -> Entry:
         """Raises:
@@ -55,7 +77,7 @@ class Table:
             raise UnknownAdapterError(f"no adapter '{name}'{close_to(name, self.entries)}")
         return self.entries[name]
 
-    def put(self, name: str, path: str, digest: str, traffic: float = 1.0, configured: str | None = None) -> "Table":
+    def put(self, name: str, path: str, digest: str, traffic: float = 1.0) -> "Table":
         """A new version of `name`: for all of its requests, or, below 1, as a canary for that share of them.
 
         A canary of the very same files is promoted, or gets another share.
@@ -64,14 +86,14 @@ class Table:
         if entry is None:
             if traffic < 1:
                 raise ConfigError(f"`traffic` below 1 needs an adapter '{name}' to share it with; put it whole first.")
-            return self._with(name, Entry(Version(1, path, digest), configured=configured))
+            return self.taken(name, path, digest)._with(name, Entry(Version(1, path, digest)))
         same = entry.canary and (entry.canary.path, entry.canary.digest) == (path, digest)
         version = entry.canary if same and entry.canary else Version(entry.newest + 1, path, digest)
         newest = max(entry.newest, version.number)
+        changed = Entry(version, previous=entry.current, newest=newest)
         if traffic < 1:
-            return self._with(name, replace(entry, canary=version, traffic=traffic, newest=newest))
-        configured = configured or entry.configured
-        return self._with(name, Entry(version, previous=entry.current, configured=configured, newest=newest))
+            changed = replace(entry, canary=version, traffic=traffic, newest=newest)
+        return self.taken(name, path, digest)._with(name, changed)
 
     def renew(self, name: str, digest: str) -> "Table":
         """A new version of the files where the current one's were; a canary keeps its share."""
@@ -94,9 +116,12 @@ class Table:
         return self._with(name, replace(entry, current=entry.previous, previous=entry.current))
 
     def drop(self, name: str) -> "Table":
+        """Raises:
+        UnknownAdapterError: no such name.
+        """
         self.entry(name)
-        entries = {other: entry for other, entry in self.entries.items() if other != name}
-        return Table(self.revision + 1, None if self.default == name else self.default, entries)
+        default = None if self.default == name else self.default
+        return replace(self, revision=self.revision + 1, default=default, entries=without(self.entries, name))
 
     def promote(self, name: str) -> "Table":
         """Make `name` the adapter of requests that name none."""
@@ -104,18 +129,27 @@ class Table:
 
     def change_of(self, name: str) -> "Change":
         """What the change of `name` that led to this table was, for those who have the table before."""
-        return Change(self.revision, self.default, name, self.entries.get(name))
+        line = self.configured.get(name)
+        return Change(self.revision, self.default, name, self.entries.get(name), line, self.configured_default)
 
     def after(self, changes: Iterable["Change"]) -> "Table":
         """The table with the changes of the revisions that follow it; others are passed over."""
-        revision, default, entries = self.revision, self.default, dict(self.entries)
+        revision, last, entries, configured = self.revision, None, dict(self.entries), dict(self.configured)
         for change in changes:
             if change.revision == revision + 1:
-                revision, default = change.revision, change.default
-                entries.pop(change.name, None)
-                if change.entry:
-                    entries[change.name] = change.entry
-        return Table(revision, default, entries)
+                revision, last = change.revision, change
+                _set(entries, change.name, change.entry)
+                _set(configured, change.name, change.configured)
+        if last is None:
+            return self
+        return Table(revision, last.default, entries, configured, last.configured_default)
+
+    def taken(self, name: str, path: str, digest: str) -> "Table":
+        """With these files as the last that were taken from the config's path, if that is where they lie."""
+        line = self.configured.get(name)
+        if line is None or not line.is_place_of(path):
+            return self
+        return replace(self, configured={**self.configured, name: replace(line, digest=digest)})
 
     def _with(self, name: str, entry: Entry) -> "Table":
         return replace(self, revision=self.revision + 1, entries={**self.entries, name: entry})
@@ -123,17 +157,24 @@ class Table:
     def dump(self) -> str:
         """JSON with an entry a line; 100,000 of them take half a second (`asdict` and an indent took 3 s)."""
         lines = ",\n".join(f"{_json(name)}: {_json(_tree(entry))}" for name, entry in self.entries.items())
-        return f'{{"revision": {self.revision}, "default": {_json(self.default)}, "entries": {{\n{lines}\n}}}}\n'
+        config = {name: vars(line) for name, line in self.configured.items()}
+        head = f'"revision": {self.revision}, "default": {_json(self.default)}, "configured": {_json(config)}, '
+        head += f'"configured_default": {_json(self.configured_default)}'
+        return f'{{{head}, "entries": {{\n{lines}\n}}}}\n'
 
 
 @dataclass(frozen=True)
 class Change:
-    """One revision's difference to the one before: what `name` now stands for, None where it was dropped."""
+    """One revision's difference to the one before: what `name` now stands for, None where it was dropped, and the
+    config's line of it.
+    """
 
     revision: int
     default: str | None
     name: str
     entry: Entry | None
+    configured: Configured | None = None
+    configured_default: str | None = None
 
 
 @dataclass(frozen=True)
@@ -155,11 +196,24 @@ class Outcome:
 def load(text: str) -> Table:
     """`Table.dump` undone."""
     tree: dict[str, Any] = json.loads(text)
-    return Table(tree["revision"], tree["default"], {name: _entry(each) for name, each in tree["entries"].items()})
+    entries: dict[str, Any] = tree["entries"]
+    if "configured" in tree:
+        configured = {name: Configured(**line) for name, line in tree["configured"].items()}
+    else:
+        configured = {name: line for name, each in entries.items() if (line := _line_of_earlier_code(each))}
+    read = {name: _entry(each) for name, each in entries.items()}
+    return Table(tree["revision"], tree["default"], read, configured, tree.get("configured_default"))
 
 
 def dump_changes(changes: Iterable[Change]) -> str:
-    trees = ({**vars(change), "entry": change.entry and _tree(change.entry)} for change in changes)
+    trees = (
+        {
+            **vars(change),
+            "entry": change.entry and _tree(change.entry),
+            "configured": change.configured and vars(change.configured),
+        }
+        for change in changes
+    )
     return "".join(_json(tree) + "\n" for tree in trees)
 
 
@@ -169,7 +223,12 @@ def load_changes(text: str) -> list[Change]:
 
 
 def _change(tree: dict[str, Any]) -> Change:
-    return Change(tree["revision"], tree["default"], tree["name"], _entry(tree["entry"]) if tree["entry"] else None)
+    entry = _entry(tree["entry"]) if tree["entry"] else None
+    if "configured" in tree:
+        line = Configured(**tree["configured"]) if tree["configured"] else None
+    else:
+        line = _line_of_earlier_code(tree["entry"] or {})
+    return Change(tree["revision"], tree["default"], tree["name"], entry, line, tree.get("configured_default"))
 
 
 def _json(value: Any) -> str:
@@ -181,41 +240,25 @@ def _tree(entry: Entry) -> dict[str, Any]:
 
 
 def _entry(tree: dict[str, Any]) -> Entry:
-    versions: dict[str, Any] = {
-        key: Version(**tree[key]) if tree[key] else None for key in ("current", "previous", "canary")
-    }
-    return Entry(**{**tree, **versions})
+    versions: dict[str, Any] = {key: Version(**tree[key]) if tree[key] else None for key in ROLES}
+    return Entry(**without({**tree, **versions}, "configured"))
 
 
-def configure(table: Table, adapters: Mapping[str, str], digests: Mapping[str, str], default: str | None) -> Table:
-    """The table after a start with these `serve.adapters`: what was changed over HTTP since stays, unless the config
-    itself now says otherwise. Files that were replaced where the config's path points are a new version.
-
-    Args:
-        digests: of the folders as they are now; of those of the adapters that are new or whose path is, at least.
-    """
-    for name in [n for n, entry in table.entries.items() if entry.configured and n not in adapters]:
-        table = table.drop(name)
-    for name, path in adapters.items():
-        if not is_configured(table, name, path):
-            table = table.put(name, path, digests[name], configured=path)
-            continue
-        current = table.entries[name].current
-        in_place = current.path in (path, inside(path, ADAPTER))
-        if in_place and digests.get(name, current.digest) != current.digest:
-            table = table.renew(name, digests[name])
-    first = default or table.default or next(iter(adapters), None)
-    return table if first == table.default or first is None else table.promote(first)
+def _line_of_earlier_code(entry: dict[str, Any]) -> Configured | None:
+    """Earlier tables kept the config's path alone, in the entry; of the versions there, the highest came last."""
+    if not entry.get("configured"):
+        return None
+    line = Configured(entry["configured"], None)
+    there = [Version(**entry[key]) for key in ROLES if entry[key] and line.is_place_of(entry[key]["path"])]
+    newest = max(there, key=lambda version: version.number, default=None)
+    return replace(line, digest=newest and newest.digest)
 
 
-def difference(old: Table, new: Table) -> list[Change]:
-    """Changes that lead from one table to the other, of the revisions that follow the old one's."""
-    names = [name for name in {**old.entries, **new.entries} if old.entries.get(name) is not new.entries.get(name)]
-    if not names and new.default != old.default and new.default:
-        names = [new.default]
-    return [Change(i, new.default, name, new.entries.get(name)) for i, name in enumerate(names, old.revision + 1)]
+def _set(values: dict[str, Value], name: str, value: Value | None) -> None:
+    values.pop(name, None)
+    if value is not None:
+        values[name] = value
 
 
-def is_configured(table: Table, name: str, path: str) -> bool:
-    """Whether the table has taken this line of the config already."""
-    return name in table.entries and table.entries[name].configured == path
+def without(values: Mapping[str, Value], name: str) -> dict[str, Value]:
+    return {other: value for other, value in values.items() if other != name}

@@ -100,7 +100,7 @@ def show_run(storage_path: str, name: str) -> Details:
     details = Details(summary, _job(folder, files), files=_sizes(files))
     if summary.kind == "endpoint":
         table = TableLog(folder, apart=0).load()
-        configured = {each: entry.configured for each, entry in table.entries.items() if entry.configured}
+        configured = {each: line.path for each, line in table.configured.items()}
         adapters = {each: entry.current.path for each, entry in table.entries.items()}
         return replace(details, adapters=adapters, configured=configured)
     records = parse_history(folder.inside(HISTORY).read_text()) if HISTORY in files else []
