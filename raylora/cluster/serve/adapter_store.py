@@ -154,7 +154,9 @@ class AdapterStore:
     async def names(self) -> list[str]:
         """All names in order, those of the table first: the table's own order is each replica's, by its changes."""
         root, known = self.root, {*self.table.entries, self.own}
-        rooted = await asyncio.to_thread(lambda: [n for n in folders.names(root) if re.match(NAME, n)]) if root else []
+        rooted = (
+            await asyncio.to_thread(lambda: [n for n in folders.names(root) if re.fullmatch(NAME, n)]) if root else []
+        )
         return [*sorted(self.table.entries), *(name for name in rooted if name not in known)]
 
     async def check_previous(self, name: str) -> None:
@@ -171,7 +173,7 @@ class AdapterStore:
 
     async def is_rooted(self, name: str) -> bool:
         """Whether the root has an adapter of this name."""
-        return bool(self.root and re.match(NAME, name) and await asyncio.to_thread(lambda: self._look(name)))
+        return bool(self.root and re.fullmatch(NAME, name) and await asyncio.to_thread(lambda: self._look(name)))
 
     async def digest_of(self, path: str, roots: Sequence[str]) -> Version:
         """A folder's digest, once it has loaded on this base: version 0 of it, its `path` that of the adapter itself.
@@ -219,7 +221,7 @@ class AdapterStore:
 
     async def _place(self, name: str) -> AdapterLocation:
         place = self.rooted.get(name)
-        if place is None and self.root and re.match(NAME, name):
+        if place is None and self.root and re.fullmatch(NAME, name):
             place = await asyncio.to_thread(lambda: self._look(name))
         if place is None:
             raise UnknownAdapterError(

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from raylora.cluster.serve import keys
 from raylora.cluster.serve.keys import HashedKey, Role
 from raylora.cluster.serve.meters import Meters
-from raylora.cluster.serve.status import HEADERS, REFUSALS, body
+from raylora.cluster.serve.status import HEADERS, REFUSALS, WORDS, body
 from raylora.config.serve import LOOPBACK
 from raylora.errors import KeyMissingError, MediaTypeError, RayLoraError, TooLargeError
 
@@ -27,8 +27,10 @@ access = logging.getLogger("raylora.access")
 
 BODY_S = 30.0  # a body that takes longer to arrive is not waited for
 OPEN = re.compile(r"/|/health|/ready|/docs(/.*)?|/openapi\.json|/v2/health/(live|ready)|/v2")
-ADMIN = re.compile(r"/adapters/[^/]+(/default|/rollback)?")
-ASKED = re.compile(r"/|/predict|/adapters/[^/]+/predict|/v2/models/[^/]+/infer")
+# a slash more is led to the call itself, by a redirect
+PREDICT = re.compile(r"/|(/predict|/adapters/[^/]+/predict|/v2/models/[^/]+/infer)/?")
+PUT = re.compile(r"/adapters/[^/]+/?")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 ID = re.compile(r"[\x21-\x7e]{1,128}")
 
 
@@ -48,16 +50,17 @@ request_context: ContextVar[RequestContext] = ContextVar("request_context")
 
 
 def role_of(method: str, path: str) -> Role | None:
-    """The role that a call needs, where keys are used."""
+    """The role that a call needs, where keys are used: an admin's for all that is not known to read or to predict."""
     if method == "OPTIONS" or (method in ("GET", "HEAD") and OPEN.fullmatch(path)):
         return None
-    return "admin" if method in ("PUT", "DELETE", "POST", "PATCH") and ADMIN.fullmatch(path) else "predict"
+    predicts = method in ("GET", "HEAD") or (method == "POST" and PREDICT.fullmatch(path))
+    return "predict" if predicts else "admin"
 
 
 def takes_body(method: str, path: str) -> bool:
     """Whether a call is asked by a JSON body."""
-    return (method == "POST" and ASKED.fullmatch(path) is not None) or (
-        method == "PUT" and ADMIN.fullmatch(path) is not None
+    return (method == "POST" and PREDICT.fullmatch(path) is not None) or (
+        method == "PUT" and PUT.fullmatch(path) is not None
     )
 
 
@@ -119,6 +122,10 @@ class Middleware:
                     out["x-adapter"], out["x-adapter-version"] = own.adapter, own.version
             await send(message)
 
+        if CONTROL.search(scope["path"]):  # a route's pattern may match before a line feed at the end
+            await JSONResponse(body(WORDS[404], "a path holds no control characters."), 404)(scope, receive, answer)
+            self._record(scope, own)
+            return
         try:
             self._check_key(scope, headers)
             self._check_length(headers)
@@ -139,7 +146,8 @@ class Middleware:
             keys.check(headers.get("authorization"), self.known, role)
         elif role == "admin" and not self.open_admin:
             raise KeyMissingError(
-                "adapters can be changed from beyond this machine only with a key: set `serve.api_keys`."
+                f"{scope['method'][:20]} {_path(scope)[:200]} is no call that predicts: from beyond this machine "
+                "others need a key. Set `serve.api_keys`."
             )
         elif role == "admin" and not self._is_own_page(scope, headers):
             raise KeyMissingError(

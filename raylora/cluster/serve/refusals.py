@@ -10,14 +10,12 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException as StarletteHTTPException
 
 from raylora.cluster.serve.middleware import refuse, request_context
-from raylora.cluster.serve.schemas import Parameters, PredictBody, PutBody
+from raylora.cluster.serve.schemas import TOLD, Parameters, PredictBody, PutBody
 from raylora.cluster.serve.status import WORDS, body
 from raylora.config.explain import close_to
 from raylora.errors import RayLoraError
 
 logger = logging.getLogger(__name__)
-
-INPUTS = "`inputs` must be a text, a list of texts, or a list of [text, text] pairs."
 
 
 def answer_errors(app: FastAPI) -> None:
@@ -42,11 +40,9 @@ async def _invalid(request: Request, error: Exception) -> Response:
         return JSONResponse(body(WORDS[400], "the request has no body."), 400)
     unknown = [fault["loc"][1:] for fault in faults if fault["type"] == "extra_forbidden"]
     if unknown:
-        words = (_unknown_key(key, PutBody if request.method == "PUT" else PredictBody) for key in unknown[:5])
+        words = (_unknown_key(key, PutBody if request.method == "PUT" else PredictBody) for key in unknown[:TOLD])
         return JSONResponse(body(WORDS[422], "; ".join(words)), 422)
-    if any(fault["loc"][:2] == ("body", "inputs") for fault in faults):
-        return JSONResponse(body(WORDS[422], INPUTS), 422)
-    words = [f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}" for fault in faults[:5]]
+    words = [f"{'.'.join(str(part) for part in fault['loc'][1:]) or 'body'}: {fault['msg']}" for fault in faults[:TOLD]]
     return JSONResponse(body(WORDS[422], "; ".join(dict.fromkeys(words))), 422)
 
 

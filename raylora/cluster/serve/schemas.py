@@ -1,16 +1,36 @@
 """Bodies of requests and answers, as OpenAPI describes them."""
 
+from itertools import islice
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainValidator, model_validator
 
+from raylora.cluster.serve.texts import check_data, check_texts
 from raylora.tasks import Function
 
+TOLD = 5  # faults of one body; more are not read
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
+# not pydantic's own check of these types: it tries each of them to the end, and makes errors of every element
+Inputs = Annotated[
+    str | list[str] | list[Pair],
+    PlainValidator(check_texts, json_schema_input_type=str | list[str] | list[Pair]),
+]
+Data = Annotated[
+    list[str] | list[list[str]], PlainValidator(check_data, json_schema_input_type=list[str] | list[list[str]])
+]
 
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def few_unknown_keys(cls, given: Any) -> Any:
+        """An error each for 60,000 unknown keys takes half a second."""
+        if not isinstance(given, dict):
+            return given
+        unknown = list(islice((key for key in given if key not in cls.model_fields), TOLD))  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+        return {key: given[key] for key in (*cls.model_fields, *unknown) if key in given}
 
 
 class Parameters(Body):
@@ -22,7 +42,7 @@ class Parameters(Body):
 class PredictBody(Body):
     """Hugging Face's text-classification request."""
 
-    inputs: str | list[str] | list[Pair] = Field(description="a text, a list of texts, or a list of pairs of texts")
+    inputs: Inputs = Field(description="a text, a list of texts, or a list of pairs of texts")
     parameters: Parameters | None = None
 
 
@@ -78,9 +98,9 @@ class Tensor(Body):
     model_config = ConfigDict(extra="ignore")
 
     name: str
-    shape: list[int]
+    shape: Annotated[list[int], FailFast(), Field(min_length=1, max_length=2)]
     datatype: Literal["BYTES"]
-    data: list[str] | list[list[str]]
+    data: Data
 
 
 class InferBody(Body):

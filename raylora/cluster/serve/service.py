@@ -3,7 +3,8 @@
 import asyncio
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,12 +17,13 @@ from raylora.cluster.serve.table import Outcome
 from raylora.cluster.storage.filesystem import parent
 from raylora.config import Job
 from raylora.config.serve import NAME
-from raylora.errors import ConfigError, DataError, NotReadyError, TooLargeError
+from raylora.errors import ConfigError, DataError, NotReadyError, OverloadError, TooLargeError
 from raylora.model.serving.engine import Engine
 from raylora.model.tokens import Text, TokenizerSpec, encode
 from raylora.tasks import Function, scores
 
 INLINE_CHARACTERS = 4000  # about a millisecond of tokenizing; more goes to a thread
+WAITING_BODIES = 16  # of the largest size, whose texts may wait for their tokens
 
 
 class Changes(Protocol):
@@ -48,6 +50,7 @@ class Service:
         self.store, self.engine, self.changes, self.meters = store, engine, changes, meters
         self.roots = _roots(job)
         self.ready = False
+        self.requests, self.characters = 0, 0  # that wait for their adapter or their tokens; the engine counts the rest
 
     async def predict(self, name: str | None, inputs: Sequence[Text], function: Function | None = None) -> Answer:
         """Raises:
@@ -56,11 +59,31 @@ class Service:
         OverloadError: too much waits.
         """
         check_inputs(inputs, self.settings.max_inputs, self.settings.max_characters)
-        found = await self.store.find(name, random.random())
-        encoded = await _encode(inputs, found.adapter.spec)
+        with self._admitted(_characters(inputs)):
+            found = await self.store.find(name, random.random())
+            encoded = await _encode(inputs, found.adapter.spec)
         logits = await self.engine.logits(found.adapter, encoded)
         self.meters.count_inputs(found.name, len(inputs))
         return Answer(found, scores(logits, found.adapter.manifest.problem_type, function))
+
+    @contextmanager
+    def _admitted(self, characters: int) -> Iterator[None]:
+        """The engine refuses by tokens, which are not known yet.
+
+        Raises:
+            OverloadError: too much waits to be tokenized.
+        """
+        full = self.requests and self.characters + characters > WAITING_BODIES * self.settings.max_body_bytes
+        if full or self.requests >= self.settings.max_queued_requests:
+            raise OverloadError(
+                f"{self.requests} requests of {self.characters} characters wait for their tokens already. Try again in "
+                "a second."
+            )
+        self.requests, self.characters = self.requests + 1, self.characters + characters
+        try:
+            yield
+        finally:
+            self.requests, self.characters = self.requests - 1, self.characters - characters
 
     def check_ready(self) -> None:
         """Raises:
@@ -138,8 +161,11 @@ def check_inputs(inputs: Sequence[Text], max_inputs: int, max_characters: int) -
                 raise DataError(f"input {i} is not Unicode text: it holds half of a surrogate pair.")
 
 
+def _characters(inputs: Sequence[Text]) -> int:
+    return sum(len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in inputs)
+
+
 async def _encode(inputs: Sequence[Text], spec: TokenizerSpec) -> pa.Table:
-    characters = sum(len(text) if isinstance(text, str) else len(text[0]) + len(text[1]) for text in inputs)
-    if characters <= INLINE_CHARACTERS:
+    if _characters(inputs) <= INLINE_CHARACTERS:
         return encode(inputs, spec)
     return await asyncio.to_thread(encode, inputs, spec)
