@@ -3,7 +3,7 @@
 import asyncio
 import random
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
@@ -67,7 +67,7 @@ class Service:
         return Answer(found, scores(logits, found.adapter.manifest.problem_type, function))
 
     @contextmanager
-    def _admitted(self, characters: int) -> Iterator[None]:
+    def _admitted(self, characters: int) -> Generator[None]:
         """The engine refuses by tokens, which are not known yet.
 
         Raises:
