@@ -48,7 +48,14 @@ def words(base: Path, storage: Path, name: str, *more: str) -> list[str]:
 STOPPING = {
     "asha": ["tune.scheduler=asha", "tune.max_concurrent_trials=1"],
     "median": ["tune.scheduler=median", "tune.max_concurrent_trials=1"],
-    "hyperband": ["tune.scheduler=hyperband", "tune.max_concurrent_trials=6", "tune.time_budget_s=1500"],
+    # six trials are a whole bracket, of which one goes on after two epochs; a larger bracket would never be halved
+    "hyperband": [
+        "tune.scheduler=hyperband",
+        "tune.max_concurrent_trials=6",
+        "tune.time_budget_s=1500",
+        "tune.reduction_factor=6",
+        "train.num_train_epochs=12",
+    ],
     "pbt": ["tune.scheduler=pbt", "tune.space={lora.r: 4, train.learning_rate: {loguniform: [1e-4, 1e-3]}}"],
 }
 
