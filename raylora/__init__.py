@@ -31,7 +31,7 @@ def load(
     address, named = plain(fspath(path)), None if base_model is None else fspath(base_model)
     try:
         place = folders.adapter_in(address)
-        if place is None and not is_remote(address) and not folders.is_unfinished(address):
+        if place is None and not is_remote(address) and not folders.is_run(address):
             place = folders.AdapterLocation(address, "")  # the reader says what is missing
         with folders.local(folders.there(address, place)) as folder:
             return Predictor(folder, trust_remote_code, named)

@@ -26,6 +26,7 @@ KNOWN = (
     (rb"%PDF-\d\.\d", "a PDF", "Write its texts as csv or jsonl."),
     (rb"\x80\x04\x95", "a pickle, which is not opened", "Write it as parquet."),
 )
+WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
 TEXT_CONTROLS = b"\t\n\r\f\v\b\x1b\x1a"
 
 
@@ -52,7 +53,7 @@ def check_unpacked(path: str, head: bytes) -> None:
     """
     for begin, what, mend in KNOWN:
         if re.match(begin, head, re.DOTALL):
-            if what.startswith("a zip") and path.endswith((".xlsx", ".xlsm", ".ods")):
+            if what.startswith("a zip") and path.endswith(WORKBOOKS):
                 what = "an Excel workbook"
             raise DataError(f"{path} is {what}. {mend.replace('FILE', path)}")
 

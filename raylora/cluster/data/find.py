@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from raylora.cluster.data.content import LOOKED_AT, check_unpacked
+from raylora.cluster.data.content import LOOKED_AT, WORKBOOKS, check_unpacked
 from raylora.cluster.data.rows import Split
 from raylora.cluster.storage.filesystem import base_name, is_remote, locate, parts, plain
 from raylora.errors import DataError
@@ -30,7 +30,6 @@ SPLIT_WORDS: dict[Split, tuple[str, ...]] = {
     "validation": ("validation", "valid", "val", "dev"),
     "test": ("test", "testing", "eval", "evaluation"),
 }
-WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
 
 
 @dataclass(frozen=True)

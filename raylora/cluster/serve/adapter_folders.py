@@ -77,16 +77,16 @@ def there(path: str, found: AdapterLocation | None) -> AdapterLocation:
     return found
 
 
-def is_unfinished(path: str) -> bool:
-    """Whether this is the folder of a run without an adapter."""
-    return _locate(path).stats(CONFIG)[0] is not None and adapter_in(path) is None
+def is_run(path: str) -> bool:
+    """Whether this is the folder of a run, finished or not."""
+    return _locate(path).stats(CONFIG)[0] is not None
 
 
 def _why_none(path: str) -> str:
     place = _locate(path)
     if place.stat() is None and not place.files():
         return f"adapter {path} is not there. It is the folder of a finished run, or `adapter` inside it."
-    if is_unfinished(path):
+    if is_run(path):
         show = shlex.join(["raylora", "runs", "show", place.name, place.parent.address])
         return f"{path} is a run that has not finished: it holds no adapter yet. How it goes on: {show}"
     return f"{path} holds no adapter saved by raylora: {MANIFEST} or {WEIGHTS} is missing."
