@@ -1,13 +1,14 @@
 """What an adapter must beat: two classifiers that cost next to nothing, on the same splits, and by how much it does."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from raylora.config import Job
-from raylora.metrics import POSITIVE, Metric
+from raylora.metrics import greater_is_better
 from raylora.probe import quiet
+from raylora.tasks import TASKS, ProblemType, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
 Baseline = Literal["tfidf", "probe"]
 WORDS: dict[Baseline, str] = {"tfidf": "TF-IDF", "probe": "linear probe"}
 BASELINES: tuple[Baseline, ...] = ("tfidf", "probe")
-KNOWN: tuple[Metric, ...] = ("accuracy", "f1", "f1_macro")  # of label ids alone
 
 MOST_TERMS = 4_000_000  # weights of the TF-IDF classifier, over all labels
 MOST_TOKENS = 5_000_000  # of all rows that it is fitted on; longer rows are cut
@@ -25,21 +25,29 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True)
 class FloorSplit:
-    """A split as the baselines see it. `rows` [n] are places in the split's table, of all its rows or of a sample."""
+    """A split as the baselines see it. `rows` [n] are places in the split's table, of all its rows or of a sample;
+    `predicted` are a task's decisions for them, shaped as `targets`."""
 
     rows: "np.ndarray"
-    label_ids: "np.ndarray"
+    targets: "np.ndarray"
     predicted: dict[Baseline, "np.ndarray"]
     num_labels: int
+    task: Task = TASKS["single_label_classification"]
 
     def scores(self, baseline: Baseline) -> dict[str, float]:
-        """By name of a metric; all but the loss."""
-        return _scores(self.label_ids, self.predicted[baseline], self.num_labels)
+        """By name of a metric, those of the task that decisions alone give."""
+        import numpy as np
+
+        once, decisions = np.ones((1, len(self.targets))), self.predicted[baseline]
+        return {
+            metric: float(self.task.resampled(metric, once, self.targets, decisions, self.num_labels)[0])
+            for metric in self.task.decided
+        }
 
 
 @dataclass(frozen=True)
 class Floor:
-    """TF-IDF with logistic regression, and logistic regression on the frozen base's mean-pooled states.
+    """A linear model (`probe`) on TF-IDF, and one on the frozen base's mean-pooled states.
 
     `splits` by name, validation and, where there is one, test; `train_rows` both were fitted on; `seconds` they took.
     """
@@ -52,9 +60,11 @@ class Floor:
         splits = {
             name: {
                 "rows": split.rows.tolist(),
-                "label_ids": split.label_ids.tolist(),
+                "label_ids": split.targets.tolist(),
                 "predicted": {baseline: ids.tolist() for baseline, ids in split.predicted.items()},
                 "num_labels": split.num_labels,
+                "problem_type": split.task.problem_type,
+                "task": asdict(split.task),
             }
             for name, split in self.splits.items()
         }
@@ -73,6 +83,7 @@ def read_floor(text: str) -> Floor:
             {baseline: np.array(ids) for baseline, ids in split["predicted"].items()},
             # of runs before December 2026: as many as were seen
             split.get("num_labels") or 1 + max(map(max, (split["label_ids"], *split["predicted"].values()))),
+            replace(TASKS[split.get("problem_type", "single_label_classification")], **split.get("task", {})),
         )
         for name, split in held["splits"].items()
     }
@@ -81,19 +92,25 @@ def read_floor(text: str) -> Floor:
 
 @dataclass(frozen=True)
 class Difference:
-    """How much better an adapter is than a baseline; `low` and `high` end the 95 % interval."""
+    """How much better an adapter is than a baseline, below zero where it is worse; `low` and `high` end the 95 %
+    interval."""
 
     value: float
     low: float
     high: float
 
 
-def fit_tfidf(train: Sequence["np.ndarray"], label_ids: "np.ndarray", num_labels: int) -> "TfidfClassifier":
-    """Logistic regression on TF-IDF of tokens and of pairs of neighbours, sublinear in counts (Joachims 1998).
+def fit_tfidf(
+    train: Sequence["np.ndarray"],
+    targets: "np.ndarray",
+    num_labels: int,
+    task: Task = TASKS["single_label_classification"],
+) -> "TfidfClassifier":
+    """A linear model on TF-IDF of tokens and of pairs of neighbours, sublinear in counts (Joachims 1998).
 
     Args:
         train: token ids of each row.
-        label_ids: [N] in [0, num_labels).
+        targets: [N, ...] of the task.
     """
     import numpy as np
     from sklearn.feature_extraction.text import TfidfTransformer
@@ -109,8 +126,8 @@ def fit_tfidf(train: Sequence["np.ndarray"], label_ids: "np.ndarray", num_labels
     wanted = np.sort(wanted[np.lexsort((first[wanted], -in_rows[wanted]))[:most]])
     transformer = TfidfTransformer(sublinear_tf=True)
     with quiet():
-        model = _regression().fit(transformer.fit_transform(counts[:, wanted]), label_ids)
-    return TfidfClassifier(known[wanted], longest, transformer, model)
+        model = LINEAR[task.problem_type]().fit(transformer.fit_transform(counts[:, wanted]), targets)
+    return TfidfClassifier(known[wanted], longest, transformer, model, targets.shape[1:])
 
 
 @dataclass(frozen=True)
@@ -121,16 +138,17 @@ class TfidfClassifier:
     longest: int
     transformer: Any
     model: Any
+    shape: tuple[int, ...]
 
     def predict(self, texts: Sequence["np.ndarray"]) -> "np.ndarray":
-        """[N] label ids of rows of token ids."""
+        """[N, ...] decisions of a task for rows of token ids."""
         import numpy as np
 
         terms, rows = _terms(texts, self.longest)
         at = np.searchsorted(self.terms, terms)
         known = (at < len(self.terms)) & (self.terms[np.minimum(at, len(self.terms) - 1)] == terms)
         counts = _counts(at[known], rows[known], len(texts), len(self.terms))
-        return self.model.predict(self.transformer.transform(counts))
+        return self.model.predict(self.transformer.transform(counts)).reshape(len(texts), *self.shape)
 
 
 PAIR = 1 << 31  # a term below is a token, one above a pair of neighbours
@@ -157,88 +175,71 @@ def _counts(codes: "np.ndarray", rows: "np.ndarray", num_rows: int, num_terms: i
     return counts
 
 
-def _regression() -> Any:
+def _logistic() -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=10.0, max_iter=MAX_ITERATIONS, tol=1e-3)
 
 
-def difference(
-    label_ids: "np.ndarray", ours: "np.ndarray", theirs: "np.ndarray", metric: str, num_labels: int
-) -> Difference:
-    """Of two classifiers on the same rows, with a paired bootstrap's interval (Efron & Tibshirani 1993, ch. 13).
+def _one_against_rest() -> Any:
+    from sklearn.multiclass import OneVsRestClassifier
+
+    return OneVsRestClassifier(_logistic())
+
+
+def _ridge() -> Any:
+    from sklearn.linear_model import Ridge
+
+    return Ridge(alpha=1.0, solver="sparse_cg", tol=1e-3, random_state=0)
+
+
+LINEAR: dict[ProblemType, Callable[[], Any]] = {
+    "single_label_classification": _logistic,
+    "multi_label_classification": _one_against_rest,
+    "regression": _ridge,
+}
+
+
+def difference(split: FloorSplit, ours: "np.ndarray", baseline: Baseline, metric: str) -> Difference:
+    """Of two on the same rows, with a paired bootstrap's interval (Efron & Tibshirani 1993, ch. 13).
 
     Args:
-        label_ids, ours, theirs: [N] label ids: the true ones, and what each classifier says.
-        metric: one of `KNOWN`, as `metrics.Scores` means it.
+        ours: [n, ...] decisions for the split's rows.
+        metric: one of the task's `decided`.
     """
     import numpy as np
 
-    random = np.random.default_rng(0)
-    share = np.full(len(label_ids), 1 / len(label_ids))
+    count, random = len(split.targets), np.random.default_rng(0)
     # [R, N]: how often each row is drawn; the first resample is the rows themselves
-    draws = np.concatenate([np.ones((1, len(share))), random.multinomial(len(share), share, RESAMPLES)])
-    differences = _values(metric, draws, label_ids, ours, num_labels) - _values(
-        metric, draws, label_ids, theirs, num_labels
+    draws = np.concatenate([np.ones((1, count)), random.multinomial(count, np.full(count, 1 / count), RESAMPLES)])
+    own, its = (
+        split.task.resampled(metric, draws, split.targets, decisions, split.num_labels)
+        for decisions in (ours, split.predicted[baseline])
     )
-    low, high = np.quantile(differences[1:], (0.025, 0.975))
-    return Difference(float(differences[0]), float(low), float(high))
-
-
-def _values(
-    metric: str, draws: "np.ndarray", label_ids: "np.ndarray", predicted: "np.ndarray", num_labels: int
-) -> "np.ndarray":
-    """[R] of each resample, which `draws` [R, N] how often from each row."""
-    import numpy as np
-
-    if metric == "accuracy":
-        return draws @ (label_ids == predicted) / draws.sum(axis=1)
-    if metric == "f1" and num_labels == 2:
-        return _f1(draws, label_ids, predicted, POSITIVE)[0]
-    labels = np.unique(np.concatenate([label_ids, predicted]))
-    f1s, occur = zip(*(_f1(draws, label_ids, predicted, label) for label in labels), strict=True)
-    return np.sum(f1s, axis=0) / np.sum(occur, axis=0)
-
-
-def _f1(draws: "np.ndarray", label_ids: "np.ndarray", predicted: "np.ndarray", label: int) -> tuple[Any, Any]:
-    """[R] F1 of a label in each resample, 0 where it neither is held nor predicted; and [R] whether it is."""
-    import numpy as np
-
-    both = draws @ ((label_ids == label) & (predicted == label))
-    total = draws @ (label_ids == label) + draws @ (predicted == label)
-    return np.where(total > 0, 2 * both / np.maximum(total, 1), 0.0), total > 0
-
-
-def _scores(label_ids: "np.ndarray", predicted: "np.ndarray", num_labels: int) -> dict[str, float]:
-    import numpy as np
-
-    once = np.ones((1, len(label_ids)))
-    return {metric: float(_values(metric, once, label_ids, predicted, num_labels)[0]) for metric in KNOWN}
+    merits = own - its if greater_is_better(metric) else its - own
+    low, high = np.quantile(merits[1:], (0.025, 0.975))
+    return Difference(float(merits[0]), float(low), float(high))
 
 
 def summary(floor: Floor, predicted: Mapping[str, "np.ndarray"], metric_for_best_model: str) -> dict[str, Any]:
     """A floor beside an adapter, as metrics.json and the adapter's manifest hold it.
 
     Args:
-        predicted: [N] label ids of a whole split by the adapter; a split that is left out is not compared.
-        metric_for_best_model: by which the higher baseline is chosen and the difference is taken (`metric_of`).
+        predicted: [N, ...] decisions for a whole split by the adapter; a split that is left out is not compared.
+        metric_for_best_model: by which the better baseline is chosen and the difference is taken (`Task.metric_of`).
     """
-    metric = metric_of(metric_for_best_model)
+    metric = next(iter(floor.splits.values())).task.metric_of(metric_for_best_model)
+    sign = 1 if greater_is_better(metric) else -1
     splits: dict[str, Any] = {}
     for name, split in floor.splits.items():
         scores = {baseline: split.scores(baseline) for baseline in split.predicted}
-        highest = max(split.predicted, key=lambda baseline: scores[baseline][metric])
+        highest = max(split.predicted, key=lambda baseline: sign * scores[baseline][metric])
         splits[name] = {**scores, "rows": len(split.rows), "highest": highest}
         if name in predicted:
             ours = predicted[name][split.rows]
-            gap = difference(split.label_ids, ours, split.predicted[highest], metric, split.num_labels)
+            gap = difference(split, ours, highest, metric)
             splits[name]["difference"] = {"against": highest, **asdict(gap)}
     return {**splits, "metric": metric, "train_rows": floor.train_rows, "seconds": round(floor.seconds, 3)}
-
-
-def metric_of(metric_for_best_model: str) -> str:
-    """The metric that a floor is compared by; it has no loss."""
-    return metric_for_best_model if metric_for_best_model in KNOWN else "accuracy"
 
 
 def floor_line(floor: Mapping[str, Any]) -> str:

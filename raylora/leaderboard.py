@@ -93,9 +93,11 @@ def pareto(trials: Sequence[Trial], mode: Mode, size: str) -> list[Trial]:
 
 def to_csv(ranked: Sequence[Trial], front: Sequence[Trial]) -> str:
     """trials.csv: a row per trial, best first; a column per searched key."""
+    scored = {name for trial in ranked if trial.validation for name in trial.validation}
+    metrics = [name for name in METRICS if name in scored]
     keys = list(dict.fromkeys(key for trial in ranked for key in trial.sample))
     means = ["mean_score", "std_score"] if SEED in keys else []
-    columns = ["rank", "trial", "status", "score", *means, *METRICS, "best_epoch", "epochs"]
+    columns = ["rank", "trial", "status", "score", *means, *metrics, "best_epoch", "epochs"]
     columns += ["trainable_parameters", "latency_ms", "train_s", "packed", "pareto", *keys, "reason"]
     text = io.StringIO()
     writer = csv.DictWriter(text, columns, lineterminator="\n")
@@ -103,23 +105,24 @@ def to_csv(ranked: Sequence[Trial], front: Sequence[Trial]) -> str:
     for place, trial in enumerate(ranked, 1):
         scores = trial.validation.as_dict() if trial.validation else {}
         row = {name: getattr(trial, name) for name in columns if hasattr(trial, name)}
-        row |= {name: scores.get(name) for name in METRICS}
+        row |= {name: scores.get(name) for name in metrics}
         writer.writerow({**row, "rank": place, "trial": trial.name, "pareto": int(trial in front), **trial.sample})
     return text.getvalue()
 
 
 def table(ranked: Sequence[Trial], metric: str, most: int = 10) -> list[str]:
     """The leaderboard's lines for a terminal."""
+    width = max(10, len(metric) + 2)
     mean = f"{'mean':<17}" if any(SEED in trial.sample for trial in ranked) else ""
-    lines = [f"{'rank':<5}{metric:<10}{mean}{'epoch':<7}{'parameters':>11}  {'status':<9} sample"]
+    lines = [f"{'rank':<5}{metric:<{width}}{mean}{'epoch':<7}{'parameters':>11}  {'status':<9} sample"]
     for place, trial in enumerate(ranked[:most], 1):
-        score = f"{f'{trial.score:.4f}' if trial.score is not None else '-':<10}"
+        score = f"{f'{trial.score:.4f}' if trial.score is not None else '-':<{width}}"
         score += f"{_mean(trial):<17}" if mean else ""
         size = f"{trial.trainable_parameters:,}" if trial.trainable_parameters else "-"
         epochs = f"{trial.best_epoch or '-'}/{trial.epochs}"
         lines.append(f"{place:<5}{score}{epochs:<7}{size:>11}  {trial.status:<9} {describe(trial.sample)}")
         if trial.reason:
-            lines.append(" " * (len(mean) + 35) + trial.reason)
+            lines.append(" " * (len(mean) + 25 + width) + trial.reason)
     if len(ranked) > most:
         lines.append(f"and {len(ranked) - most} more, in trials.csv")
     return lines

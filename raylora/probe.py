@@ -1,12 +1,13 @@
-"""A linear probe: logistic regression on features that a frozen base gives (Alain & Bengio 2016)."""
+"""A linear probe: a linear model on features that a frozen base gives (Alain & Bengio 2016)."""
 
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raylora.metrics import Scores, score
+from raylora.metrics import Scores
+from raylora.tasks import TASKS, ProblemType
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,6 +18,8 @@ HELD_OUT = 5  # one row in so many chooses among them
 CHOOSING_ROWS = 5000  # at most, of those that it is fitted on to choose
 SMALL_DEVIATION = 0.1  # of the root mean square of all features' deviations
 MAX_ITERATIONS = 50
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0, 10000.0)  # of ridge's penalty on standardised features
+TASK = TASKS["single_label_classification"]
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,15 @@ class Probe:
 
     weight [C, F] and bias [C] float32; `c` is the chosen inverse strength, `log_loss` its mean cross-entropy, in nats,
     on the rows held out to choose it, and `accuracy` its share of them that it labels rightly; `majority` is that of
-    their commonest label. NaN where no label has five rows.
+    their commonest label. NaN where no label has five rows, and of a probe of another task.
     """
 
     weight: "np.ndarray"
     bias: "np.ndarray"
     c: float
-    log_loss: float
-    accuracy: float
-    majority: float
+    log_loss: float = float("nan")
+    accuracy: float = float("nan")
+    majority: float = float("nan")
 
     @property
     def skill(self) -> float:
@@ -58,14 +61,10 @@ def fit_probe(features: "np.ndarray", label_ids: "np.ndarray", num_labels: int, 
     """
     import numpy as np
 
-    mean = features.mean(axis=0, dtype=np.float64) if bias else np.zeros(features.shape[1])
-    deviation = features.std(axis=0, dtype=np.float64)
-    # a feature that hardly varies is not blown up: what training moves it by would swamp all others
-    deviation = np.maximum(deviation, SMALL_DEVIATION * float(np.sqrt((deviation**2).mean())) + 1e-12)
-    scaled = ((features - mean) / deviation).astype(np.float32)
+    scaled, mean, deviation = _standardised(features, bias)
     present, ids = np.unique(label_ids, return_inverse=True)
     held_out, nan = _held_out(ids), float("nan")
-    nothing = Scores(nan, nan, nan, nan, 0)
+    nothing = Scores({"accuracy": nan, "loss": nan}, 0)
     tried = _tried(scaled, ids, held_out, bias) if held_out.any() else {GRID[0]: nothing}
     c = min(tried, key=lambda one: tried[one].loss)
     with quiet():
@@ -79,6 +78,76 @@ def fit_probe(features: "np.ndarray", label_ids: "np.ndarray", num_labels: int, 
     majority = float(np.bincount(ids[held_out]).max() / held_out.sum()) if held_out.any() else float("nan")
     found = tried[c]
     return Probe(weight.astype(np.float32), offsets.astype(np.float32), c, found.loss, found.accuracy, majority)
+
+
+def _standardised(features: "np.ndarray", bias: bool) -> tuple["np.ndarray", "np.ndarray", "np.ndarray"]:
+    """[N, F] float32, and the mean and the deviation [F] that were taken out."""
+    import numpy as np
+
+    mean = features.mean(axis=0, dtype=np.float64) if bias else np.zeros(features.shape[1])
+    deviation = features.std(axis=0, dtype=np.float64)
+    # a feature that hardly varies is not blown up: what training moves it by would swamp all others
+    deviation = np.maximum(deviation, SMALL_DEVIATION * float(np.sqrt((deviation**2).mean())) + 1e-12)
+    return ((features - mean) / deviation).astype(np.float32), mean, deviation
+
+
+def fit_one_against_rest(features: "np.ndarray", targets: "np.ndarray", num_labels: int, bias: bool = True) -> Probe:
+    """A logistic regression for each label, all with the penalty that had the lowest log loss on a fifth of the rows.
+
+    A label that no row carries, or every row, gets zero weights and an offset of its odds.
+
+    Args:
+        targets: [N, C] of 0 and 1.
+    """
+    import numpy as np
+
+    scaled, mean, deviation = _standardised(features, bias)
+    held_out = np.arange(len(scaled)) % HELD_OUT == HELD_OUT - 1
+    fitted = np.flatnonzero(~held_out)[:CHOOSING_ROWS]
+    task, losses = TASKS["multi_label_classification"], dict[float, float]()
+    for c in GRID if held_out.any() else GRID[:1]:
+        weight, offsets = _each_against_rest(scaled[fitted], targets[fitted], c, bias)
+        shown = held_out if held_out.any() else ~held_out
+        losses[c] = task.score(scaled[shown] @ weight.T + offsets, targets[shown]).loss
+        if losses[c] > min(losses.values()):
+            break
+    c = min(losses, key=lambda one: losses[one])
+    weight, offsets = _each_against_rest(scaled, targets, c, bias)
+    weight = weight / deviation
+    return Probe(weight.astype(np.float32), (offsets - weight @ mean).astype(np.float32), c, losses[c])
+
+
+def _each_against_rest(
+    scaled: "np.ndarray", targets: "np.ndarray", c: float, bias: bool
+) -> tuple["np.ndarray", "np.ndarray"]:
+    """Weights [C, F] and offsets [C]."""
+    import numpy as np
+
+    rows, held = len(targets), targets.sum(axis=0)
+    weight = np.zeros((targets.shape[1], scaled.shape[1]))
+    offsets = np.log((held + 0.5) / (rows - held + 0.5)) if bias else np.zeros(targets.shape[1])
+    for label in np.flatnonzero((held > 0) & (held < rows)):
+        with quiet():
+            model = _regression(c, bias).fit(scaled, targets[:, label])
+        weight[label] = model.coef_[0]
+        offsets[label] = np.broadcast_to(model.intercept_, 1)[0]
+    return weight, offsets
+
+
+def fit_ridge(features: "np.ndarray", targets: "np.ndarray", num_labels: int, bias: bool = True) -> Probe:
+    """Ridge regression, with the penalty that had the lowest error in leave-one-out cross-validation.
+
+    Args:
+        targets: [N, M] numbers.
+    """
+    import numpy as np
+    from sklearn.linear_model import RidgeCV
+
+    scaled, mean, deviation = _standardised(features, bias)
+    model: Any = RidgeCV(STRENGTHS, fit_intercept=bias).fit(scaled.astype(np.float64), targets.astype(np.float64))
+    weight = np.atleast_2d(model.coef_) / deviation
+    offsets = np.broadcast_to(model.intercept_, len(weight)) - weight @ mean
+    return Probe(weight.astype(np.float32), offsets.astype(np.float32), float(np.max(model.alpha_)))
 
 
 def spread(label_ids: "np.ndarray", count: int) -> "np.ndarray":
@@ -120,7 +189,7 @@ def _tried(scaled: "np.ndarray", ids: "np.ndarray", held_out: "np.ndarray", bias
         with quiet():
             model.set_params(C=c).fit(scaled[fitted], ids[fitted])
         coefficients, intercepts = _per_label(model)
-        tried[c] = score(scaled[held_out] @ coefficients.T + intercepts, ids[held_out])
+        tried[c] = TASK.score(scaled[held_out] @ coefficients.T + intercepts, ids[held_out])
         if tried[c].loss > min(each.loss for each in tried.values()):
             break
     return tried
@@ -150,3 +219,10 @@ def _per_label(model: Any) -> tuple["np.ndarray", "np.ndarray"]:
     if len(coefficients) == 1:
         return np.concatenate([-coefficients, coefficients]) / 2, np.concatenate([-intercepts, intercepts]) / 2
     return coefficients, intercepts
+
+
+FITTED: dict[ProblemType, Callable[..., Probe]] = {
+    "single_label_classification": fit_probe,
+    "multi_label_classification": fit_one_against_rest,
+    "regression": fit_ridge,
+}

@@ -127,7 +127,7 @@ def demo_splits(job: Job, base: Path, rows: int) -> Splits:
     texts = [review["text"] for review in reviews]
     ids = np.array([labels.index(review["label"]) for review in reviews])
     hashes = np.array([text_hash(text, None, job.split_seed) for text in texts], dtype=np.uint64)
-    parts = divide(hashes, ids, list(labels), job.data.validation_fraction)
+    parts = divide(hashes, ids, ids, list(labels), job.data.validation_fraction)
     spec = tokenizer_spec(load_tokenizer(str(base)), job.data.max_length)
     encoded = encode(texts, spec)
     lengths = table_of(encoded).lengths

@@ -12,7 +12,6 @@ from raylora.config import Job
 from raylora.config.file import changed_keys
 from raylora.config.space import draw_samples, parse_space, trial_job
 from raylora.errors import ConfigError
-from raylora.floor import metric_of
 from raylora.leaderboard import describe
 from raylora.model.bank import Bank
 from raylora.model.base.find import BaseFolder, resolve
@@ -61,7 +60,7 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
         samples: so many of `tune.space` are settings too, each with either start of the head; how the scores after
             the first epoch rank them is then held against how the last ones do.
     """
-    base, metric = resolve(job.model), metric_of(job.train.metric_for_best_model)
+    base, metric = resolve(job.model), job.task.metric_of(job.metric)
     drawn = {init: _samples(job, samples, init) for init in ("probe", "random")} if samples else {}
     settings = {**settings, **{name: one for group in drawn.values() for name, one in group.items()}}
     for name, setting in settings.items():

@@ -86,12 +86,12 @@ def make_splits(job: Job, base: "BaseFolder") -> "Splits":
 
     train, hashes = read("train")
     if job.data.max_samples:
-        kept = sample(np.arange(len(train)), train.label_ids, job.data.max_samples)
+        kept = sample(np.arange(len(train)), train.targets, job.data.max_samples)
         train, hashes = train.take(kept), hashes[kept]
     if job.data.validation:
         validation = read("validation")[0]
     else:
-        parts = divide(hashes, train.label_ids, labels, job.data.validation_fraction)
+        parts = divide(hashes, train.targets, train.targets, labels, job.data.validation_fraction)
         train, validation = train.take(parts.train), train.take(parts.validation)
     test = read("test")[0] if job.data.test else None
     return Splits(train, validation, test, tuple(labels), spec, {})

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Literal, TextIO
 from raylora.config import Job
 from raylora.errors import ConfigError
 from raylora.floor import advice, difference_line, is_below
-from raylora.metrics import Scores, in_words
+from raylora.metrics import Scores
 from raylora.records import Say
+from raylora.tasks import scores_in_words
 
 if TYPE_CHECKING:
     from raylora.model.predictor import Prediction
@@ -72,7 +73,7 @@ def say_as(options: argparse.Namespace, job: Job) -> Say:
 def say_scores(say: Say, validation: Scores, test: Scores | None) -> None:
     for split, scores in (("validation", validation), ("test", test)):
         if scores:
-            say(f"{split:<11}{in_words(scores.as_dict())}  ({scores.rows:,} rows)")
+            say(f"{split:<11}{scores_in_words(scores)}  ({scores.rows:,} rows)")
 
 
 def say_floor(say: Say, job: Job, floor: dict[str, Any] | None) -> None:

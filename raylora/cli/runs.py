@@ -17,7 +17,8 @@ from raylora.config.space import trial_job
 from raylora.config.typed import as_word, place_of
 from raylora.config.yaml12 import inline
 from raylora.errors import ConfigError
-from raylora.metrics import METRICS, by_name, in_words
+from raylora.metrics import Scores, greater_is_better
+from raylora.tasks import scores_in_words, shown_metrics
 
 if TYPE_CHECKING:
     from raylora.cluster.storage.listing import Details, Summary
@@ -77,9 +78,9 @@ def table(summaries: "Sequence[Summary]", now: float) -> list[str]:
     if not summaries:
         return []
     width = max(4, *(len(summary.name) for summary in summaries))
-    lines = [f"{'name':<{width}}  {'kind':<8}  {'state':<10}  {'validation':<10}  {'test':<6}  {'written':<8}  reached"]
+    lines = [f"{'name':<{width}}  {'kind':<8}  {'state':<10}  {'validation':<21}  {'test':<6}  {'written':<8}  reached"]
     for each in summaries:
-        scores = f"{_accuracy(each.validation):<10}  {_accuracy(each.test):<6}"
+        scores = f"{_first(each.validation, named=True):<21}  {_first(each.test):<6}"
         state, age = each.state or "-", ago(now - each.written)
         lines.append(f"{each.name:<{width}}  {each.kind:<8}  {state:<10}  {scores}  {age:<8}  {each.reached}".rstrip())
     return lines
@@ -95,7 +96,7 @@ def details(shown: "Details", now: float) -> list[str]:
     ]
     for split, scores in (("validation", summary.validation), ("test", summary.test)):
         if scores:
-            lines.append(f"{split:<11}{in_words(scores)}  ({scores['rows']:,} rows)")
+            lines.append(f"{split:<11}{scores_in_words(Scores.of(scores))}  ({scores['rows']:,} rows)")
     lines += _block("config", _config(shown))
     lines += _block("history", _trials(shown) if summary.kind == "sweep" else _epochs(shown))
     lines += _block("adapters", [f"{name}  {path}" for name, path in list(shown.adapters.items())[:MOST]])
@@ -163,10 +164,12 @@ def _config(shown: "Details") -> list[str]:
 def _epochs(shown: "Details") -> list[str]:
     if not shown.history:
         return []
-    lines = [f"{'epoch':<7}{''.join(f'{name:<10}' for name in METRICS)}train loss"]
+    names = shown_metrics(Scores.of(shown.history[-1], "eval_"))
+    width = max(10, *(len(name) + 2 for name in names))
+    lines = [f"{'epoch':<7}{''.join(f'{name:<{width}}' for name in names)}train loss"]
     for each in shown.history:
-        scores = by_name(each, "eval_")
-        cells = "".join(f"{scores[name]:<10.4f}" if name in scores else f"{'-':<10}" for name in METRICS)
+        scores = Scores.of(each, "eval_")
+        cells = "".join(f"{scores[name]:<{width}.4f}" for name in names)
         loss = "-" if each["loss"] is None else f"{each['loss']:.4f}"
         lines.append(f"{each['epoch']:<7g}{cells}{loss}")
     return lines
@@ -176,7 +179,7 @@ def _trials(shown: "Details") -> list[str]:
     """Best first, where the config says what is best."""
     if not shown.history:
         return []
-    sign = 0 if shown.job is None else -1 if trial_job(shown.job, {}).train.greater_is_better else 1
+    sign = 0 if shown.job is None else -1 if greater_is_better(trial_job(shown.job, {}).metric) else 1
     ranked = sorted(shown.history, key=lambda each: (sign * each["score"], each["best_loss"]))
     lines = [f"{'score':<9}{'epoch':<7}trial"]
     lines += [f"{each['score']:<9.4f}{each['epoch']:<7g}{each['trial']}  ({each['words']})" for each in ranked[:MOST]]
@@ -187,8 +190,12 @@ def _block(title: str, lines: Sequence[str]) -> list[str]:
     return [f"{title if not i else '':<11}{line}" for i, line in enumerate(lines)]
 
 
-def _accuracy(scores: dict[str, Any] | None) -> str:
-    return f"{scores['accuracy']:.4f}" if scores else "-"
+def _first(scores: dict[str, Any] | None, named: bool = False) -> str:
+    """The value of the task's first metric."""
+    if not scores:
+        return "-"
+    metric = shown_metrics(scores)[0]
+    return f"{scores[metric]:.4f}" + (f" {metric}" if named else "")
 
 
 def _line(*parts: str) -> str:

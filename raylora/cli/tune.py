@@ -7,6 +7,7 @@ from raylora.cli.console import say_as, say_floor, say_scores
 from raylora.cli.job import add_dry_run, add_words, key_table, read_job
 from raylora.config import file as jobfile
 from raylora.config.space import parse_space, trial_job
+from raylora.tasks import shown_metrics
 
 NAME, SUMMARY = "tune", "search LoRA hyperparameters and keep the best adapter"
 HELP = """\
@@ -52,7 +53,8 @@ def run(options: argparse.Namespace) -> None:
     by = "" if mean is None else f", by its sample's mean over the seeds ({mean:.4f})"
     say(f"           validation chose 1 of {result.trials} trials{by}: an optimistic score")
     if result.test:
-        say(f"           test minus validation: {result.test.accuracy - result.validation.accuracy:+.4f} accuracy")
+        metric = shown_metrics(result.test)[0]
+        say(f"           test minus validation: {result.test[metric] - result.validation[metric]:+.4f} {metric}")
     say_floor(say, trial_job(job, result.sample), result.floor)
     say(f"adapter    {result.adapter_uri}")
     best = inside(result.folder_uri, BEST_CONFIG)

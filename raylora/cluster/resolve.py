@@ -94,6 +94,10 @@ def check_folder(folder: RunFolder, job: Job) -> Job:
     old = read_saved(folder.read_text(CONFIG), folder.uri)
     if job.train.bf16 == "auto":
         job = job.replace({"train.bf16": old.train.bf16})
+    if job.train.metric_for_best_model is None:
+        job = job.replace({"train.metric_for_best_model": old.train.metric_for_best_model})
+    if job.data.problem_type is None:
+        job = job.replace({"data.problem_type": old.data.problem_type})
     changed = [line for line in changed_keys(old, job) if not line.startswith(MAY_CHANGE)]
     if changed:
         raise ConfigError(

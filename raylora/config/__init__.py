@@ -17,6 +17,7 @@ from raylora.config.serve import ServeSection
 from raylora.config.tune import SIZES, TuneSection
 from raylora.config.typed import place_of
 from raylora.errors import ConfigError
+from raylora.tasks import Task, task_of
 
 __all__ = [
     "SIZES",
@@ -74,6 +75,43 @@ class Job(Section):
     @classmethod
     def takes_renamed_keys(cls, tree: Any) -> Any:
         return rename_keys(tree)
+
+    @model_validator(mode="after")
+    def metrics_are_of_the_task(self) -> Self:
+        if self.data.problem_type is None:
+            return self
+        known, losses = self.task.metrics, self.task.losses
+        score = self.tune.metric[0] if isinstance(self.tune.metric, list) else self.tune.metric
+        for key, metric in (("train.metric_for_best_model", self.train.metric_for_best_model), ("tune.metric", score)):
+            if metric is not None and metric not in known:
+                raise ValueError(
+                    f"`{key}` must be a metric of {self.data.problem_type} ({', '.join(known)}), found {metric}"
+                )
+        unfit = [
+            key
+            for key, is_set in (
+                ("train.class_weights", self.train.class_weights is not None),
+                ("train.label_smoothing_factor", self.train.label_smoothing_factor > 0),
+            )
+            if is_set and not self.task.has_classes
+        ]
+        if unfit:
+            raise ValueError(f"`{unfit[0]}` is of labels, and {self.data.problem_type} has none. Leave it out")
+        if self.train.loss is not None and self.train.loss not in losses:
+            raise ValueError(
+                f"`train.loss` must be one of {', '.join(losses)} for {self.data.problem_type}, found {self.train.loss}"
+            )
+        return self
+
+    @property
+    def task(self) -> Task:
+        """That of `data.problem_type`; it does not know the labels yet."""
+        return task_of(self.data.problem_type)
+
+    @property
+    def metric(self) -> str:
+        """The metric that decides which epoch's adapter is kept."""
+        return self.train.metric_for_best_model or self.task.metrics[0]
 
     @property
     def split_seed(self) -> int:

@@ -1,11 +1,25 @@
 """What a run learns from and how: data, model, lora, train, ray."""
 
+import difflib
+from functools import cached_property
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from raylora.config.section import Count, Fraction, NotNegative, Positive, Probability, Section, Seed
-from raylora.metrics import Metric, greater_is_better
+from raylora.metrics import METRICS
+from raylora.tasks import LabelColumn, ProblemType
+
+
+def _is_metric(name: str) -> str:
+    if name not in METRICS:
+        close = difflib.get_close_matches(name, METRICS, 1)
+        meant = f". Did you mean '{close[0]}'?" if close else ""
+        raise ValueError(f"must be one of {', '.join(METRICS)}, found '{name}'{meant}")
+    return name
+
+
+Metric = Annotated[str, AfterValidator(_is_metric)]
 
 
 class DataSection(Section):
@@ -23,11 +37,21 @@ class DataSection(Section):
     )
     text_column: str = Field(default="text", description="name of the column of texts")
     text_pair_column: str | None = Field(default=None, description="second text of a pair")
-    label_column: str = Field(default="label", description="name of the column of labels, strings or ints")
-    problem_type: Literal["single_label_classification"] | None = Field(
-        default=None, description="null = single_label_classification, the one kind so far"
+    label_column: str = Field(
+        default="label", description="name of the column of labels: strings, ints, lists of labels, or numbers"
+    )
+    label_separator: Annotated[str, Field(min_length=1)] | None = Field(
+        default=None, description="what stands between the labels of a row that holds several in one text"
+    )
+    problem_type: ProblemType | None = Field(
+        default=None,
+        description="null = by the first rows of `train`: lists are multi_label_classification, numbers with fractions "
+        "regression, all else single_label_classification",
     )
     labels: list[str] | None = Field(default=None, description="fixes the labels and their order; null = sorted")
+    positive_label: str | None = Field(
+        default=None, description="of two labels, the one that f1, precision and recall are of; null = the second"
+    )
     max_length: Annotated[int, Field(ge=4)] = Field(
         default=128, description="tokens kept of a row, special tokens included"
     )
@@ -41,9 +65,17 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def labels_differ(self) -> Self:
-        if self.labels is not None and (len(set(self.labels)) != len(self.labels) or len(self.labels) < 2):
-            raise ValueError(f"`labels` must name at least two labels, each once, found {self.labels}")
+        fewest = 1 if self.problem_type in ("multi_label_classification", "regression") else 2
+        if self.labels is not None and (len(set(self.labels)) != len(self.labels) or len(self.labels) < fewest):
+            number = {1: "one label", 2: "two labels"}[fewest]
+            raise ValueError(f"`labels` must name at least {number}, each once, found {self.labels}")
         return self
+
+    @cached_property
+    def column(self) -> LabelColumn:
+        """What the task knows of labels."""
+        labels = None if self.labels is None else tuple(self.labels)
+        return LabelColumn(self.label_column, labels, self.label_separator)
 
 
 class ModelSection(Section):
@@ -106,10 +138,27 @@ class TrainSection(Section):
     save_minutes: Positive | None = Field(
         default=None, description="as save_steps, by the clock; 10 loses at most ten minutes of a run on spot machines"
     )
-    metric_for_best_model: Metric = Field(
-        default="accuracy",
-        description="decides which epoch's adapter is kept (validation split), the lower loss between equals; f1 = of "
-        "the second of two labels, of more f1_macro",
+    metric_for_best_model: Metric | None = Field(
+        default=None,
+        description="decides which epoch's adapter is kept (validation split), the lower loss between equals; null = "
+        "accuracy, of several labels a row f1_micro, of numbers pearson",
+    )
+    loss: Literal["cross_entropy", "focal", "mse", "huber"] | None = Field(
+        default=None,
+        description="null = the task's own: cross_entropy (focal looks at what is still wrong), of numbers mse (huber "
+        "minds outliers less)",
+    )
+    class_weights: Literal["balanced"] | dict[str, Positive] | None = Field(
+        default=None,
+        description="balanced = rows of rare labels weigh more, all labels alike; or {label: weight}, others 1",
+    )
+    label_smoothing_factor: Annotated[float, Field(ge=0, lt=1)] = Field(
+        default=0.0, description="share of each target that is spread over all labels"
+    )
+    calibrate: bool = Field(
+        default=True,
+        description="fit one temperature on the validation rows and fold it into the head: scores are then what they "
+        "claim; the labels stay the same",
     )
     early_stopping_patience: Count | None = Field(
         default=None, description="stop after this many epochs without a better one"
@@ -135,10 +184,6 @@ class TrainSection(Section):
         default=2 * 2**30,
         description="memory for the states below the lowest layer of lora.layers_to_transform; beyond it, on disk",
     )
-
-    @property
-    def greater_is_better(self) -> bool:
-        return greater_is_better(self.metric_for_best_model)
 
     def is_over(self, epoch: float, best_epoch: float) -> bool:
         """Whether a training ends with this whole epoch: none is left, or patience is."""

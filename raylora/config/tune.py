@@ -4,11 +4,11 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from raylora.config.learning import Metric
 from raylora.config.section import Count, Positive, Section
-from raylora.metrics import Metric
+from raylora.metrics import METRICS, greater_is_better
 
 SIZES: tuple[str, ...] = ("trainable_parameters", "latency_ms")
-Size = Literal["trainable_parameters", "latency_ms"]
 
 
 class TuneSection(Section):
@@ -31,11 +31,11 @@ class TuneSection(Section):
         description="trials of each sample, which differ by their seed alone: seed, seed + 1, ...; the sample with the "
         "best mean score wins, and of its trials the best",
     )
-    metric: Metric | Annotated[list[Metric | Size], Field(min_length=2, max_length=2)] | None = Field(
+    metric: Metric | Annotated[list[str], Field(min_length=2, max_length=2)] | None = Field(
         default=None,
         description="null = train.metric_for_best_model; [score, trainable_parameters | latency_ms] = two objectives",
     )
-    mode: Literal["max", "min"] | None = Field(default=None, description="null = min for loss, else max")
+    mode: Literal["max", "min"] | None = Field(default=None, description="null = the metric's own")
     search_alg: Literal["random", "grid", "optuna", "bayesian"] = Field(
         default="random", description="optuna = TPE, bayesian = Gaussian process; both need the extra `tune`"
     )
@@ -63,11 +63,12 @@ class TuneSection(Section):
 
     @model_validator(mode="after")
     def objectives_differ(self) -> Self:
-        if isinstance(self.metric, list) and (self.metric[0] in SIZES or self.metric[1] not in SIZES):
+        if isinstance(self.metric, list) and (self.metric[0] not in METRICS or self.metric[1] not in SIZES):
             raise ValueError(f"`metric` must be [a score, one of {', '.join(SIZES)}], found {self.metric}")
         score = self.metric[0] if isinstance(self.metric, list) else self.metric
-        if self.mode and score and self.mode != ("min" if score == "loss" else "max"):
-            raise ValueError(f"`mode` must be {'min' if score == 'loss' else 'max'} for {score}, found {self.mode}")
+        mode = "max" if score is None or greater_is_better(score) else "min"
+        if self.mode and score and self.mode != mode:
+            raise ValueError(f"`mode` must be {mode} for {score}, found {self.mode}")
         return self
 
     @model_validator(mode="after")

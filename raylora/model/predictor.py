@@ -14,7 +14,7 @@ from raylora.model.lora.manifest import base_of, read_manifest
 from raylora.model.lora.save import load_adapter
 from raylora.model.predict import predict_logits
 from raylora.model.tokens import Collator, Text, encode, table_of, tokenizer_spec
-from raylora.tasks import best_first, scores
+from raylora.tasks import task_of
 
 BATCH = 64
 ADVICE = "Set `base_model=` of raylora.load, or `raylora predict --base-model`,"
@@ -40,7 +40,7 @@ class Predictor:
 
     def __init__(self, folder: Path, trust_remote_code: bool = False, base_model: str | None = None) -> None:
         self.manifest = read_manifest(folder)
-        self.labels = self.manifest.labels
+        self.labels, self.task = self.manifest.labels, task_of(self.manifest.problem_type)
         base = resolve(base_of(self.manifest, trust_remote_code, base_model), ADVICE)
         digest = weights_digest(base)
         if digest != self.manifest.base_digest:
@@ -50,7 +50,9 @@ class Predictor:
             )
         tokenizer = load_tokenizer(str(folder))
         self.tokenizer_spec = tokenizer_spec(tokenizer, self.manifest.max_length)
-        loaded = load_base(base, read_config(base, self.labels, dropout=True), self.tokenizer_spec.pad_id)
+        loaded = load_base(
+            base, read_config(base, self.labels, True, self.manifest.problem_type), self.tokenizer_spec.pad_id
+        )
         with warnings.catch_warnings():  # PEFT asks for what Transformers has renamed
             warnings.simplefilter("ignore", FutureWarning)
             self.model = load_adapter(loaded.model, folder)
@@ -75,10 +77,10 @@ class Predictor:
         """
         if not texts:
             return []
-        return [self._prediction(row) for row in scores(self.logits(texts), self.manifest.problem_type)]
+        return [self._prediction(row) for row in self.task.scores(self.logits(texts))]
 
     def _prediction(self, row: np.ndarray) -> Prediction:
-        ranked = best_first(row, self.labels)
+        ranked = self.task.answer(row, self.labels)
         return Prediction(ranked[0].label, ranked[0].score, {entry.label: entry.score for entry in ranked})
 
 

@@ -36,14 +36,14 @@ class TokenizerSpec:
 class TokenTable:
     """Token ids of many rows, in the Arrow chunks they came in; nothing is copied.
 
-    `rows[i]` is the place of row i in all chunks laid end to end; `label_ids[i]` and `lengths[i]` belong to it.
+    `rows[i]` is the place of row i in all chunks laid end to end; `targets[i]` and `lengths[i]` belong to it.
     `frozen_states`, where there are any, holds per chunk the hidden states [tokens in the chunk, H] that enter the
     lowest layer that is not frozen (`frozen_states.compute`); uint16 stands for bf16.
     """
 
     chunks: Sequence[pa.Table]
     rows: np.ndarray
-    label_ids: np.ndarray
+    targets: np.ndarray
     lengths: np.ndarray
     frozen_states: Sequence[np.ndarray] | None = None
 
@@ -52,7 +52,7 @@ class TokenTable:
 
     def take(self, places: np.ndarray) -> "TokenTable":
         """Some rows of the table."""
-        return replace(self, rows=self.rows[places], label_ids=self.label_ids[places], lengths=self.lengths[places])
+        return replace(self, rows=self.rows[places], targets=self.targets[places], lengths=self.lengths[places])
 
 
 @lru_cache(maxsize=4)
@@ -119,7 +119,8 @@ class Collator:
         """Rows `indices` of the table.
 
         Returns:
-            input_ids [B, T] int64, attention_mask [B, T] int64 (1 = real token), labels [B] int64, token_type_ids
+            input_ids [B, T] int64, attention_mask [B, T] int64 (1 = real token), labels [B] int64 (of other tasks than
+            single label [B, C] float32), token_type_ids
             [B, T] int64 where rows are pairs, and frozen_states [B, T, H] (zero at padding) where the table has one.
         """
         import torch
@@ -135,7 +136,7 @@ class Collator:
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
         if self.table.frozen_states is not None:
             tensors["frozen_states"] = self._states(indices, width, self.table.frozen_states)
-        return {**tensors, "labels": torch.from_numpy(self.table.label_ids[indices].astype(np.int64))}
+        return {**tensors, "labels": torch.from_numpy(self.table.targets[indices])}
 
     def tokens(self) -> list[np.ndarray]:
         """Token ids of every row of the table."""

@@ -80,7 +80,7 @@ def test_each_file_and_each_part_of_a_large_file_is_a_task(
         assert other.facts["fingerprint"] == whole.facts["fingerprint"]
         for split, found in whole.splits.items():
             assert tokens_of(other, split) == tokens_of(whole, split)
-            assert other.splits[split].label_ids.tolist() == found.label_ids.tolist()
+            assert other.splits[split].targets.tolist() == found.targets.tolist()
 
 
 def tasks_of(spec: TokenizerSpec, part_bytes: int = PART_BYTES, **data: Any) -> int:

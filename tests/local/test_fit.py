@@ -14,7 +14,7 @@ from tiny import demo_splits, largest_difference, tiny_job
 
 from raylora.config import Job
 from raylora.errors import TrainingError
-from raylora.metrics import score
+from raylora.tasks import task_of
 from raylora.model.base.find import resolve
 from raylora.model.base.load import read_config
 from raylora.model.fit.callback import Event
@@ -41,7 +41,7 @@ def furthest(a: FitResult, b: FitResult) -> float:
 
 
 def one_label(table: TokenTable, label: int) -> TokenTable:
-    return replace(table, label_ids=np.full_like(table.label_ids, label))
+    return replace(table, targets=np.full_like(table.targets, label))
 
 
 def test_accumulation_reaches_the_same_adapter_as_one_large_batch(bases: Bases) -> None:
@@ -240,7 +240,7 @@ def test_scores_are_those_of_the_rows_one_by_one(bases: Bases, monkeypatch: pyte
     job = tiny_job(bases("bert"))
     splits = demo_splits(job, bases("bert"), 60)
     fitted = run(job, splits)
-    assert fitted.validation == score(kept[0], splits.validation.label_ids)
+    assert fitted.validation == task_of(None).score(kept[0], splits.validation.targets)
 
 
 def test_batches_are_padded_to_their_longest_row_and_bucketed(bases: Bases, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_beyond_the_byte_budget_frozen_states_are_on_disk_with_the_same_bits(
 def test_splits_that_share_chunks_share_frozen_states_that_hold_their_rows_alone(deep: Path) -> None:
     job = top(deep, 3)
     splits = demo_splits(job, deep, 40)
-    few = TokenTable(splits.train.chunks, splits.train.rows[:5], splits.train.label_ids[:5], splits.train.lengths[:5])
+    few = TokenTable(splits.train.chunks, splits.train.rows[:5], splits.train.targets[:5], splits.train.lengths[:5])
     train, validation = fill([few, splits.validation], splits.tokenizer, made(job).get_base_model(), 3, 16)
     assert train.frozen_states is validation.frozen_states
     assert train.frozen_states is not None

@@ -25,7 +25,7 @@ from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import fit, use_frozen_states
 from raylora.model.fit.head import Features, draws_below_last, features, join, last_linear
 from raylora.model.fit.splits import Splits, Worker
-from raylora.model.fit.start import HEAD_SCALE, NO_LAYER, begin_from, local_start, make_start
+from raylora.model.fit.start import HEAD_SCALES, NO_LAYER, begin_from, local_start, make_start
 from raylora.model.lora.save import trainable_state
 from raylora.model.resolved import resolve_job
 from raylora.model.tokens import Collator, encode, table_of
@@ -62,14 +62,14 @@ def test_the_head_gives_the_probes_predictions_before_the_first_step(kind: str, 
     model = new_model(job, splits)
     seen, unseen = (features_of(model, splits, split).head for split in ("train", "validation"))
     layer = getattr(*last_linear(model))
-    probe = fit_probe(seen, splits.train.label_ids, 2, bias=layer.bias is not None)
+    probe = fit_probe(seen, splits.train.targets, 2, bias=layer.bias is not None)
     begin_from(model, job, local_start(job, splits, model))
 
     batch = Collator(splits.validation, splits.tokenizer)(np.arange(len(splits.validation)))
     del batch["labels"]
     with torch.inference_mode():
         logits = model(**batch).logits.numpy()
-    expected = HEAD_SCALE * probe.logits(unseen)
+    expected = HEAD_SCALES["single_label_classification"] * probe.logits(unseen)
     assert np.abs(logits - expected).max() < 1e-4
     assert (logits.argmax(axis=1) == expected.argmax(axis=1)).all()
 

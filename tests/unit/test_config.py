@@ -13,6 +13,7 @@ from raylora.config import Job, LoraSection, keys, parse
 from raylora.config.renamed import RenamedKeyWarning
 from raylora.errors import ConfigError
 from raylora.metrics import METRICS
+from raylora.tasks import TASKS
 
 PACKAGE = Path(errors.__file__).parent
 ERRORS = [value for value in vars(errors).values() if isinstance(value, type)]
@@ -155,9 +156,27 @@ def test_every_kind_of_value_a_key_allows_is_taken() -> None:
     assert Job().replace({"ray.max_failures": -1, "train.learning_rate": 1}).train.learning_rate == 1
 
 
-def test_only_the_loss_is_better_when_smaller() -> None:
-    better = {name: Job().replace({"train.metric_for_best_model": name}).train.greater_is_better for name in METRICS}
-    assert better == {"accuracy": True, "f1": True, "f1_macro": True, "loss": False}
+def test_each_problem_type_takes_its_own_metrics_and_no_others() -> None:
+    for problem_type, task in TASKS.items():
+        job = Job().replace({"data.problem_type": problem_type})
+        assert job.metric == task.metrics[0]
+        assert {job.replace({"train.metric_for_best_model": name}).metric for name in task.metrics} == {*task.metrics}
+        for name in set(METRICS) - {*task.metrics}:
+            with pytest.raises(ConfigError, match=f"must be a metric of {problem_type}.*found {name}"):
+                job.replace({"train.metric_for_best_model": name})
+            with pytest.raises(ConfigError, match=f"`tune.metric` must be a metric of {problem_type}"):
+                job.replace({"tune.metric": name})
+    with pytest.raises(ConfigError, match="Did you mean 'accuracy'"):
+        Job().replace({"train.metric_for_best_model": "acuracy"})
+
+
+def test_losses_and_weights_are_of_the_problem_type() -> None:
+    numbers = Job().replace({"data.problem_type": "regression", "train.loss": "huber"})
+    with pytest.raises(ConfigError, match="`train.loss` must be one of mse, huber"):
+        numbers.replace({"train.loss": "focal"})
+    for key, value in (("train.class_weights", "balanced"), ("train.label_smoothing_factor", 0.1)):
+        with pytest.raises(ConfigError, match=f"`{key}` is of labels"):
+            numbers.replace({key: value})
 
 
 def test_keys_lists_every_dotted_key_once_without_sections() -> None:

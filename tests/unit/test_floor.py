@@ -6,6 +6,7 @@ from sklearn.metrics import f1_score
 
 from raylora.config import Job
 from raylora.floor import (
+    Difference,
     Floor,
     FloorSplit,
     advice,
@@ -37,9 +38,13 @@ def test_tfidf_takes_texts_of_tokens_it_never_saw() -> None:
     assert model.predict(rows_of([99, 100], [1])).tolist()[1] == 0
 
 
+def against(true: np.ndarray, ours: np.ndarray, theirs: np.ndarray, metric: str, num_labels: int) -> Difference:
+    return difference(FloorSplit(np.arange(len(true)), true, {"tfidf": theirs}, num_labels), ours, "tfidf", metric)
+
+
 def test_a_perfect_adapter_against_one_that_is_right_four_times_in_six() -> None:
     theirs = np.where(LABELS == 1, 0, LABELS)
-    gap = difference(LABELS, LABELS, theirs, "accuracy", 3)
+    gap = against(LABELS, LABELS, theirs, "accuracy", 3)
     assert gap.value == pytest.approx(1 / 3)
     # the standard error of a share of 1/3 over 120 rows is 0.043
     assert gap.low == pytest.approx(1 / 3 - 1.96 * 0.043, abs=0.015)
@@ -51,7 +56,7 @@ def test_the_difference_in_f1_is_scikit_learns() -> None:
     ours, theirs = (np.where(random.random(len(LABELS)) < share, 2, LABELS) for share in (0.1, 0.5))
     expected = f1_score(LABELS, ours, average="macro") - f1_score(LABELS, theirs, average="macro")
     for metric in ("f1", "f1_macro"):
-        gap = difference(LABELS, ours, theirs, metric, num_labels=3)
+        gap = against(LABELS, ours, theirs, metric, 3)
         assert gap.value == pytest.approx(expected)
         assert 0 < gap.low < gap.value < gap.high
 
@@ -60,7 +65,7 @@ def test_of_two_labels_the_difference_in_f1_is_that_of_the_positive_one() -> Non
     true = np.array([0, 1, 1, 0, 1, 0] * 20)
     random = np.random.default_rng(0)
     ours, theirs = (np.where(random.random(len(true)) < share, 0, true) for share in (0.1, 0.5))
-    values = {metric: difference(true, ours, theirs, metric, num_labels=2).value for metric in ("f1", "f1_macro")}
+    values = {metric: against(true, ours, theirs, metric, 2).value for metric in ("f1", "f1_macro")}
     assert values["f1"] == pytest.approx(f1_score(true, ours) - f1_score(true, theirs))
     macro = [f1_score(true, predicted, average="macro") for predicted in (ours, theirs)]
     assert values["f1_macro"] == pytest.approx(macro[0] - macro[1])
@@ -69,7 +74,7 @@ def test_of_two_labels_the_difference_in_f1_is_that_of_the_positive_one() -> Non
 
 
 def test_two_that_say_the_same_do_not_differ() -> None:
-    gap = difference(LABELS, LABELS[::-1], LABELS[::-1], "accuracy", 3)
+    gap = against(LABELS, LABELS[::-1], LABELS[::-1], "accuracy", 3)
     assert (gap.value, gap.low, gap.high) == (0, 0, 0)
 
 

@@ -11,7 +11,9 @@ from raylora.metrics import Scores
 
 
 def trial(name: str, score: float | None, size: int = 10, loss: float = 0.5) -> Trial:
-    scores = None if score is None else Scores(score, score, score - 0.1, loss, 100)
+    scores = (
+        None if score is None else Scores({"accuracy": score, "f1": score, "f1_macro": score - 0.1, "loss": loss}, 100)
+    )
     return Trial(name, {"lora.r": 4}, "failed" if score is None else "finished", score, scores, 2, 3, size, 1.5, 9.0, 8)
 
 

@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import f1_score
 
-from raylora.metrics import METRICS, Scores, score, softmax
+from raylora.metrics import METRICS, Scores, greater_is_better
+from raylora.tasks import TASKS
+from raylora.tasks.functions import softmax
+
+score = TASKS["single_label_classification"].score
+SHOWN = TASKS["single_label_classification"].shown
 
 
 def test_scores_of_four_rows_are_those_worked_out_by_hand() -> None:
@@ -20,7 +25,8 @@ def test_scores_of_four_rows_are_those_worked_out_by_hand() -> None:
     assert scores.f1_macro == pytest.approx((2 / 3 + 4 / 5) / 2)
     assert scores.loss == pytest.approx((3 * math.log(4 / 3) + math.log(4)) / 4, rel=1e-6)
     values = {"accuracy": 0.75, "f1": scores.f1, "f1_macro": scores.f1_macro, "loss": scores.loss}
-    assert scores.as_dict() == {**values, "rows": 4}
+    assert {name: scores[name] for name in SHOWN} == values
+    assert scores.as_dict() == {**scores, "rows": 4}
     assert scores.as_dict("eval_")["eval_f1"] == scores.f1
     assert Scores.of(scores.as_dict("best_"), "best_") == scores
 
@@ -40,11 +46,21 @@ def test_f1_is_zero_where_no_row_is_positive_and_none_is_called_so() -> None:
     assert (scores.f1, scores.f1_macro) == (0.0, 1.0)
 
 
+def given(accuracy: float, loss: float) -> Scores:
+    return Scores({"accuracy": accuracy, "f1": 0.5, "f1_macro": 0.5, "loss": loss}, 10)
+
+
+def test_every_metric_of_a_task_is_known_and_has_a_direction() -> None:
+    for task in TASKS.values():
+        assert set(task.metrics) <= set(METRICS)
+        assert set(task.shown) | set(task.decided) <= set(task.metrics)
+    assert [name for name in METRICS if not greater_is_better(name)] == ["mse", "mae", "log_loss", "ece", "loss"]
+
+
 def test_between_equal_scores_the_lower_loss_is_better_by_every_metric() -> None:
-    low, high = Scores(0.5, 0.5, 0.5, 0.3, 10), Scores(0.5, 0.5, 0.5, 0.4, 10)
-    assert METRICS == ("accuracy", "f1", "f1_macro", "loss")
-    assert all(low.merit(metric) > high.merit(metric) for metric in METRICS)
-    better = Scores(0.6, 0.5, 0.5, 9.0, 10)
+    low, high = given(0.5, 0.3), given(0.5, 0.4)
+    assert all(low.merit(metric) > high.merit(metric) for metric in SHOWN)
+    better = given(0.6, 9.0)
     assert better.merit("accuracy") > low.merit("accuracy") and better.merit("loss") < low.merit("loss")
 
 

@@ -172,7 +172,7 @@ def test_trials_of_several_workers_run_as_many_at_once_as_fit() -> None:
 
 
 def epoch(number: float, loss: float) -> dict[str, float]:
-    return {**Scores(0.5, 0.5, 0.4, loss, 10).as_dict("eval_"), "epoch": number}
+    return {**Scores({"accuracy": 0.5, "f1": 0.5, "f1_macro": 0.4, "loss": loss}, 10).as_dict("eval_"), "epoch": number}
 
 
 def test_a_trials_score_is_its_best_epochs_and_survives_a_checkpoint() -> None:

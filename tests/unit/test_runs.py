@@ -22,7 +22,7 @@ from raylora.config import Job
 from raylora.config import file as jobfile
 from raylora.metrics import Scores
 
-SCORES = Scores(accuracy=0.75, f1=0.7, f1_macro=0.6, loss=0.5, rows=18).as_dict()
+SCORES = Scores({"accuracy": 0.75, "f1": 0.7, "f1_macro": 0.6, "loss": 0.5}, 18).as_dict()
 
 
 def begin(root: Path, name: str, **changes: Any) -> RunFolder:
@@ -105,7 +105,7 @@ def test_the_last_written_comes_first_with_its_age(root: Path, capsys: pytest.Ca
     assert main(["runs", str(root)]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ["name", "kind", "state", "validation", "test", "written", "reached"]
-    assert lines[-1].split() == ["half", "run", "unfinished", "0.7000", "-", "3", "d", "epoch", "2"]
+    assert lines[-1].split() == ["half", "run", "unfinished", "0.7000", "accuracy", "-", "3", "d", "epoch", "2"]
     assert ago(59) == "59 s" and ago(60) == "1 min" and ago(7300) == "2 h"
 
 

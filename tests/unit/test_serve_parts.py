@@ -23,7 +23,7 @@ from raylora.config import ServeSection
 from raylora.errors import ClusterError, ConfigError, DataError, KeyMissingError, TooLargeError, UnknownAdapterError
 from raylora.model.serving.cost import Cost, fit_cost, least_seconds
 from raylora.model.serving.queue import Waiting, cheapest, choose
-from raylora.tasks import best_first, scores
+from raylora.tasks import task_of
 
 
 def waiting(*tokens: int, batch_keys: str = "") -> list[Waiting]:
@@ -357,11 +357,11 @@ def test_a_runs_folder_stands_for_the_adapter_in_it(tmp_path: Path) -> None:
 
 def test_scores_take_the_form_of_the_task() -> None:
     logits = np.array([[0.0, 0.0, np.log(2.0)]])
-    assert scores(logits, "single_label_classification")[0].tolist() == pytest.approx([0.25, 0.25, 0.5])
-    assert scores(logits, "single_label_classification", "sigmoid")[0].tolist() == pytest.approx([0.5, 0.5, 2 / 3])
-    assert scores(np.array([[-1000.0, 1000.0]]), "single_label_classification", "sigmoid").tolist() == [[0.0, 1.0]]
-    assert scores(logits, "single_label_classification", "none")[0].tolist() == logits[0].tolist()
-    best = best_first(np.array([0.2, 0.4, 0.4]), ("a", "b", "c"), top_k=2)
+    assert task_of(None).scores(logits)[0].tolist() == pytest.approx([0.25, 0.25, 0.5])
+    assert task_of(None).scores(logits, "sigmoid")[0].tolist() == pytest.approx([0.5, 0.5, 2 / 3])
+    assert task_of(None).scores(np.array([[-1000.0, 1000.0]]), "sigmoid").tolist() == [[0.0, 1.0]]
+    assert task_of(None).scores(logits, "none")[0].tolist() == logits[0].tolist()
+    best = task_of(None).answer(np.array([0.2, 0.4, 0.4]), ("a", "b", "c"), top_k=2)
     assert [(entry.label, entry.score) for entry in best] == [("b", 0.4), ("c", 0.4)]
 
 

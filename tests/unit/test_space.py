@@ -125,7 +125,7 @@ def test_the_sweeps_metric_chooses_each_trials_epoch() -> None:
     assert trial_job(Job().replace({"tune.metric": "loss"}), {}).train.metric_for_best_model == "loss"
     both = Job().replace({"tune.metric": ["f1", "trainable_parameters"], "tune.scheduler": "none"})
     assert trial_job(both, {}).train.metric_for_best_model == "f1"
-    assert trial_job(Job(), {}).train.metric_for_best_model == "accuracy"
+    assert trial_job(Job(), {}).metric == "accuracy"
 
 
 def test_hyperband_needs_an_end_and_two_objectives_no_scheduler() -> None:

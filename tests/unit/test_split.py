@@ -9,7 +9,7 @@ from raylora.errors import DataError
 
 def splits(hashes: list[int], ids: list[int], fraction: float = 0.2, labels: int = 2) -> Division:
     names = ["a", "b", "c"][:labels]
-    return divide(np.array(hashes, dtype=np.uint64), np.array(ids), names, fraction)
+    return divide(np.array(hashes, dtype=np.uint64), np.array(ids), np.array(ids), names, fraction)
 
 
 def test_each_label_gives_its_share_the_lowest_hashes_first() -> None:
@@ -58,7 +58,10 @@ def test_the_split_does_not_depend_on_row_order() -> None:
     random = np.random.default_rng(1)
     hashes, ids = random.integers(0, 500, 400).astype(np.uint64), random.integers(0, 2, 400)
     shuffled = random.permutation(400)
-    straight, mixed = divide(hashes, ids, ["a", "b"], 0.3), divide(hashes[shuffled], ids[shuffled], ["a", "b"], 0.3)
+    straight, mixed = (
+        divide(hashes, ids, ids, ["a", "b"], 0.3),
+        divide(hashes[shuffled], ids[shuffled], ids[shuffled], ["a", "b"], 0.3),
+    )
     for split in ("train", "validation"):
         one, other = getattr(straight, split), shuffled[getattr(mixed, split)]
         assert np.array_equal(hashes[one], hashes[other])

@@ -174,5 +174,5 @@ def test_rows_are_found_in_any_chunk(backend: Tokenizer) -> None:
 def test_a_table_to_predict_is_every_row_in_order(backend: Tokenizer) -> None:
     encoded = encode(TEXTS, tokenizer_spec(fast(backend), 64))
     table = table_of(encoded.slice(1, 3))
-    assert (len(table), table.rows.tolist(), table.label_ids.tolist()) == (3, [0, 1, 2], [0, 0, 0])
+    assert (len(table), table.rows.tolist(), table.targets.tolist()) == (3, [0, 1, 2], [0, 0, 0])
     assert table.lengths.tolist() == [3, 11, 4]

@@ -1,8 +1,6 @@
 """The dataset of a run: token blocks in the object store, its labels, and which rows each split holds."""
 
 import hashlib
-import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +10,7 @@ import ray
 from ray import ObjectRef
 
 from raylora.cluster.data.find import splits_there
+from raylora.cluster.data.labels import IN_ORDER, Known, Names, find_labels, label_form
 from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.split import canonical_order, divide, sample
 from raylora.config import DataSection
@@ -19,9 +18,9 @@ from raylora.errors import DataError
 from raylora.model.fit.splits import Splits
 from raylora.model.fit.start import Start
 from raylora.model.tokens import TokenizerSpec, TokenTable
+from raylora.tasks import Task
 
 SHOWN_FAULTS = 5
-IN_ORDER: Any = [("source", "ascending"), ("place", "ascending")]
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class SplitRows:
     """Some rows of all blocks laid end to end, with what the driver knows of them."""
 
     rows: np.ndarray
-    label_ids: np.ndarray
+    targets: np.ndarray
     lengths: np.ndarray
 
 
@@ -45,6 +44,7 @@ class Dataset:
     blocks: list[ObjectRef]
     splits: dict[Split, SplitRows]
     labels: tuple[str, ...]
+    task: Task
     tokenizer: TokenizerSpec
     facts: dict[str, Any]
     bad_rows: list[dict[str, str]]
@@ -58,10 +58,10 @@ class Dataset:
         chunks = ray.get(self.blocks)
         frozen_states = ray.get(self.frozen_states) if self.frozen_states else None
         tables = {
-            split: TokenTable(chunks, r.rows, r.label_ids, r.lengths, frozen_states) for split, r in self.splits.items()
+            split: TokenTable(chunks, r.rows, r.targets, r.lengths, frozen_states) for split, r in self.splits.items()
         }
         train, validation, test = tables["train"], tables["validation"], tables.get("test")
-        return Splits(train, validation, test, self.labels, self.tokenizer, self.facts, self.start)
+        return Splits(train, validation, test, self.labels, self.tokenizer, self.facts, self.start, self.task)
 
 
 def assemble(
@@ -79,7 +79,7 @@ def assemble(
         raise DataError(_bad_rows_message(bad_rows, outline.num_rows))
 
     good = outline["fault"].is_null().to_numpy(zero_copy_only=False)
-    names = _Names.of(outline["label"])
+    names = Names.of(outline["label"])
     hashes = outline["hash"].to_numpy()
     split_of_source = np.array([("train", "validation", "test").index(s.split) for s in sources])
     split_of_row = split_of_source[outline["source"].to_numpy()]
@@ -87,18 +87,18 @@ def assemble(
         split: np.flatnonzero(good & (split_of_row == i)) for i, split in enumerate(("train", "validation", "test"))
     }
 
-    labels = _labels(data, names, members["train"])
-    ids = _label_ids(names, labels, members, sources, outline)
-    splits = _splits(data, seed, members, hashes, ids, labels)
+    known = find_labels(data, names, members, sources, outline)
+    splits = _splits(data, seed, members, hashes, known)
     lengths = outline["length"].to_numpy()
     return Dataset(
         blocks=blocks,
-        splits={split: SplitRows(rows, ids[rows], lengths[rows]) for split, rows in splits.items()},
-        labels=labels,
+        splits={split: SplitRows(rows, known.targets[rows], lengths[rows]) for split, rows in splits.items()},
+        labels=known.labels,
+        task=known.task,
         tokenizer=tokenizer,
-        facts=_facts(data, sources, splits, hashes, ids, labels),
+        facts=_facts(data, sources, splits, hashes, known),
         bad_rows=bad_rows,
-        warnings=[*_left_aside(data), *_warnings(splits, hashes, ids, labels, lengths, data.max_length)],
+        warnings=[*_left_aside(data), *_warnings(splits, hashes, known, lengths, data.max_length)],
     )
 
 
@@ -113,100 +113,31 @@ def _bad_rows_message(bad_rows: list[dict[str, str]], rows: int) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Names:
-    """Every row's label as a code into `known`: a string object a row took 60 bytes and most of the time."""
-
-    codes: np.ndarray
-    known: list[str]
-
-    @classmethod
-    def of(cls, column: pa.ChunkedArray) -> "_Names":
-        encoded: Any = column.combine_chunks().dictionary_encode()
-        return cls(encoded.indices.to_numpy(zero_copy_only=False), encoded.dictionary.to_pylist())
-
-    def among(self, rows: np.ndarray) -> list[str]:
-        """The labels that these rows carry, each once."""
-        return [self.known[code] for code in np.unique(self.codes[rows])]
-
-
-def _labels(data: DataSection, names: _Names, train: np.ndarray) -> tuple[str, ...]:
-    """Label names in id order: as configured, or sorted (as numbers where all are).
-
-    Raises:
-        DataError: fewer than two labels, or more labels than rows.
-    """
-    if not len(train):
-        raise DataError("no usable row is left in `data.train`.")
-    found = names.among(train)
-    are_numbers = all(re.fullmatch(r"-?\d{1,18}", name) for name in found)
-    found.sort(key=(lambda name: (int(name), name)) if are_numbers else None)  # 1 and 01 in one order, too
-    labels = tuple(data.labels or found)
-    if len(found) == 1:
-        raise DataError(
-            f"all {len(train)} rows carry one label, '{found[0]}'; a classifier needs two. "
-            f"Is `data.label_column` ('{data.label_column}') right?"
-        )
-    if len(labels) > len(train):
-        raise DataError(f"`data.labels` names {len(labels)} labels, more than the {len(train)} rows to train on.")
-    if len(found) == len(train) and len(train) > 2:
-        raise DataError(
-            f"{len(train)} rows carry {len(found)} labels, each its own: '{data.label_column}' looks like an id, not a "
-            "label. Set `data.label_column`."
-        )
-    return labels
-
-
-def _label_ids(
-    names: _Names,
-    labels: tuple[str, ...],
-    members: dict[Split, np.ndarray],
-    sources: list[Source],
-    outline: pa.Table,
-) -> np.ndarray:
-    """[N] label id of every good row.
-
-    Raises:
-        DataError: a label of validation or test is not among those of train.
-    """
-    index = {label: i for i, label in enumerate(labels)}
-    ids = np.array([index.get(name, -1) for name in names.known], dtype=np.int64)[names.codes]
-    for split, rows in members.items():
-        unseen = rows[ids[rows] < 0]
-        if len(unseen):
-            where = outline.select(["source", "place"]).take(unseen).sort_by(IN_ORDER)
-            place = sources[where["source"][0].as_py()].place(where["place"][0].as_py())
-            alike = {_form(label): label for label in labels}
-            wrong = ", ".join(
-                f"'{name}'" + (f" (train has '{alike[_form(name)]}')" if _form(name) in alike else "")
-                for name in sorted(names.among(unseen))[:5]
-            )
-            raise DataError(
-                f"{split} holds labels that train never saw: {wrong} ({len(unseen)} rows, the first at {place}). "
-                f"Labels of train: {', '.join(labels[:20])}. Mend the rows, or name all labels in `data.labels`."
-            )
-    return ids
-
-
 def _splits(
     data: DataSection,
     seed: int,
     members: dict[Split, np.ndarray],
     hashes: np.ndarray,
-    ids: np.ndarray,
-    labels: tuple[str, ...],
+    known: Known,
 ) -> dict[Split, np.ndarray]:
     """Row indices per split, in the order of the rows' hashes: the same for any block order."""
 
     def ordered(rows: np.ndarray) -> np.ndarray:
-        return rows[canonical_order(hashes[rows], ids[rows])]
+        return rows[canonical_order(hashes[rows], known.order[rows])]
 
     splits: dict[Split, np.ndarray] = {}
+    strata = known.task.strata(known.targets)
     rows = members["train"]
     if data.max_samples:
-        rows = sample(ordered(rows), ids, data.max_samples)
+        rows = sample(ordered(rows), strata, data.max_samples)
     if data.validation is None:
-        parts = divide(hashes[rows], ids[rows], list(labels), data.validation_fraction)
+        parts = divide(
+            hashes[rows],
+            known.order[rows],
+            strata[rows],
+            known.task.on_both_sides(known.labels),
+            data.validation_fraction,
+        )
         splits["train"], splits["validation"] = rows[parts.train], rows[parts.validation]
     else:
         splits["train"], splits["validation"] = ordered(rows), ordered(members["validation"])
@@ -223,16 +154,12 @@ def _facts(
     sources: list[Source],
     splits: dict[Split, np.ndarray],
     hashes: np.ndarray,
-    ids: np.ndarray,
-    labels: tuple[str, ...],
+    known: Known,
 ) -> dict[str, Any]:
     fingerprint = hashlib.sha256()
     for rows in splits.values():
-        fingerprint.update(hashes[rows].tobytes() + ids[rows].tobytes())
-    counts = {
-        split: dict(zip(labels, np.bincount(ids[rows], minlength=len(labels)).tolist(), strict=True))
-        for split, rows in splits.items()
-    }
+        fingerprint.update(hashes[rows].tobytes() + known.targets[rows].tobytes())
+    counts = {split: known.task.counts(known.targets[rows], known.labels) for split, rows in splits.items()}
     return {"files": [s.name for s in sources], "rows": counts, "fingerprint": fingerprint.hexdigest()}
 
 
@@ -251,8 +178,7 @@ def _left_aside(data: DataSection) -> list[str]:
 def _warnings(
     splits: dict[Split, np.ndarray],
     hashes: np.ndarray,
-    ids: np.ndarray,
-    labels: tuple[str, ...],
+    known: Known,
     lengths: np.ndarray,
     max_length: int,
 ) -> list[str]:
@@ -264,10 +190,10 @@ def _warnings(
             found.append(f"{leaked} of {len(rows)} {split} texts are in train too: the {split} scores will flatter.")
     # a split is in the order of hash and label: what is equal stands together
     same_text = np.diff(hashes[train]) == 0
-    conflicts = int((same_text & (np.diff(ids[train]) != 0)).sum())
+    conflicts = int((same_text & (np.diff(known.order[train]) != 0)).sum())
     if conflicts:
         found.append(f"{conflicts} train texts carry more than one label.")
-    found += _alike(labels)
+    found += _alike(known.labels)
     cut = float((lengths[train] >= max_length).mean())
     if cut > 0.05:
         found.append(
@@ -281,7 +207,7 @@ def _alike(labels: tuple[str, ...]) -> list[str]:
     found: list[str] = []
     forms: dict[str, str] = {}
     for label in labels:
-        other = forms.setdefault(_form(label), label)
+        other = forms.setdefault(label_form(label), label)
         if other == label:
             continue
         if other.casefold() == label.casefold():
@@ -290,8 +216,3 @@ def _alike(labels: tuple[str, ...]) -> list[str]:
             shown = f"labels {other!a} and {label!a} look alike"
             found.append(f"{shown}: they differ by their Unicode form or white space only.")
     return found
-
-
-def _form(label: str) -> str:
-    """What labels share that look alike."""
-    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())

@@ -178,7 +178,7 @@ def announce(dataset: Dataset, folder: RunFolder, say: Say) -> None:
     if dataset.bad_rows:
         folder.write_text(BAD_ROWS, "".join(json.dumps(row) + "\n" for row in dataset.bad_rows))
         say(f"skipped    {len(dataset.bad_rows)} bad rows, listed in {BAD_ROWS}")
-    shown = ", ".join(dataset.labels[:10]) + (", …" if len(dataset.labels) > 10 else "")
-    say(f"rows       {', '.join(f'{n:,} {split}' for split, n in rows.items())}; {len(dataset.labels)} labels: {shown}")
+    labels = dataset.task.in_words(dataset.splits["train"].targets, dataset.labels)
+    say(f"rows       {', '.join(f'{n:,} {split}' for split, n in rows.items())}; {labels}")
     for warning in dataset.warnings:
         say(f"warning    {warning}")

@@ -3,12 +3,13 @@
 A fault is a value, not an exception: the driver decides what a bad row means, and sees them all at once.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from raylora.cluster.storage.filesystem import base_name
 from raylora.config import DataSection
+from raylora.tasks import task_of
+from raylora.tasks.task import undecodable
 
 Split = Literal["train", "validation", "test"]
 
@@ -46,26 +47,27 @@ class Part:
 
 @dataclass(frozen=True)
 class Row:
-    """One record. `place` counts lines (text formats) or rows from 1; `fault` says why the row cannot be used."""
+    """One record. `place` counts lines (text formats) or rows from 1; `fault` says why the row cannot be used.
+
+    `label` is the task's form of `value`, which is the label as the file holds it.
+    """
 
     place: int
     text: str = ""
     text_pair: str | None = None
     label: str = ""
+    value: Any = None
     fault: str | None = None
 
 
 def check_row(place: int, values: list[Any], data: DataSection) -> Row:
     """A row from its raw text, label and (where configured) pair values."""
     text, text_fault = _as_text(values[0], data.text_column)
-    label, label_fault = _as_label(values[1], data.label_column)
     pair, pair_fault = _as_text(values[2], str(data.text_pair_column)) if len(values) > 2 else (None, None)
-    fault = text_fault or pair_fault or label_fault
-    if fault is None and data.labels is not None and label not in data.labels:
-        fault = f"label '{label}' is not one of `data.labels` ({', '.join(data.labels[:10])})"
-    if fault:
-        return Row(place, fault=fault)
-    return Row(place, text, pair, label)
+    label = task_of(data.problem_type).parse(values[1], data.column)
+    if fault := text_fault or pair_fault or label.fault:
+        return Row(place, value=values[1], fault=fault)
+    return Row(place, text, pair, label.form, values[1])
 
 
 def _as_text(value: Any, column: str) -> tuple[str, str | None]:
@@ -77,31 +79,4 @@ def _as_text(value: Any, column: str) -> tuple[str, str | None]:
         return "", f"'{column}' must be text, found {type(value).__name__} {str(value)[:40]!r}"
     if not value.strip():
         return "", f"'{column}' is blank"
-    return value, _undecodable(value, column)
-
-
-def _as_label(value: Any, column: str) -> tuple[str, str | None]:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "surrogateescape")
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "", f"'{column}' is null"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # pandas writes an int column with a null in it as floats
-    if isinstance(value, bool):
-        value = str(value).lower()
-    if not isinstance(value, str | int):
-        return "", f"'{column}' must be a string or an int, found {type(value).__name__} {str(value)[:40]!r}"
-    label = str(value).strip()
-    if not label:
-        return "", f"'{column}' is blank"
-    return label, _undecodable(label, column)
-
-
-def _undecodable(value: str, column: str) -> str | None:
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        code = ord(value[error.start])
-        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"lone surrogate \\u{code:04x}"
-        return f"'{column}' is not UTF-8: {what} at character {error.start}"
-    return None
+    return value, undecodable(value, column)

@@ -30,31 +30,35 @@ def canonical_order(hashes: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
     return np.lexsort((label_ids, hashes))
 
 
-def divide(hashes: np.ndarray, label_ids: np.ndarray, labels: list[str], fraction: float) -> Division:
-    """Split off `fraction` of each label's rows; equal texts never straddle.
+def divide(
+    hashes: np.ndarray, order_ids: np.ndarray, strata: np.ndarray, labels: list[str] | None, fraction: float
+) -> Division:
+    """Split off `fraction` of each stratum's rows; equal texts never straddle.
 
-    A distinct text belongs to the lowest label id it carries; within a label the texts with the lowest hashes go to
-    validation until it holds `fraction` of the rows, at least one text, and never all.
+    A distinct text belongs to the lowest stratum it is in; within one the texts with the lowest hashes go to validation
+    until it holds `fraction` of the rows, at least one text, and never all. A stratum of a single text stays in train.
 
     Args:
         hashes: [N] uint64 of `text_hash`.
-        label_ids: [N] in [0, len(labels)).
+        order_ids: [N] int64 that order rows of equal texts.
+        strata: [N] int64.
+        labels: where strata are label ids: their names, each of which must be in both splits.
 
     Raises:
         DataError: labels have fewer than two different texts; names each.
     """
-    order = canonical_order(hashes, label_ids)
-    ordered, ids = hashes[order], label_ids[order]
+    order = canonical_order(hashes, order_ids)
+    ordered, found = hashes[order], strata[order]
     first = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     rows_of_text = np.diff(np.r_[first, len(ordered)])
-    stratum = ids[first]
+    stratum = np.minimum.reduceat(found, first)
     in_validation = np.zeros(len(first), dtype=bool)
-    texts_of_label = [np.flatnonzero(stratum == label_id) for label_id in range(len(labels))]
-    counts = np.bincount(label_ids, minlength=len(labels))
-    rare = {labels[i]: int(counts[i]) for i, texts in enumerate(texts_of_label) if len(texts) < 2}
-    if rare:
-        raise DataError(_too_few(rare))
-    for texts in texts_of_label:
+    if labels is not None:
+        _check_enough(stratum, strata, labels)
+    for each in np.unique(stratum):
+        texts = np.flatnonzero(stratum == each)
+        if len(texts) < 2:
+            continue
         rows = np.cumsum(rows_of_text[texts])
         taken = int(np.searchsorted(rows, fraction * rows[-1] + 0.5, side="right"))
         in_validation[texts[: min(max(taken, 1), len(texts) - 1)]] = True
@@ -62,11 +66,21 @@ def divide(hashes: np.ndarray, label_ids: np.ndarray, labels: list[str], fractio
     return Division(train=order[~chosen], validation=order[chosen])
 
 
-def sample(order: np.ndarray, label_ids: np.ndarray, count: int) -> np.ndarray:
-    """The first `count` of `order`, with each label keeping its share (largest remainders, at least one row)."""
+def _check_enough(stratum: np.ndarray, strata: np.ndarray, labels: list[str]) -> None:
+    """Args:
+    stratum: [texts], strata: [N] label ids.
+    """
+    texts, rows = (np.bincount(ids, minlength=len(labels)) for ids in (stratum, strata))
+    rare = {label: int(rows[i]) for i, label in enumerate(labels) if texts[i] < 2}
+    if rare:
+        raise DataError(_too_few(rare))
+
+
+def sample(order: np.ndarray, strata: np.ndarray, count: int) -> np.ndarray:
+    """The first `count` of `order`, with each stratum keeping its share (largest remainders, at least one row)."""
     if count >= len(order):
         return order
-    ids = label_ids[order]
+    ids = strata[order]
     present, rows = np.unique(ids, return_counts=True)
     exact = rows * count / len(order)
     quota = np.maximum(np.floor(exact).astype(int), 1)

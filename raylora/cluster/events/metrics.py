@@ -7,10 +7,11 @@ from typing import Any, Literal
 from ray.util.metrics import Counter, Gauge
 
 from raylora.cluster.periodic import run_every
-from raylora.metrics import METRICS as SCORES
+from raylora.tasks import TASKS
 
 Kind = Literal["gauge", "counter"]
 KEPT_S = 5  # Ray forgets a gauge some 20 s after it was last set, and an epoch may take an hour
+SHOWN = tuple(dict.fromkeys(metric for task in TASKS.values() for metric in task.shown))
 
 # by name, as Ray takes it: (kind, meaning, tags). The port shows each as `ray_<name>`; a name is never reused.
 METRICS: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
@@ -18,10 +19,7 @@ METRICS: dict[str, tuple[Kind, str, tuple[str, ...]]] = {
     "raylora_train_learning_rate": ("gauge", "learning rate", ("run",)),
     "raylora_train_rows_per_second": ("gauge", "train rows a second over all workers, evaluations left out", ("run",)),
     "raylora_train_epoch": ("gauge", "epochs done, in parts", ("run",)),
-    "raylora_train_eval_loss": ("gauge", "validation loss of the last epoch", ("run",)),
-    "raylora_train_eval_accuracy": ("gauge", "validation accuracy of the last epoch", ("run",)),
-    "raylora_train_eval_f1": ("gauge", "validation F1 of the positive label (macro of three and more)", ("run",)),
-    "raylora_train_eval_f1_macro": ("gauge", "validation F1 of the last epoch, mean over labels", ("run",)),
+    **{f"raylora_train_eval_{name}": ("gauge", f"validation {name} of the last epoch", ("run",)) for name in SHOWN},
     "raylora_tune_trials": ("gauge", "trials that are waiting, running, ended or failed", ("run", "state")),
     "raylora_tune_best_score": ("gauge", "best score of the sweep's metric so far", ("run",)),
     "raylora_tune_epochs": ("counter", "epochs of trials that were trained and scored", ("run",)),
@@ -34,7 +32,7 @@ LOSS = {
     "raylora_train_rows_per_second": "rows_per_s",
     "raylora_train_epoch": "epoch",
 }
-EVALUATION = {**{f"raylora_train_eval_{name}": f"eval_{name}" for name in SCORES}, "raylora_train_epoch": "epoch"}
+EVALUATION = {**{f"raylora_train_eval_{name}": f"eval_{name}" for name in SHOWN}, "raylora_train_epoch": "epoch"}
 
 
 class Gauges:

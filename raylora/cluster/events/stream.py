@@ -12,6 +12,7 @@ An event is a flat dict, as it stands in history.jsonl. `kind` says what it tell
     loss          `loss`, `learning_rate`, `rows_per_s`, each `train.logging_steps`
     progress      how far a long epoch is: `steps` of the run, `taken_s`, `left_s`; not kept
     evaluation    `eval_*` of an epoch, `taken_s`, and `left_s` of the run
+    calibration   the `temperature` that went into the head, and what the validation scores were worth before and after
     trial         of a sweep: an epoch of `trial`, whose sample is in `words`: `eval_*`, `score` and `best_*` so far
     failure       of a sweep: why `trial` has no more epochs
 
@@ -32,8 +33,8 @@ from raylora.cluster.periodic import never_failing, run_every
 from raylora.cluster.session import beside_driver
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.floor import floor_line
-from raylora.metrics import in_words
 from raylora.records import Say
+from raylora.tasks import scores_in_words
 
 Consumer = Callable[[list[Event]], object]
 
@@ -133,8 +134,13 @@ def event_line(record: Event, metric: str = "") -> str | None:
     if record["kind"] == "evaluation":
         left = f", about {duration(record['left_s'])} left" if record["left_s"] else ""
         return (
-            f"epoch {record['epoch']:g}    {in_words(record, 'eval_')}  "
+            f"epoch {record['epoch']:g}    {scores_in_words(record, 'eval_')}  "
             f"(validation; {duration(record['taken_s'])}{left})"
+        )
+    if record["kind"] == "calibration":
+        return (
+            f"calibrated temperature {record['temperature']:.2f}: what scores claim was off by "
+            f"{record['ece_before']:.3f} on the validation rows, now by {record['ece_after']:.3f}"
         )
     if record["kind"] == "trial":
         return (

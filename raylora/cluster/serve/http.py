@@ -32,7 +32,7 @@ from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.table import Outcome
 from raylora.errors import ConfigError
 from raylora.model.tokens import Text
-from raylora.tasks import best_first
+from raylora.tasks import task_of
 
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = (
@@ -93,7 +93,8 @@ def _predict_routes(service: Service) -> APIRouter:
         found = await service.predict(name or None, texts, wished.function_to_apply if wished else None)
         own.adapter, own.version = found.found.name, found.found.version
         labels, top_k = found.found.adapter.labels, wished.top_k if wished else None
-        rows = [best_first(row, labels, top_k) for row in found.scores]
+        task = task_of(found.found.adapter.manifest.problem_type)
+        rows = [task.answer(row, labels, top_k) for row in found.scores]
         # a plain response: validating each score once more takes longer than a small model
         return JSONResponse([[{"label": s.label, "score": s.score} for s in row] for row in rows])  # pyright: ignore[reportReturnType]
 

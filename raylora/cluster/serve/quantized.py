@@ -48,7 +48,7 @@ def _change(folder: Path, named: ModelSection) -> str:
     rows = np.arange(min(ROWS, len(table.rows)))  # their order is that of their texts' hashes
     model = served_base(manifest, named)
     exact, coarse = (_labels(model, folder, table, rows, int8) for int8 in (False, True))
-    right = table.label_ids[rows]
+    right = table.targets[rows]
     return (
         f"accuracy {(coarse == right).mean():.4f}, in float32 {(exact == right).mean():.4f}, on {len(rows):,} of its "
         f"validation rows; {int((coarse != exact).sum())} get another label"

@@ -20,7 +20,7 @@ from raylora.config.serve import NAME
 from raylora.errors import ConfigError, DataError, NotReadyError, OverloadError, TooLargeError
 from raylora.model.serving.engine import Engine
 from raylora.model.tokens import Text, TokenizerSpec, encode
-from raylora.tasks import Function, scores
+from raylora.tasks import Function, task_of
 
 INLINE_CHARACTERS = 4000  # about a millisecond of tokenizing; more goes to a thread
 WAITING_BODIES = 16  # of the largest size, whose texts may wait for their tokens
@@ -64,7 +64,7 @@ class Service:
             encoded = await _encode(inputs, found.adapter.spec)
         logits = await self.engine.logits(found.adapter, encoded)
         self.meters.count_inputs(found.name, len(inputs))
-        return Answer(found, scores(logits, found.adapter.manifest.problem_type, function))
+        return Answer(found, task_of(found.adapter.manifest.problem_type).scores(logits, function))
 
     @contextmanager
     def _admitted(self, characters: int) -> Generator[None]:

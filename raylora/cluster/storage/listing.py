@@ -24,6 +24,7 @@ from raylora.config.explain import close_to
 from raylora.config.file import read_saved
 from raylora.errors import ConfigError
 from raylora.metrics import METRICS, Scores
+from raylora.tasks import shown_metrics
 
 TAIL = 256 * 1024  # bytes; more of a file is not read for a list: a long sweep's history has tens of megabytes
 AT_ONCE = 16  # runs; on object storage each costs two or three requests of 50 ms
@@ -169,7 +170,7 @@ def _unfinished(summary: Summary, history: str) -> Summary:
     if summary.kind == "sweep":
         # of a very long history these are the last trials alone, told by the word
         reports = _reports(records)
-        best = max(reports, key=lambda each: Scores.of(each, "best_").merit("accuracy"), default=None)
+        best = max(reports, key=lambda each: _merit(Scores.of(each, "best_")), default=None)
         more = "+" if len(history.encode()) > 0.9 * TAIL else ""
         validation = best and _scores(best, "best_")
         return replace(summary, validation=validation, reached=f"{len(reports)}{more} trials")
@@ -182,6 +183,10 @@ def _unfinished(summary: Summary, history: str) -> Summary:
 
 def _scores(record: Event, prefix: str) -> Event:
     return {name: record[f"{prefix}{name}"] for name in (*METRICS, "rows") if f"{prefix}{name}" in record}
+
+
+def _merit(scores: Scores) -> tuple[float, float]:
+    return scores.merit(shown_metrics(scores)[0])
 
 
 def _evaluations(records: list[Event]) -> list[Event]:

@@ -6,6 +6,7 @@ from ray.train import Result
 
 from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.frozen_states import with_frozen_states
+from raylora.cluster.data.labels import decide_task
 from raylora.cluster.data.prepare import announce, prepare
 from raylora.cluster.data.rows import Source
 from raylora.cluster.data.same import check_same_rows
@@ -45,7 +46,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
 
 
 def _train(folder: RunFolder, held: Held, job: Job, sources: list[Source], say: Say) -> TrainResult:
-    job = check_folder(folder, job)
+    job = decide_task(check_folder(folder, job), sources, say)
     base = resolve(job.model)
     check_fits(job, base)
     folder.check_room(bytes_written(job, base))
@@ -100,8 +101,8 @@ def _conclude(found: Resolution, dataset: Dataset, outcome: dict[str, Any]) -> T
         folder_uri=folder.uri,
         adapter_uri=folder.inside(ADAPTER),
         labels=dataset.labels,
-        validation=Scores(**outcome["validation"]),
-        test=Scores(**outcome["test"]) if outcome["test"] else None,
+        validation=Scores.of(outcome["validation"]),
+        test=Scores.of(outcome["test"]) if outcome["test"] else None,
         floor=outcome["floor"],
         best_epoch=outcome["best_epoch"],
         metrics=metrics,

@@ -165,6 +165,7 @@ def _outcome(fitted: FitResult, worker: Worker) -> dict[str, Any]:
         "validation": fitted.validation.as_dict(),
         "test": fitted.test.as_dict() if fitted.test else None,
         "floor": fitted.floor,
+        **fitted.learned,
         "trainable_parameters": fitted.trainable,
         "parameters": fitted.parameters,
         "train_s": round(fitted.train_s, 3),

@@ -17,7 +17,7 @@ from raylora.config import Job, TuneSection
 from raylora.config.file import dump
 from raylora.config.space import trial_job
 from raylora.errors import TrainingError
-from raylora.floor import WORDS, metric_of
+from raylora.floor import WORDS
 from raylora.leaderboard import Trial, pareto, rank, table, to_csv
 from raylora.model.fit.finish import Finished, finish
 from raylora.model.fit.splits import Worker
@@ -40,12 +40,12 @@ def conclude(
     size = job.tune.metric[1] if isinstance(job.tune.metric, list) else "trainable_parameters"
     front = pareto(ranked, mode_of(job), size)
     folder.write_text(TRIALS_TABLE, to_csv(ranked, front))
-    for line in table(ranked, trial_job(job, {}).train.metric_for_best_model):
+    for line in table(ranked, trial_job(job, {}).metric):
         say(line)
     floor = shared_bases[trial_job(job, ranked[0].sample).model.base_model].floor
     if floor:
-        column = trial_job(job, {}).train.metric_for_best_model
-        metric = metric_of(column)
+        column = trial_job(job, {}).metric
+        metric = floor.splits["validation"].task.metric_of(column)
         for baseline, words in WORDS.items():
             score = floor.splits["validation"].scores(baseline)[metric]
             shown = f"{score:<10.4f}{words}" if metric == column else f"{'-':<10}{words}: {metric} {score:.4f}"
@@ -101,6 +101,7 @@ def _finish_there(resolved: ResolvedJob, held: Held, shared: SharedBase, winner:
 def _metrics(
     job: Job, trials: list[Trial], winner: Trial, front: list[Trial], done: Finished, shared: SharedBase
 ) -> dict[str, Any]:
+    first = shared.dataset.task.metrics[0]
     return {
         "run_name": job.run_name,
         "base_model": shared.base.id,
@@ -116,8 +117,9 @@ def _metrics(
         "pareto": [trial.name for trial in front],
         "validation": done.validation.as_dict(),  # chose the winner: optimistic
         "test": done.test.as_dict() if done.test else None,
-        "test_minus_validation": done.test.accuracy - done.validation.accuracy if done.test else None,
+        "test_minus_validation": done.test[first] - done.validation[first] if done.test else None,
         "floor": done.floor,
+        **done.learned,
         "trainable_parameters": done.trainable,
         "parameters": done.parameters,
     }

@@ -24,7 +24,7 @@ class SweepEvents:
         self.score: float | None = self.best(scores, default=None)
         self.gauges.tune(self.score, 0)
         self.history = History(folder)
-        lines = tell_lines(say, job.train.metric_for_best_model)
+        lines = tell_lines(say, job.metric)
         self.consumers: list[Consumer] = [lines, self.history.add, self._show]
 
     @contextmanager

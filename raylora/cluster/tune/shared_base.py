@@ -75,7 +75,7 @@ class SharedBase:
         """
         size = trainable_parameters(self.resolved(job), self.dataset.labels, self.new_modules)
         check_limits(job, size, self.latency_ms)
-        return TrialProgress(job.train.metric_for_best_model, size, self.latency_ms)
+        return TrialProgress(job.metric, size, self.latency_ms)
 
 
 def make_shared_base(found: Resolution, name: str, sources: list[Source], trials: Sequence[Job]) -> SharedBase:

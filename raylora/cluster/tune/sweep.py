@@ -9,6 +9,7 @@ import ray
 import ray.tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 
+from raylora.cluster.data.labels import decide_task
 from raylora.cluster.data.prepare import announce
 from raylora.cluster.data.rows import Source
 from raylora.cluster.data.same import check_same_rows
@@ -61,7 +62,7 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
 
 def _tune(folder: RunFolder, held: Held, job: Job, sources: list[Source], say: Say) -> TuneResult:
     space = parse_space(job)
-    job = check_folder(folder, job)
+    job = decide_task(check_folder(folder, job), sources, say)
     bases = _bases(job, space)
     _check_samples(job, space, bases)
     folder.check_room(bytes_written(job, next(iter(bases.values()))))  # one trial's, at the least

@@ -11,11 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 from transformers import set_seed
 
 from raylora.config import Job
-from raylora.metrics import Scores, score
+from raylora.metrics import Scores
 from raylora.model import packing
 from raylora.model.bank.packed import PackedBase
 from raylora.model.bank.trial import EpochResult, PackedTrial
@@ -25,11 +24,13 @@ from raylora.model.batches import MicroBatch
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import batch_plan, training_arguments, use_frozen_states
+from raylora.model.fit.head import units_of
 from raylora.model.fit.splits import ALONE, Splits, Worker
 from raylora.model.fit.start import Start, begin_from, local_start
 from raylora.model.frozen_states import constant_layers, install
 from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.lora.dropout import BatchMasks
+from raylora.model.losses import row_loss
 from raylora.model.predict import in_order, run_batches
 from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import Collator
@@ -73,9 +74,11 @@ class Bank:
         self.train, self.validation = (Collator(t, splits.tokenizer) for t in (splits.train, splits.validation))
 
         set_seed(job.seed)
-        config = read_config(base, splits.labels, job.train.base_dropout)
+        config = read_config(base, splits.labels, job.train.base_dropout, splits.task.problem_type)
         self.loaded = load_base(base, config, splits.tokenizer.pad_id, resolved.dtype, weights)
         self.drawn = torch.get_rng_state()
+        self.task, self.units = splits.task, units_of(splits, self.loaded.model)
+        self.row_loss = row_loss(job, splits, self.units)
         self.device = torch.device("cuda" if worker.use_gpu else "cpu")
         model = _frozen(self.loaded.model, self.device)
         if job.train.bf16:
@@ -190,7 +193,7 @@ class Bank:
         collated = {epoch: self.train(micro.indices) for epoch, micro in micros.items()}
         batch = self.base.side_by_side([collated[epoch] for epoch in epochs])
         logits = self.base.logits(batch, range(count), self._masks(micros))
-        losses = functional.cross_entropy(logits, batch["labels"].to(self.device), reduction="none")
+        losses = self.row_loss(logits, batch["labels"].to(self.device))
         shares = [micros[epoch].weight / self.plan.accumulation_steps for epoch in epochs]
         losses = losses.view(count, -1).mean(1) * torch.tensor(shares, device=self.device)
         losses.sum().backward()
@@ -203,7 +206,8 @@ class Bank:
             return []
         self.base.model.eval()
         found = in_order(list(run_batches(split, self.job.train.per_device_eval_batch_size, self._logits)))
-        return [score(found[:, i], split.table.label_ids) for i in range(len(self.trials))]
+        outputs = (self.units.of(found[:, i]) for i in range(len(self.trials)))
+        return [self.task.score(each, split.table.targets) for each in outputs]
 
     def _logits(self, batch: dict[str, Tensor]) -> np.ndarray:
         """[B, trials, C] float32 of a batch by every trial."""

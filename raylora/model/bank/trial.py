@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,7 +93,7 @@ class PackedTrial:
             place: what the metrics say beside the scores.
         """
         self.epoch += 1
-        train, epoch, metric = self.job.train, float(self.epoch), self.job.train.metric_for_best_model
+        train, epoch, metric = self.job.train, float(self.epoch), self.job.metric
         metrics = {**scores.as_dict("eval_"), "epoch": epoch, "step": self.steps, **place}
         if not math.isfinite(scores.loss):
             self.over = True
@@ -115,7 +115,7 @@ class PackedTrial:
         save_file(self.best.state, folder / BEST)
         save_file(self.state(), folder / WEIGHTS)
         torch.save(self.optimizer.state_dict()["state"], folder / OPTIMIZER)
-        best = {"epoch": self.best.epoch, "scores": asdict(self.best.scores)}
+        best = {"epoch": self.best.epoch, "scores": self.best.scores.as_dict()}
         (folder / PROGRESS).write_text(json.dumps({"epoch": self.epoch, "step": self.steps, "best": best}))
 
     def load(self, folder: Path) -> None:

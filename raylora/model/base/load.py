@@ -14,6 +14,7 @@ import torch
 
 from raylora.errors import ConfigError, ModelError
 from raylora.model.base.find import BaseFolder
+from raylora.tasks import ProblemType
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -35,7 +36,9 @@ FIRST_TOKEN = (
 )
 
 
-def read_config(base: BaseFolder, labels: tuple[str, ...], dropout: bool) -> Any:
+def read_config(
+    base: BaseFolder, labels: tuple[str, ...], dropout: bool, problem_type: ProblemType = "single_label_classification"
+) -> Any:
     """The base's `transformers` config for these labels; `dropout` False sets every dropout of its own to 0.
 
     Raises:
@@ -54,7 +57,7 @@ def read_config(base: BaseFolder, labels: tuple[str, ...], dropout: bool) -> Any
         )
     except (ValueError, OSError, KeyError) as error:
         raise ModelError(f"{base.path}/config.json cannot be used: {error}") from None
-    config.problem_type = "single_label_classification"
+    config.problem_type = problem_type
     if base.pooling != "auto":
         _set_pooling(config, base.pooling)
     if not dropout:

@@ -28,7 +28,7 @@ def build(
     Base in bf16 or fp32, from disk or from `weights` (of `load_base`): the same seed draws the same trained weights.
     """
     job, base = resolved.job, resolved.base
-    config = read_config(base, labels, job.train.base_dropout)
+    config = read_config(base, labels, job.train.base_dropout, job.task.problem_type)
     loaded = load_base(base, config, pad_token_id, resolved.dtype, weights)
     model = attach_adapter(loaded.model, lora_config(job.lora, loaded.model, loaded.new_modules))
     if job.train.bf16:

@@ -65,7 +65,7 @@ class BestCheckpointCallback(TrainerCallback):
         resume_from: Path | None,
         floor: Floor | None,
     ) -> None:
-        self.train, self.dtype = resolved.job.train, resolved.dtype_name
+        self.train, self.metric, self.dtype = resolved.job.train, resolved.job.metric, resolved.dtype_name
         self.plan, self.model, self.report, self.save_now, self.log = plan, model, report, save_now, log
         self.best: Best | None = None
         self.floor = floor
@@ -135,7 +135,7 @@ class BestCheckpointCallback(TrainerCallback):
                 f"the loss is {metrics['eval_loss']} after epoch {round(state.epoch)}: the run diverged. "
                 f"Lower `train.learning_rate` (now {self.train.learning_rate})."
             )
-        scores, metric = Scores.of(metrics, "eval_"), self.train.metric_for_best_model
+        scores, metric = Scores.of(metrics, "eval_"), self.metric
         if self.best is None or scores.merit(metric) > self.best.scores.merit(metric):
             self.best = Best(trainable_state(self.model), scores, state.epoch)
             state.best_global_step = state.global_step

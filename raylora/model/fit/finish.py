@@ -13,10 +13,12 @@ from transformers import set_seed
 
 from raylora.config.space import WHOLE_EPOCHS
 from raylora.floor import Floor, summary
-from raylora.metrics import Scores, score
+from raylora.metrics import Scores
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import BEST, Event
 from raylora.model.fit.fit import fit, manifest_of
+from raylora.model.fit.head import fold, units_of
+from raylora.model.fit.settle import settle
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.lora.save import save_adapter, set_trainable_state
 from raylora.model.predict import predict_logits
@@ -34,6 +36,7 @@ class Finished:
     parameters: int
     dtype: str
     floor: dict[str, Any] | None
+    learned: dict[str, Any]
 
 
 def finish(
@@ -59,22 +62,25 @@ def finish(
     set_trainable_state(model, load_file(checkpoint / BEST))
     model = model.to("cuda" if worker.use_gpu else "cpu").eval()
     trainable, parameters = model.get_nb_trainable_parameters()
-    predicted: dict[str, np.ndarray] = {}
 
-    def scores(split: str) -> Scores:
+    def logits(split: str) -> np.ndarray:
         table: TokenTable = getattr(splits, split)
-        logits = predict_logits(model, Collator(table, splits.tokenizer), job.train.per_device_eval_batch_size)
-        predicted[split] = logits.argmax(axis=1)
-        return score(logits, table.label_ids)
+        return predict_logits(model, Collator(table, splits.tokenizer), job.train.per_device_eval_batch_size)
 
-    validation = scores("validation")
-    if job.tune.refit:
-        set_peft_model_state_dict(model, refit(resolved, splits, best_epoch, worker))
-    test = scores("test") if splits.test else None
+    settled = settle(job, splits, model, logits("validation"))
+    predicted, test = {"validation": settled.decisions}, None
     if job.tune.refit:
         del predicted["validation"]  # of the adapter before
-    beside = summary(floor, predicted, job.train.metric_for_best_model) if floor else None
-    done = Finished(validation, test, trainable, parameters, resolved.dtype_name, beside)
+        temperature = settled.calibration.temperature if settled.calibration else 1.0
+        both = _together(splits)
+        set_peft_model_state_dict(model, refit(resolved, both, best_epoch, worker))
+        fold(model, units_of(both, model), temperature)
+    if splits.test:
+        outputs = logits("test")
+        test, predicted["test"] = settled.score(outputs, splits.test.targets), settled.decide(outputs)
+    beside = summary(floor, predicted, job.metric) if floor else None
+    learned = settled.facts(splits.labels)
+    done = Finished(settled.validation, test, trainable, parameters, resolved.dtype_name, beside, learned)
     # a refitted adapter has seen the validation rows: they say nothing about it
     known: Any = replace(done, validation=None) if job.tune.refit else done
     save_adapter(model, resolved.base, manifest_of(resolved, splits, known), save_to)
@@ -85,13 +91,12 @@ class _Trained(BaseException):
     """Ends a fit after its epochs, with the weights of the last."""
 
 
-def refit(resolved: ResolvedJob, splits: Splits, epochs: int, worker: Worker) -> dict[str, Tensor]:
-    """Weights trained on train and validation together: the trial's own schedule, ended after `epochs` of it.
+def refit(resolved: ResolvedJob, together: Splits, epochs: int, worker: Worker) -> dict[str, Tensor]:
+    """Weights trained on train and validation rows: the trial's own schedule, ended after `epochs` of it.
 
     Returns:
-        PEFT's state of the adapter.
+        PEFT's state of the adapter; its head is in the units of these rows.
     """
-    together = replace(splits, train=_joined(splits.train, splits.validation), test=None)
 
     def report(metrics: Event, folder: Path | None) -> None:
         if folder and round(metrics["epoch"]) == epochs:
@@ -106,11 +111,15 @@ def refit(resolved: ResolvedJob, splits: Splits, epochs: int, worker: Worker) ->
     raise AssertionError(f"the fit reports each of its epochs, {epochs} among them")
 
 
+def _together(splits: Splits) -> Splits:
+    return replace(splits, train=_joined(splits.train, splits.validation), test=None)
+
+
 def _joined(first: TokenTable, second: TokenTable) -> TokenTable:
     """Rows of both tables, which are over the same chunks."""
     return replace(
         first,
         rows=np.concatenate([first.rows, second.rows]),
-        label_ids=np.concatenate([first.label_ids, second.label_ids]),
+        targets=np.concatenate([first.targets, second.targets]),
         lengths=np.concatenate([first.lengths, second.lengths]),
     )

@@ -6,30 +6,32 @@ Ray is reached only through `report`; nothing here knows it.
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from transformers import TrainingArguments, set_seed
 
 from raylora.config import Job
 from raylora.floor import summary
-from raylora.metrics import Scores, score
+from raylora.metrics import Scores
 from raylora.model.base.find import weights_digest
 from raylora.model.base.load import pooling_of
 from raylora.model.batches import BatchPlan
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import BestCheckpointCallback, Event, Report
+from raylora.model.fit.head import units_of
 from raylora.model.fit.rates import OwnHyperparameters
+from raylora.model.fit.settle import settle
 from raylora.model.fit.splits import ALONE, Splits, Worker
 from raylora.model.fit.start import begin
 from raylora.model.fit.trainer import PlanTrainer
 from raylora.model.frozen_states import agrees, constant_layers, fill, frozen_states_bytes, install, uninstall
 from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter, set_trainable_state
+from raylora.model.losses import row_loss
 from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import Collator, TokenTable
 from raylora.version import __version__
@@ -44,6 +46,7 @@ class FitResult:
 
     `dtype` is the precision the base was held in, for training and for the scores: `float32` or `bfloat16`. `floor` is
     of `floor.summary`; None on workers but the first, and where `train.floor` is off or was decided beforehand.
+    `learned` is of `Settled.facts`.
     """
 
     model: "PeftModel"
@@ -58,6 +61,7 @@ class FitResult:
     rows: int
     tokens: int
     floor: dict[str, Any] | None
+    learned: dict[str, Any]
 
 
 def fit(
@@ -76,7 +80,8 @@ def fit(
     Args:
         report: called on every worker after each evaluation, with its metrics, and at each checkpoint within an epoch,
             with only its place; on rank 0 also with the checkpoint folder to copy before returning.
-        log: called on rank 0 with each record: `model`, `head`, `floor`, `loss`, `checkpoint`, `evaluation`.
+        log: called on rank 0 with each record: `model`, `head`, `floor`, `loss`, `checkpoint`, `evaluation`,
+            `calibration`.
         save_now: why a checkpoint is wanted within the epoch, or None; asked on every worker at the same steps, and to
             answer the same on all of them.
         resume_from: a folder that `report` was given earlier; hyperparameters are this job's.
@@ -97,13 +102,16 @@ def fit(
 
     with tempfile.TemporaryDirectory(prefix="raylora-") as scratch:
         splits = use_frozen_states(job, model, splits, worker, Path(scratch))
-        plan = batch_plan(job, splits.train, worker)
+        plan, units = batch_plan(job, splits.train, worker), units_of(splits, model)
         trainer = PlanTrainer(
             model=model,
             args=training_arguments(job, plan, worker, scratch),
             plan=plan,
             train=Collator(splits.train, splits.tokenizer),
             validation=Collator(splits.validation, splits.tokenizer),
+            task=splits.task,
+            units=units,
+            row_loss=row_loss(job, splits, units),
         )
         main_log = log if worker.rank == 0 else None
         beginning = begin(job, splits, model, trainer.features, resume_from, main_log)
@@ -123,20 +131,16 @@ def fit(
 
         assert best_checkpoint.best is not None, "every run evaluates at least once"
         set_trainable_state(model, best_checkpoint.best.state)
-        predicted: dict[str, np.ndarray] = {}
-        test = None
+        settled = settle(job, splits, model, trainer.logits(trainer.validation))
+        if main_log and settled.calibration:
+            main_log({"kind": "calibration", **asdict(settled.calibration)})
+        predicted, test = {"validation": settled.decisions}, None
         if splits.test:
             logits = trainer.logits(Collator(splits.test, splits.tokenizer))
-            test, predicted["test"] = score(logits, splits.test.label_ids), logits.argmax(axis=1)
-        if beginning.floor:
-            rows = beginning.floor.splits["validation"].rows
-            shown = trainer.logits(Collator(splits.validation.take(rows), splits.tokenizer))
-            predicted["validation"] = np.zeros(len(splits.validation), dtype=np.int64)
-            predicted["validation"][rows] = shown.argmax(axis=1)
-        metric = job.train.metric_for_best_model
+            test, predicted["test"] = settled.score(logits, splits.test.targets), settled.decide(logits)
         fitted = FitResult(
             model=model,
-            validation=best_checkpoint.best.scores,
+            validation=settled.validation,
             test=test,
             dtype=resolved.dtype_name,
             epoch=best_checkpoint.best.epoch,
@@ -146,7 +150,8 @@ def fit(
             steps=steps,
             rows=round(steps / plan.steps * len(splits.train)),
             tokens=round(steps / plan.steps * int(splits.train.lengths.sum())),
-            floor=summary(beginning.floor, predicted, metric) if beginning.floor and worker.rank == 0 else None,
+            floor=summary(beginning.floor, predicted, job.metric) if beginning.floor and worker.rank == 0 else None,
+            learned=settled.facts(splits.labels),
         )
         if save_to and worker.rank == 0:
             save_adapter(model, resolved.base, manifest_of(resolved, splits, fitted), save_to)
@@ -233,6 +238,9 @@ def manifest_of(resolved: ResolvedJob, splits: Splits, fitted: FitResult) -> Man
         revision=base.revision,
         base_digest=base.digest or weights_digest(base),
         max_length=job.data.max_length,
+        problem_type=splits.task.problem_type,
+        is_pair=job.data.text_pair_column is not None,
+        **fitted.learned,
         pooling=pooling_of(base),
         metrics={split: {**s.as_dict(), "dtype": fitted.dtype} for split, s in scores.items() if s},
         data=splits.facts,

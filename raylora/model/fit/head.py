@@ -2,8 +2,8 @@
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 from raylora.model.predict import ALL, Share, in_order, run_batches
 from raylora.model.tokens import Collator
+from raylora.tasks import Units
+
+if TYPE_CHECKING:
+    from raylora.model.fit.splits import Splits
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,30 @@ def start_head(model: nn.Module, start: HeadStart) -> None:
         layer.weight.copy_(torch.from_numpy(start.weight))
         if layer.bias is not None:
             layer.bias.copy_(torch.from_numpy(start.bias))
+
+
+def units_of(splits: "Splits", model: nn.Module) -> Units:
+    """What the model's outputs are measured in while it is trained; `fold` takes it into the head.
+
+    Where `fold` cannot, outputs are in the labels' own unit; where the layer has no bias, they are not shifted.
+    """
+    units, found = splits.task.units(splits.train.targets, len(splits.labels)), last_linear(model)
+    if found is None:
+        return Units(np.ones_like(units.scale), np.zeros_like(units.shift))
+    return units if getattr(*found).bias is not None else replace(units, shift=np.zeros_like(units.shift))
+
+
+def fold(model: nn.Module, units: Units, temperature: float = 1.0) -> None:
+    """Let the head's outputs be `units.of(outputs) / temperature`, in place; nothing to do where there is no layer."""
+    found = last_linear(model)
+    if found is None:
+        return
+    layer: Any = getattr(*found)
+    with torch.no_grad():
+        layer.weight.mul_(torch.as_tensor(units.scale / temperature).to(layer.weight)[:, None])
+        if layer.bias is not None:
+            layer.bias.mul_(torch.as_tensor(units.scale / temperature).to(layer.bias))
+            layer.bias.add_(torch.as_tensor(units.shift / temperature).to(layer.bias))
 
 
 @contextmanager

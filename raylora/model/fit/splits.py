@@ -5,6 +5,7 @@ from typing import Any
 
 from raylora.model.fit.start import Start
 from raylora.model.tokens import TokenizerSpec, TokenTable
+from raylora.tasks import TASKS, Task
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class Splits:
     tokenizer: TokenizerSpec
     facts: dict[str, Any]
     start: Start | None = None
+    task: Task = TASKS["single_label_classification"]
 
     def scored(self) -> dict[str, TokenTable]:
         """The splits that scores are reported on."""

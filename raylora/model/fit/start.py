@@ -12,9 +12,20 @@ from torch import nn
 from raylora.config import Job
 from raylora.floor import Baseline, Floor, FloorSplit, fit_tfidf, read_floor, summary
 from raylora.model.fit.callback import FLOOR, Event
-from raylora.model.fit.head import Features, HeadStart, NotProbed, brings_head, features, join, last_linear, start_head
+from raylora.model.fit.head import (
+    Features,
+    HeadStart,
+    NotProbed,
+    brings_head,
+    features,
+    join,
+    last_linear,
+    start_head,
+    units_of,
+)
 from raylora.model.tokens import Collator
-from raylora.probe import fit_probe, spread
+from raylora.probe import FITTED, spread
+from raylora.tasks import ProblemType
 
 if TYPE_CHECKING:
     from raylora.model.fit.splits import Splits
@@ -27,7 +38,11 @@ FLOOR_ROWS = (500, 10_000)  # the fewest and the most of a split
 FLOOR_WORK = 2e6  # rows x labels of a split, at most: the bootstrap of F1 counts each label in each resample
 NO_LAYER = "the base does not end in a new linear layer that raylora knows"
 # The probe's weights are damped by this: a confident head that is wrong must be unlearned first (docs/accuracy.md).
-HEAD_SCALE = 0.3
+HEAD_SCALES: dict[ProblemType, float] = {
+    "single_label_classification": 0.3,
+    "multi_label_classification": 0.3,
+    "regression": 1.0,
+}
 # A probe of less skill is worth nothing to a head that has time to learn: sst5, of 0.13, ended a point higher from a
 # random one after 20,000 rows. trec6 with 160 rows, of 0.13 to 0.35, ended at 34 instead of 78 (docs/accuracy.md).
 LEAST_SKILL = 0.2
@@ -83,7 +98,7 @@ def begin(
     if log and (start.head or start.reason or start.brings_head):
         log({"kind": "head", "init": start.init, "reason": start.reason, "seconds": round(seconds, 3)})
     if log and start.floor:
-        log({"kind": "floor", **summary(start.floor, {}, job.train.metric_for_best_model)})
+        log({"kind": "floor", **summary(start.floor, {}, job.metric)})
     return start
 
 
@@ -125,12 +140,12 @@ def _make_start(
     last, num_labels = last_linear(model), len(splits.labels)
     if num_labels > MOST_LABELS:
         raise NotProbed(f"{num_labels:,} labels are more than {MOST_LABELS:,}")
-    if (splits.train.label_ids == splits.train.label_ids[0]).all():
-        raise NotProbed("all rows of train carry one label")
+    if why := splits.task.check_learnable(splits.train.targets):
+        raise NotProbed(why)
     first = Collator(splits.train.take(np.arange(1)), splits.tokenizer)
     width = features(model, first, 1)[0][1].mean.shape[1]  # every worker tries a row by itself
     count = min(TRAIN_ROWS, max(num_labels, int(FIT_WORK / (num_labels * width))))
-    train = Collator(splits.train.take(spread(splits.train.label_ids, count)), splits.tokenizer)
+    train = Collator(splits.train.take(spread(splits.task.strata(splits.train.targets), count)), splits.tokenizer)
     known = features_of(train)
     if not all(np.isfinite(part).all() for part in (known.head, known.mean) if part is not None):
         raise NotProbed("the base's hidden states are not all finite numbers")
@@ -142,10 +157,12 @@ def _make_start(
     if not is_main or job.train.head_init != "probe":
         return Start(None, floor)
     layer = getattr(*last)
-    probe = fit_probe(known.head, train.table.label_ids, num_labels, bias=layer.bias is not None)
+    targets = splits.task.standard(units_of(splits, model), train.table.targets)
+    probe = FITTED[splits.task.problem_type](known.head, targets, num_labels, bias=layer.bias is not None)
     if probe.skill < LEAST_SKILL and job.train.num_train_epochs * len(splits.train) >= MANY_ROWS:
         return Start(None, floor, WEAK.format(probe.accuracy, probe.majority))
-    return Start(HeadStart(HEAD_SCALE * probe.weight, HEAD_SCALE * probe.bias), floor)
+    scale = HEAD_SCALES[splits.task.problem_type]
+    return Start(HeadStart(scale * probe.weight, scale * probe.bias), floor)
 
 
 def local_start(job: Job, splits: "Splits", model: Any, floor_rows: int | None = None) -> Start:
@@ -174,19 +191,18 @@ def _floor(
 ) -> Floor:
     """Both baselines fitted on rows of train, and what they say of rows of the other splits."""
     started = time.perf_counter()
-    places = {name: spread(table.label_ids, count) for name, table in splits.scored().items()}
+    places = {name: spread(splits.task.strata(table.targets), count) for name, table in splits.scored().items()}
     shown = {name: Collator(splits.scored()[name].take(rows), splits.tokenizer) for name, rows in places.items()}
     seen = {name: features_of(split) for name, split in shown.items()}
     predicted: dict[str, dict[Baseline, np.ndarray]] = {name: {} for name in shown}
-    ids = train.table.label_ids
+    targets, task, num_labels = train.table.targets, splits.task, len(splits.labels)
     if is_main:
-        tfidf = fit_tfidf(train.tokens(), ids, len(splits.labels))
-        probe = fit_probe(known.mean, ids, len(splits.labels))
+        tfidf = fit_tfidf(train.tokens(), targets, num_labels, task)
+        probe = FITTED[task.problem_type](known.mean, targets, num_labels)
         for name, split in shown.items():
             predicted[name]["tfidf"] = tfidf.predict(split.tokens())
-            predicted[name]["probe"] = probe.logits(seen[name].mean).argmax(axis=1)
+            predicted[name]["probe"] = task.decisions(probe.logits(seen[name].mean))
     found = {
-        name: FloorSplit(places[name], shown[name].table.label_ids, predicted[name], len(splits.labels))
-        for name in shown
+        name: FloorSplit(places[name], shown[name].table.targets, predicted[name], len(splits.labels)) for name in shown
     }
-    return Floor(found, len(ids), time.perf_counter() - started)
+    return Floor(found, len(targets), time.perf_counter() - started)

@@ -8,12 +8,13 @@ from accelerate.utils import gather_object
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
-from raylora.metrics import score
 from raylora.model.batches import BatchPlan, MicroBatch
 from raylora.model.fit.head import Features, features, join
 from raylora.model.lora.dropout import BatchMasks, dropout_context
+from raylora.model.losses import RowLoss
 from raylora.model.predict import Share, in_order, logits_of, run_batches
 from raylora.model.tokens import Collator
+from raylora.tasks import Task, Units
 
 
 class _Rows(Dataset[Any]):
@@ -47,11 +48,27 @@ class _PlannedBatches:
 
 
 class PlanTrainer(Trainer):
-    """`Trainer` over a `BatchPlan`; scores are exact over whole splits, whatever the number of workers."""
+    """`Trainer` over a `BatchPlan`; scores are exact over whole splits, whatever the number of workers.
 
-    def __init__(self, *, plan: BatchPlan, train: Collator, validation: Collator, **kwargs: Any) -> None:
+    Args:
+        units: of the model's outputs.
+        row_loss: of `losses.row_loss`.
+    """
+
+    def __init__(
+        self,
+        *,
+        plan: BatchPlan,
+        train: Collator,
+        validation: Collator,
+        task: Task,
+        units: Units,
+        row_loss: RowLoss,
+        **kwargs: Any,
+    ) -> None:
         rows = _Rows(len(train.table))
         super().__init__(train_dataset=rows, eval_dataset=validation.table, **kwargs)  # pyright: ignore
+        self.task, self.units, self.row_loss = task, units, row_loss
         self.plan, self.rows, self.train_split, self.validation = plan, rows, train, validation
         self.dropout = dropout_context(self.model)  # pyright: ignore[reportArgumentType]
 
@@ -74,13 +91,14 @@ class PlanTrainer(Trainer):
         return {**self.train_split(micro.indices), "weight": micro.weight, "masks": masks}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
-        weight = inputs.pop("weight")
+        weight, targets = inputs.pop("weight"), inputs.pop("labels")
         with self.dropout.of(inputs.pop("masks")):
-            loss = super().compute_loss(model, inputs, *args, **kwargs)
+            logits = model(**inputs).logits
+        loss = self.row_loss(logits, targets).mean()
         return loss if weight == 1 else loss * weight
 
     def evaluate(self, *_: Any, **__: Any) -> dict[str, float]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        scores = score(self.logits(self.validation), self.validation.table.label_ids)
+        scores = self.task.score(self.units.of(self.logits(self.validation)), self.validation.table.targets)
         metrics = scores.as_dict("eval_")
         self.log(dict(metrics))
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)

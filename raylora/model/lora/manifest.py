@@ -1,6 +1,7 @@
 """What is saved beside an adapter's weights: the manifest `raylora.json`, and the model card."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,7 @@ from raylora.config import ModelSection
 from raylora.config.yaml12 import inline
 from raylora.errors import ModelError
 from raylora.floor import BASELINES, WORDS
-from raylora.metrics import METRICS, POSITIVE
+from raylora.tasks import ProblemType, task_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -20,17 +21,26 @@ MANIFEST = "raylora.json"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What is saved beside the weights: all that serving needs. `labels` are in id order."""
+    """What is saved beside the weights: all that serving needs. `labels` are in id order.
+
+    Args:
+        is_pair: whether a text is a pair; None in adapters of before December 2026.
+        calibration, thresholds, min_scores: of `settle.Settled`.
+    """
 
     labels: tuple[str, ...]
     base_model: str
     revision: str | None
     base_digest: str
     max_length: int
-    problem_type: str = "single_label_classification"
+    problem_type: ProblemType = "single_label_classification"
     pooling: str = "auto"
     metrics: dict[str, Any] = field(default_factory=dict)
     floor: dict[str, Any] = field(default_factory=dict)
+    is_pair: bool | None = None
+    calibration: dict[str, float] | None = None
+    thresholds: dict[str, float] | None = None
+    min_scores: dict[str, dict[str, float]] = field(default_factory=dict)
     data: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
@@ -77,10 +87,10 @@ def read_manifest(folder: Path) -> Manifest:
         raise ModelError(f"{folder / MANIFEST} is broken: {error}") from None
 
 
-def _floor_rows(floor: dict[str, Any]) -> str:
+def _floor_rows(floor: dict[str, Any], names: Iterable[str]) -> str:
     """What baselines without an adapter reach, as more rows of the model card's table."""
     return "".join(
-        f"| {split}, {WORDS[baseline]} |{_cells(scores)} {floor[split]['rows']} |\n"
+        f"| {split}, {WORDS[baseline]} |{_cells(scores, names)} {floor[split]['rows']} |\n"
         for split in ("validation", "test")
         if split in floor
         for baseline in BASELINES
@@ -88,8 +98,8 @@ def _floor_rows(floor: dict[str, Any]) -> str:
     )
 
 
-def _cells(scores: dict[str, Any]) -> str:
-    return "".join(f" {scores[name]:.4f} |" if name in scores else " |" for name in METRICS)
+def _cells(scores: dict[str, Any], names: Iterable[str]) -> str:
+    return "".join(f" {scores[name]:.4f} |" if name in scores else " |" for name in names)
 
 
 def _python(value: Any) -> str:
@@ -102,12 +112,15 @@ def readme(manifest: Manifest, config: "LoraConfig", settings: dict[str, Any]) -
     Args:
         settings: of the base's config, as they must be to load the adapter with plain PEFT.
     """
-    rows = "".join(f"| {split} |{_cells(scores)} {scores['rows']} |\n" for split, scores in manifest.metrics.items())
+    given = manifest.config.get("data", {}).get("positive_label")
+    task = task_of(manifest.problem_type).for_labels(manifest.labels, given)
+    rows = "".join(
+        f"| {split} |{_cells(scores, task.shown)} {scores['rows']} |\n" for split, scores in manifest.metrics.items()
+    )
     id2label, count = dict(enumerate(manifest.labels)), len(manifest.labels)
     others = "".join(f", {name}={_python(value)}" for name, value in settings.items())
-    floor = _floor_rows(manifest.floor)
-    f1 = f"F1 (`{manifest.labels[POSITIVE]}`)" if count == 2 else "F1"
-    columns = {name: name for name in METRICS} | {"f1": f1, "f1_macro": "F1 (macro)"}
+    floor = _floor_rows(manifest.floor, task.shown)
+    columns = task.titles(manifest.labels)
     # `all-linear` is by whole paths
     adapted = sorted({name.rpartition(".")[2] for name in config.target_modules or []})
     return f"""---
@@ -118,11 +131,11 @@ tags: [lora, raylora]
 ---
 # LoRA adapter for {manifest.base_model}
 
-Sorts texts into {len(manifest.labels)} labels: {", ".join(f"`{label}`" for label in manifest.labels[:30])}.
+{task.purpose(manifest.labels)}
 Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(adapted)}; texts are cut at
 {manifest.max_length} tokens. Trained with [raylora](https://pypi.org/project/raylora/).
 
-| split | {" | ".join(columns.values())} | rows |
+| split | {" | ".join(columns)} | rows |
 |---|{"---|" * len(columns)}---|
 {rows}{floor}
 ```python

@@ -1,0 +1,112 @@
+"""The labels of all rows, once the driver knows them: their names, and every row's target."""
+
+import unicodedata
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from raylora.cluster.data.rows import Source, Split
+from raylora.cluster.data.sources import read_rows
+from raylora.config import DataSection, Job
+from raylora.errors import DataError
+from raylora.records import Say
+from raylora.tasks import Task, infer, task_of
+
+LOOKED_AT_ROWS = 1000
+
+IN_ORDER: Any = [("source", "ascending"), ("place", "ascending")]
+
+
+def decide_task(job: Job, sources: list[Source], say: Say) -> Job:
+    """The job with `data.problem_type` and its metric decided; by the first rows of `train` where it leaves that open.
+
+    Raises:
+        ConfigError: the job wants what this problem type has not.
+    """
+    if job.data.problem_type is None:
+        first = next(source for source in sources if source.split == "train" and source.size != 0)
+        values = [row.value for row in islice(read_rows(first, job.data), LOOKED_AT_ROWS)]
+        problem_type = infer(values, job.data.label_separator)
+        if problem_type != "single_label_classification":
+            say(f"task       {problem_type}, by the labels of the first {len(values):,} rows (data.problem_type)")
+        job = job.replace({"data.problem_type": problem_type})
+    return job.replace({"train.metric_for_best_model": job.metric})
+
+
+@dataclass(frozen=True)
+class Names:
+    """Every row's label as a code into `known`: a string object a row took 60 bytes and most of the time."""
+
+    codes: np.ndarray
+    known: list[str]
+
+    @classmethod
+    def of(cls, column: pa.ChunkedArray) -> "Names":
+        encoded: Any = column.combine_chunks().dictionary_encode()
+        known: list[str] = encoded.dictionary.to_pylist()
+        any_form = next(filter(None, known), "")  # a row that cannot be used has none
+        return cls(encoded.indices.to_numpy(zero_copy_only=False), [form or any_form for form in known])
+
+    def among(self, rows: np.ndarray) -> list[str]:
+        """The labels that these rows carry, each once."""
+        return [self.known[code] for code in np.unique(self.codes[rows])]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What all rows carry. `targets` [N, ...]; `order` [N] int64 tells labels of equal texts apart."""
+
+    task: Task
+    labels: tuple[str, ...]
+    targets: np.ndarray
+    order: np.ndarray
+
+
+def find_labels(
+    data: DataSection, names: Names, members: dict[Split, np.ndarray], sources: list[Source], outline: pa.Table
+) -> Known:
+    """Raises:
+    DataError: nothing can be learned of the labels, or one of validation or test is not among those of train.
+    ConfigError: `data.positive_label` is not one of them.
+    """
+    task, train = task_of(data.problem_type), members["train"]
+    labels = task.labels(names.among(train), len(train), data.column)
+    _check_known(task, names, labels, members, sources, outline)
+    targets = task.targets(names.known, labels)
+    order = targets if targets.ndim == 1 else np.argsort(np.argsort(np.array(names.known), kind="stable"))
+    return Known(task.for_labels(labels, data.positive_label), labels, targets[names.codes], order[names.codes])
+
+
+def _check_known(
+    task: Task,
+    names: Names,
+    labels: tuple[str, ...],
+    members: dict[Split, np.ndarray],
+    sources: list[Source],
+    outline: pa.Table,
+) -> None:
+    strange = {code: task.unknown(form, labels) for code, form in enumerate(names.known)}
+    is_strange = np.array([bool(strange[code]) for code in range(len(names.known))])[names.codes]
+    for split, rows in members.items():
+        unseen = rows[is_strange[rows]]
+        if len(unseen):
+            where = outline.select(["source", "place"]).take(unseen).sort_by(IN_ORDER)
+            place = sources[where["source"][0].as_py()].place(where["place"][0].as_py())
+            alike = {label_form(label): label for label in labels}
+            found = sorted({label for code in np.unique(names.codes[unseen]) for label in strange[int(code)]})
+            wrong = ", ".join(
+                f"'{name}'" + (f" (train has '{alike[label_form(name)]}')" if label_form(name) in alike else "")
+                for name in found[:5]
+            )
+            raise DataError(
+                f"{split} holds labels that train never saw: {wrong} ({len(unseen)} rows, the first at {place}). "
+                f"Labels of train: {', '.join(labels[:20])}. Mend the rows, or name all labels in `data.labels`."
+            )
+
+
+def label_form(label: str) -> str:
+    """What labels share that look alike."""
+    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())

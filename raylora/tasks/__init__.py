@@ -1,0 +1,71 @@
+"""The tasks of sequence classification: single label, multi-label, regression. Loads nothing heavy."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from raylora.tasks.functions import Function
+from raylora.tasks.multi_label import MultiLabel
+from raylora.tasks.regression import Regression
+from raylora.tasks.single_label import SingleLabel
+from raylora.tasks.task import LabelColumn, LabelScore, Parsed, ProblemType, Task, Units
+
+__all__ = [
+    "TASKS",
+    "Function",
+    "LabelColumn",
+    "LabelScore",
+    "Parsed",
+    "ProblemType",
+    "Task",
+    "Units",
+    "infer",
+    "scores_in_words",
+    "shown_metrics",
+    "task_of",
+]
+
+TASKS: dict[ProblemType, Task] = {task.problem_type: task for task in (SingleLabel(), MultiLabel(), Regression())}
+
+
+def task_of(problem_type: ProblemType | None) -> Task:
+    """The task of a problem type; until the labels are looked at, one label a row."""
+    return TASKS[problem_type or "single_label_classification"]
+
+
+def infer(values: Sequence[Any], separator: str | None) -> ProblemType:
+    """The problem type that labels, as the first rows of a file hold them, are of.
+
+    Lists are of several labels, or of several numbers where all in them have fractions or are floats; texts are where a
+    separator is set. Numbers some of which have a fraction are regression's: whole ones are names of classes.
+    """
+    lists = [value for value in values if isinstance(value, list | tuple)]
+    if lists:
+        inside = [each for value in lists for each in value]
+        floats = inside and all(isinstance(each, float) for each in inside)
+        return "regression" if floats else "multi_label_classification"
+    if separator is not None:
+        return "multi_label_classification"
+    numbers = [_as_number(value) for value in values if value is not None and value != ""]
+    known = [number for number in numbers if number is not None]
+    if len(known) == len(numbers) and any(number != round(number) for number in known):
+        return "regression"
+    return "single_label_classification"
+
+
+def _as_number(value: Any) -> float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if abs(number) < 1e300 else None
+
+
+def shown_metrics(record: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The metrics of a record that a terminal shows, in order: those of the task whose metrics it holds."""
+    has = [task for task in TASKS.values() if f"{prefix}{task.metrics[0]}" in record]
+    return [metric for task in has[:1] for metric in task.shown if f"{prefix}{metric}" in record]
+
+
+def scores_in_words(record: Mapping[str, Any], prefix: str = "") -> str:
+    """The scores of a record for a terminal."""
+    return "  ".join(f"{metric} {record[f'{prefix}{metric}']:.4f}" for metric in shown_metrics(record, prefix))

@@ -1,0 +1,180 @@
+"""Any number of labels a row, none among them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from raylora.errors import DataError
+from raylora.metrics import Scores
+from raylora.tasks.calibration import best_temperature, best_thresholds
+from raylora.tasks.functions import Function, sigmoid
+from raylora.tasks.ranking import by_label, expected_calibration_error
+from raylora.tasks.single_label import f1_of, label_names, quoted_names, sort_labels
+from raylora.tasks.task import LabelColumn, Parsed, ProblemType, Task, as_text, no_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HALF = 0.5
+
+
+@dataclass(frozen=True)
+class MultiLabel(Task):
+    """Targets are [N, C] float32, 1 where a row carries a label.
+
+    A label is decided where its score reaches its threshold, 0.5 unless another is given. `subset_accuracy` is the
+    share of rows all of whose labels are right; `f1_macro` the mean over labels that occur or are predicted; `roc_auc`
+    and `average_precision` means over labels; `loss` and `log_loss` the mean binary cross-entropy over rows and labels,
+    in nats.
+    """
+
+    problem_type: ClassVar[ProblemType] = "multi_label_classification"
+    metrics: ClassVar[tuple[str, ...]] = (
+        "f1_micro",
+        "f1_macro",
+        "roc_auc",
+        "average_precision",
+        "subset_accuracy",
+        "log_loss",
+        "loss",
+    )
+    shown: ClassVar[tuple[str, ...]] = ("f1_micro", "f1_macro", "subset_accuracy", "loss")
+    decided: ClassVar[tuple[str, ...]] = ("f1_micro", "f1_macro", "subset_accuracy")
+    losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
+    function: ClassVar[Function] = "sigmoid"
+
+    def parse(self, value: Any, column: LabelColumn) -> Parsed:
+        """A list of labels, or one string of them between separators; none is an empty list or a blank string."""
+        found = self._listed(value, column)
+        if isinstance(found, Parsed):
+            return found
+        forms = [as_text(each, column.name) for each in found]
+        fault = next((each.fault for each in forms if each.fault), None)
+        names = sorted({each.form for each in forms})
+        strange = [name for name in names if column.labels is not None and name not in column.labels]
+        if fault is None and strange and column.labels:
+            fault = f"label '{strange[0]}' is not one of `data.labels` ({', '.join(column.labels[:10])})"
+        return Parsed(fault=fault) if fault else Parsed(json.dumps(names, ensure_ascii=False))
+
+    def _listed(self, value: Any, column: LabelColumn) -> list[Any] | Parsed:
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "surrogateescape")
+        if value is None:
+            return Parsed(fault=f"'{column.name}' is null; a row without labels holds an empty list")
+        if isinstance(value, str):
+            if column.separator is None:
+                return Parsed(
+                    fault=f"'{column.name}' must be a list of labels, found the text {value[:40]!r}. Labels in one "
+                    "text? Set data.label_separator"
+                )
+            return [each for each in value.split(column.separator) if each.strip()]
+        if isinstance(value, list | tuple):
+            return list(value)  # pyright: ignore[reportUnknownArgumentType]
+        return [value]
+
+    def labels(self, forms: Sequence[str], rows: int, column: LabelColumn) -> tuple[str, ...]:
+        if not rows:
+            raise no_rows()
+        found = sort_labels(sorted({label for form in forms for label in json.loads(form)}))
+        if not found:
+            raise DataError(f"none of the {rows} rows to train on carries a label. Is `data.label_column` right?")
+        return column.labels or found
+
+    def unknown(self, form: str, labels: Sequence[str]) -> list[str]:
+        known = set(labels)
+        return [label for label in json.loads(form) if label not in known]
+
+    def targets(self, forms: Sequence[str], labels: Sequence[str]) -> "np.ndarray":
+        import numpy as np
+
+        index = {label: i for i, label in enumerate(labels)}
+        targets = np.zeros((len(forms), len(labels)), dtype=np.float32)
+        for row, form in zip(targets, forms, strict=True):
+            row[[index[label] for label in json.loads(form) if label in index]] = 1
+        return targets
+
+    def strata(self, targets: "np.ndarray") -> "np.ndarray":
+        """The rarest label of each row: what is rare is shared out first (after Sechidis et al. 2011)."""
+        import numpy as np
+
+        rarity = np.argsort(np.argsort(-targets.sum(axis=0), kind="stable"), kind="stable") + 1
+        rank = (targets * rarity).max(axis=1, initial=0)  # 0: none
+        return rank.astype(np.int64)
+
+    def counts(self, targets: "np.ndarray", labels: Sequence[str]) -> dict[str, int]:
+        return dict(zip(labels, targets.sum(axis=0).astype(int).tolist(), strict=True))
+
+    def in_words(self, targets: "np.ndarray", labels: Sequence[str]) -> str:
+        return f"{targets.sum(axis=1).mean():.1f} a row of {label_names(labels)}"
+
+    def check_learnable(self, targets: "np.ndarray") -> str | None:
+        varies = (targets != targets[0]).any()
+        return None if varies else "all rows of train carry the same labels"
+
+    def score(self, outputs: "np.ndarray", targets: "np.ndarray", thresholds: "np.ndarray | None" = None) -> Scores:
+        import numpy as np
+
+        truth, decided = targets > HALF, self.decisions(outputs, thresholds)
+        logits = outputs.astype(np.float64)
+        loss = float((np.logaddexp(0.0, logits) - logits * targets).mean())
+        once = np.ones((1, len(targets)))
+        f1_micro, f1_macro, subset = (
+            float(self.resampled(metric, once, truth, decided, truth.shape[1])[0]) for metric in self.decided
+        )
+        values = {
+            "f1_micro": f1_micro,
+            "f1_macro": f1_macro,
+            **by_label(logits, truth),
+            "subset_accuracy": subset,
+            "log_loss": loss,
+            "loss": loss,
+        }
+        return Scores(values, len(targets))
+
+    def decisions(self, outputs: "np.ndarray", thresholds: "np.ndarray | None" = None) -> "np.ndarray":
+        if thresholds is None:
+            return outputs > 0
+        return sigmoid(outputs.astype(float)) >= thresholds
+
+    def temperature(self, outputs: "np.ndarray", targets: "np.ndarray") -> float:
+        """One for all labels; targets are smoothed as `SingleLabel` does."""
+        import numpy as np
+
+        logits, smooth = outputs.astype(np.float64), 1 / (len(targets) + 2)
+        wanted = targets * (1 - 2 * smooth) + smooth
+
+        def loss(temperature: float) -> float:
+            return float((np.logaddexp(0.0, logits / temperature) - logits / temperature * wanted).mean())
+
+        return best_temperature(loss)
+
+    def calibration_error(self, outputs: "np.ndarray", targets: "np.ndarray") -> float | None:
+        """Over all rows and labels."""
+        scores, said = sigmoid(outputs.astype(float)), outputs > 0
+        return expected_calibration_error(
+            (scores * said + (1 - scores) * ~said).ravel(), (said == (targets > HALF)).ravel()
+        )
+
+    def thresholds(self, outputs: "np.ndarray", targets: "np.ndarray") -> "np.ndarray | None":
+        return best_thresholds(sigmoid(outputs.astype(float)), targets > HALF)
+
+    def purpose(self, labels: Sequence[str]) -> str:
+        return f"Gives texts any number of {len(labels)} labels: {quoted_names(labels)}."
+
+    def resampled(
+        self, metric: str, draws: "np.ndarray", targets: "np.ndarray", decisions: "np.ndarray", num_labels: int
+    ) -> "np.ndarray":
+        import numpy as np
+
+        truth, decided = targets > HALF, decisions > HALF
+        if metric == "subset_accuracy":
+            return draws @ (truth == decided).all(axis=1) / draws.sum(axis=1)
+        if metric == "f1_micro":
+            both, total = draws @ (truth & decided).sum(axis=1), draws @ (truth.sum(axis=1) + decided.sum(axis=1))
+            return np.where(total > 0, 2 * both / np.maximum(total, 1), 0.0)
+        columns = np.flatnonzero((truth | decided).any(axis=0))
+        if not len(columns):
+            return np.zeros(len(draws))
+        f1s, occur = zip(*(f1_of(draws, truth[:, c], decided[:, c]) for c in columns), strict=True)
+        return np.sum(f1s, axis=0) / np.maximum(np.sum(occur, axis=0), 1)

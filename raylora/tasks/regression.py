@@ -1,0 +1,179 @@
+"""A number, or several, a row."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from raylora.errors import DataError
+from raylora.metrics import Scores
+from raylora.tasks.functions import Function
+from raylora.tasks.single_label import quoted_names
+from raylora.tasks.task import LabelColumn, LabelScore, Parsed, ProblemType, Task, Units, no_rows
+
+if TYPE_CHECKING:
+    import numpy as np
+
+STRATA = 10
+LEAST_DEVIATION = 1e-12
+
+
+@dataclass(frozen=True)
+class Regression(Task):
+    """Targets are [N, M] float32, in the data's own unit; with several numbers a row, metrics are means over them.
+
+    `loss` is the mean squared error of standardised numbers: 1 for who always says the mean. It takes the deviation of
+    the rows that are scored.
+    """
+
+    problem_type: ClassVar[ProblemType] = "regression"
+    metrics: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "mse", "mae", "r2", "loss")
+    shown: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "mae", "r2", "loss")
+    decided: ClassVar[tuple[str, ...]] = ("pearson", "spearman", "mse", "mae", "r2")
+    losses: ClassVar[tuple[str, ...]] = ("mse", "huber")
+    has_classes: ClassVar[bool] = False
+    function: ClassVar[Function] = "none"
+
+    def parse(self, value: Any, column: LabelColumn) -> Parsed:
+        given = value.split(column.separator) if isinstance(value, str) and column.separator else value
+        parts = list(given) if isinstance(given, list | tuple) else [given]  # pyright: ignore[reportUnknownArgumentType]
+        numbers = [_number(part) for part in parts]
+        if not parts or value is None:
+            return Parsed(fault=f"'{column.name}' is {'null' if value is None else 'an empty list'}")
+        wrong = next((part for part, number in zip(parts, numbers, strict=True) if number is None), None)
+        if any(number is None for number in numbers):
+            return Parsed(fault=f"'{column.name}' must be a finite number, found {str(wrong)[:40]!r}")
+        if column.labels is not None and len(numbers) != len(column.labels):
+            return Parsed(
+                fault=f"'{column.name}' holds {len(numbers)} numbers, `data.labels` names {len(column.labels)}"
+            )
+        return Parsed(json.dumps(numbers))
+
+    def labels(self, forms: Sequence[str], rows: int, column: LabelColumn) -> tuple[str, ...]:
+        if not rows:
+            raise no_rows()
+        sizes = {len(json.loads(form)) for form in forms}
+        if len(sizes) > 1:
+            raise DataError(
+                f"'{column.name}' holds {min(sizes)} numbers in some rows and {max(sizes)} in others: each row must "
+                "hold as many."
+            )
+        if len(forms) == 1:
+            raise DataError(
+                f"all {rows} rows carry one number, {json.loads(forms[0])[0]:g}: there is nothing to learn. Is "
+                f"`data.label_column` ('{column.name}') right?"
+            )
+        (size,) = sizes
+        names = (column.name,) if size == 1 else tuple(f"{column.name}_{i}" for i in range(size))
+        return column.labels or names
+
+    def unknown(self, form: str, labels: Sequence[str]) -> list[str]:
+        count = len(json.loads(form))
+        return [] if count == len(labels) else [f"{count} numbers"]
+
+    def targets(self, forms: Sequence[str], labels: Sequence[str]) -> "np.ndarray":
+        import numpy as np
+
+        rows = [(json.loads(form) + [0.0] * len(labels))[: len(labels)] for form in forms]
+        return np.array(rows, dtype=np.float32).reshape(len(forms), len(labels))
+
+    def strata(self, targets: "np.ndarray") -> "np.ndarray":
+        """Tenths of the rows, from the lowest mean to the highest."""
+        import numpy as np
+
+        means = targets.mean(axis=1)
+        return np.searchsorted(np.quantile(means, np.arange(1, STRATA) / STRATA), means, side="right").astype(np.int64)
+
+    def counts(self, targets: "np.ndarray", labels: Sequence[str]) -> dict[str, int]:
+        return dict.fromkeys(labels, len(targets))
+
+    def in_words(self, targets: "np.ndarray", labels: Sequence[str]) -> str:
+        shown = [
+            f"{label} {column.min():g} to {column.max():g}, mean {column.mean():.4g}"
+            for label, column in zip(labels[:5], targets.T, strict=False)
+        ]
+        return "numbers: " + "; ".join(shown) + ("; …" if len(labels) > len(shown) else "")
+
+    def units(self, targets: "np.ndarray", num_outputs: int) -> Units:
+        import numpy as np
+
+        numbers = targets.astype(np.float64)
+        deviation = numbers.std(axis=0)
+        return Units(np.where(deviation > LEAST_DEVIATION, deviation, 1.0), numbers.mean(axis=0))
+
+    def standard(self, units: Units, targets: "np.ndarray") -> "np.ndarray":
+        return (targets - units.shift) / units.scale
+
+    def check_learnable(self, targets: "np.ndarray") -> str | None:
+        return "all rows of train carry one number" if (targets == targets[0]).all() else None
+
+    def score(self, outputs: "np.ndarray", targets: "np.ndarray", thresholds: "np.ndarray | None" = None) -> Scores:
+        import numpy as np
+
+        once = np.ones((1, len(targets)))
+        values = {
+            metric: float(self.resampled(metric, once, targets, outputs, targets.shape[1])[0])
+            for metric in self.decided
+        }
+        spread = np.maximum(targets.astype(np.float64).var(axis=0), LEAST_DEVIATION)
+        loss = float((((outputs - targets.astype(np.float64)) ** 2).mean(axis=0) / spread).mean())
+        return Scores({**values, "loss": loss}, len(targets))
+
+    def decisions(self, outputs: "np.ndarray", thresholds: "np.ndarray | None" = None) -> "np.ndarray":
+        return outputs
+
+    def purpose(self, labels: Sequence[str]) -> str:
+        return f"Gives texts numbers: {quoted_names(labels)}."
+
+    def resampled(
+        self, metric: str, draws: "np.ndarray", targets: "np.ndarray", decisions: "np.ndarray", num_labels: int
+    ) -> "np.ndarray":
+        import numpy as np
+
+        columns = [
+            _values(metric, draws, targets[:, i].astype(np.float64), decisions[:, i].astype(np.float64))
+            for i in range(targets.shape[1])
+        ]
+        return np.mean(columns, axis=0)
+
+    def answer(self, scores: "np.ndarray", labels: Sequence[str], top_k: int | None = None) -> list[LabelScore]:
+        """The numbers in the order of their labels."""
+        return [LabelScore(label, float(score)) for label, score in zip(labels, scores, strict=True)][:top_k]
+
+
+def _number(value: Any) -> float | None:
+    try:
+        number = float(value)  # of a string, too: a csv has no other
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) and not isinstance(value, bool) else None
+
+
+def _values(metric: str, draws: "np.ndarray", truth: "np.ndarray", said: "np.ndarray") -> "np.ndarray":
+    """[R] of each resample, which `draws` [R, N] how often from each row."""
+    import numpy as np
+    from scipy.stats import rankdata
+
+    rows = draws.sum(axis=1)
+    if metric == "mse":
+        return draws @ (truth - said) ** 2 / rows
+    if metric == "mae":
+        return draws @ np.abs(truth - said) / rows
+    if metric == "r2":
+        mean = draws @ truth / rows
+        spread = draws @ truth**2 / rows - mean**2
+        return 1 - (draws @ (truth - said) ** 2 / rows) / np.maximum(spread, LEAST_DEVIATION)
+    if metric == "spearman":  # of a resample: the ranks among all rows, which is close and costs one sort
+        truth, said = rankdata(truth), rankdata(said)
+    return _correlation(draws / rows[:, None], truth - truth.mean(), said - said.mean())
+
+
+def _correlation(shares: "np.ndarray", a: "np.ndarray", b: "np.ndarray") -> "np.ndarray":
+    """Pearson's; 0 where one of the two does not vary."""
+    import numpy as np
+
+    mean_a, mean_b = shares @ a, shares @ b
+    both = shares @ (a * b) - mean_a * mean_b
+    spread = (shares @ a**2 - mean_a**2) * (shares @ b**2 - mean_b**2)
+    return np.where(spread > LEAST_DEVIATION, both / np.sqrt(np.maximum(spread, LEAST_DEVIATION)), 0.0)

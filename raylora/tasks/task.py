@@ -1,0 +1,250 @@
+"""What differs between the tasks of sequence classification, and nothing else: a class a problem type."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from raylora.errors import DataError
+from raylora.metrics import Scores
+from raylora.tasks.calibration import MinScore
+from raylora.tasks.functions import FUNCTIONS, Function
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+
+@dataclass(frozen=True)
+class LabelScore:
+    label: str
+    score: float
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """A label as text, the same for what means the same; `fault` says why it cannot be one."""
+
+    form: str = ""
+    fault: str | None = None
+
+
+@dataclass(frozen=True)
+class Units:
+    """Outputs in the labels' own unit: `logits * scale + shift`, both [C] float64."""
+
+    scale: "np.ndarray"
+    shift: "np.ndarray"
+
+    def of(self, logits: "np.ndarray") -> "np.ndarray":
+        return logits * self.scale + self.shift
+
+
+@dataclass(frozen=True)
+class LabelColumn:
+    """What the config says of labels: the column's name, `data.labels`, `data.label_separator`."""
+
+    name: str = "label"
+    labels: tuple[str, ...] | None = None
+    separator: str | None = None
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """One problem type.
+
+    A label travels as its `form`, a string, until the driver knows all of them; then as a target: a row of an array,
+    whose first axis is the rows.
+
+    Attributes:
+        metrics: their names, the default first; `loss` is always one.
+        shown: those that a terminal shows.
+        decided: those that are known of decisions alone, without scores; a floor is compared by one of them.
+        losses: what `train.loss` may be, the default first.
+        has_classes: whether labels are classes, which can be weighed.
+        function: what a caller's scores are of logits.
+    """
+
+    problem_type: ClassVar[ProblemType]
+    metrics: ClassVar[tuple[str, ...]]
+    shown: ClassVar[tuple[str, ...]]
+    decided: ClassVar[tuple[str, ...]]
+    losses: ClassVar[tuple[str, ...]]
+    has_classes: ClassVar[bool] = True
+    function: ClassVar[Function]
+
+    # --- labels
+
+    @abstractmethod
+    def parse(self, value: Any, column: LabelColumn) -> Parsed:
+        """A label of a file, as a form."""
+
+    @abstractmethod
+    def labels(self, forms: Sequence[str], rows: int, column: LabelColumn) -> tuple[str, ...]:
+        """What the outputs stand for, in order.
+
+        Args:
+            forms: that the train rows carry, each once; `rows` is how many train rows there are.
+
+        Raises:
+            DataError: nothing can be learned of these.
+        """
+
+    @abstractmethod
+    def unknown(self, form: str, labels: Sequence[str]) -> list[str]:
+        """The labels of a form that are not among `labels`."""
+
+    @abstractmethod
+    def targets(self, forms: Sequence[str], labels: Sequence[str]) -> "np.ndarray":
+        """[N, ...] of forms; what is unknown is any value."""
+
+    @abstractmethod
+    def strata(self, targets: "np.ndarray") -> "np.ndarray":
+        """[N] int64: rows that carry one number are shared out between the splits."""
+
+    def on_both_sides(self, labels: Sequence[str]) -> list[str] | None:
+        """The labels that each need rows in train and in validation, by stratum; None where none must."""
+        return None
+
+    @abstractmethod
+    def counts(self, targets: "np.ndarray", labels: Sequence[str]) -> dict[str, int]:
+        """Rows by label."""
+
+    @abstractmethod
+    def in_words(self, targets: "np.ndarray", labels: Sequence[str]) -> str:
+        """What the labels of train rows are, for a terminal."""
+
+    def for_labels(self, labels: Sequence[str], positive_label: str | None) -> "Task":
+        """The task of these labels.
+
+        Raises:
+            ConfigError: `data.positive_label` is not one of them.
+        """
+        return self
+
+    def units(self, targets: "np.ndarray", num_outputs: int) -> Units:
+        """Of the train rows' targets; outputs that are no numbers of the data have none (1 and 0)."""
+        import numpy as np
+
+        return Units(np.ones(num_outputs), np.zeros(num_outputs))
+
+    def standard(self, units: Units, targets: "np.ndarray") -> "np.ndarray":
+        """Targets as a model is trained on them."""
+        return targets
+
+    def check_learnable(self, targets: "np.ndarray") -> str | None:
+        """Why no probe can be fitted on these rows, or None."""
+        return None
+
+    # --- scores
+
+    @abstractmethod
+    def score(self, outputs: "np.ndarray", targets: "np.ndarray", thresholds: "np.ndarray | None" = None) -> Scores:
+        """Exact scores over all rows; never a mean of per-worker or per-batch means.
+
+        Args:
+            outputs: [N, C] logits, or numbers in the labels' own unit (`Units`).
+            targets: [N, ...] as `targets` gives them.
+            thresholds: [C] of scores, where labels are decided by them; None = 0.5.
+        """
+
+    @abstractmethod
+    def decisions(self, outputs: "np.ndarray", thresholds: "np.ndarray | None" = None) -> "np.ndarray":
+        """[N, ...], shaped as targets: what the outputs say a row is."""
+
+    @abstractmethod
+    def resampled(
+        self, metric: str, draws: "np.ndarray", targets: "np.ndarray", decisions: "np.ndarray", num_labels: int
+    ) -> "np.ndarray":
+        """[R] of each resample the value of a metric of `decided`.
+
+        Args:
+            draws: [R, N] how often each row is in each resample.
+        """
+
+    def metric_of(self, metric: str) -> str:
+        """The metric that a floor is compared by: this one, or the task's default where it needs scores."""
+        return metric if metric in self.decided else self.decided[0]
+
+    # --- what validation rows teach
+
+    def temperature(self, outputs: "np.ndarray", targets: "np.ndarray") -> float:
+        """By which outputs are divided so that scores are what they claim; 1 where they claim nothing."""
+        return 1.0
+
+    def calibration_error(self, outputs: "np.ndarray", targets: "np.ndarray") -> float | None:
+        """The expected calibration error of the scores; None where they claim nothing."""
+        return None
+
+    def thresholds(self, outputs: "np.ndarray", targets: "np.ndarray") -> "np.ndarray | None":
+        """[C] of scores from which on a label is said; None where the highest score decides."""
+        return None
+
+    def min_scores(self, outputs: "np.ndarray", targets: "np.ndarray") -> dict[str, MinScore]:
+        """By accuracy, as text ("0.95"): the score from which on answers are right so often; only what is reached."""
+        return {}
+
+    # --- words of a model card
+
+    @abstractmethod
+    def purpose(self, labels: Sequence[str]) -> str:
+        """What an adapter does, in a sentence of Markdown."""
+
+    def titles(self, labels: Sequence[str]) -> list[str]:
+        """Of the columns of `shown`."""
+        return list(self.shown)
+
+    # --- answers
+
+    def scores(self, outputs: "np.ndarray", function: Function | None = None) -> "np.ndarray":
+        """[N, C] float64, as a caller sees them; by the task's own function unless another is named."""
+        import numpy as np
+
+        return FUNCTIONS[function or self.function](outputs.astype(np.float64))
+
+    def answer(
+        self,
+        scores: "np.ndarray",
+        labels: Sequence[str],
+        top_k: int | None = None,
+    ) -> list[LabelScore]:
+        """Labels of one row of `scores` [C] with their scores; the earlier label first among equals."""
+        import numpy as np
+
+        return [LabelScore(labels[int(i)], float(scores[i])) for i in np.argsort(-scores, kind="stable")[:top_k]]
+
+
+def as_text(value: Any, column: str) -> Parsed:
+    """A label that is a string or a whole number, as text."""
+    import math
+
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "surrogateescape")
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return Parsed(fault=f"'{column}' is null")
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # pandas writes an int column with a null in it as floats
+    if isinstance(value, bool):
+        value = str(value).lower()
+    if not isinstance(value, str | int):
+        return Parsed(fault=f"'{column}' must be a string or an int, found {type(value).__name__} {str(value)[:40]!r}")
+    label = str(value).strip()
+    if not label:
+        return Parsed(fault=f"'{column}' is blank")
+    return Parsed(label, undecodable(label, column))
+
+
+def undecodable(value: str, column: str) -> str | None:
+    """Why a text of a file cannot be written as UTF-8."""
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        code = ord(value[error.start])
+        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"lone surrogate \\u{code:04x}"
+        return f"'{column}' is not UTF-8: {what} at character {error.start}"
+    return None
+
+
+def no_rows() -> DataError:
+    return DataError("no usable row is left in `data.train`.")
