@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from raylora.bench.rows import make_splits
+from raylora.bench.rows import decided, make_splits
 from raylora.bench.verdict import cpu
 from raylora.config import Job
 from raylora.config.file import changed_keys
@@ -60,7 +60,9 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
         samples: so many of `tune.space` are settings too, each with either start of the head; how the scores after
             the first epoch rank them is then held against how the last ones do.
     """
-    base, metric = resolve(job.model), job.task.metric_of(job.metric)
+    base, job = resolve(job.model), decided(job)
+    settings = {name: one.replace({"data.problem_type": job.data.problem_type}) for name, one in settings.items()}
+    metric = job.task.metric_of(job.metric)
     drawn = {init: _samples(job, samples, init) for init in ("probe", "random")} if samples else {}
     settings = {**settings, **{name: one for group in drawn.values() for name, one in group.items()}}
     for name, setting in settings.items():

@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow.parquet
 
-from raylora.cluster.data.split import canonical_order, divide, sample, text_hash
 from raylora.config import Job
 from raylora.errors import ConfigError
 
 if TYPE_CHECKING:
     from raylora.model.base.find import BaseFolder
     from raylora.model.fit.splits import Splits
-    from raylora.model.tokens import TokenTable
 
 
 def check_files(job: Job, splits: Sequence[str]) -> None:
@@ -63,35 +61,19 @@ def draw(job: Job, rows: int, validation_rows: int, folder: Path) -> Job:
     return job.replace({**files, "data.test": None})
 
 
+def decided(job: Job) -> Job:
+    """The job with its task decided by its files."""
+    from raylora.cluster.data.labels import decide_task
+    from raylora.cluster.data.sources import list_sources
+
+    return decide_task(job, list_sources(job.data), say=lambda line: None)
+
+
 def make_splits(job: Job, base: "BaseFolder") -> "Splits":
-    """Token tables of a job's parquet files, split and ordered as a job's dataset is."""
+    """The rows of a job with its task decided, as its dataset has them, without Ray."""
+    from raylora.cluster.data.prepare import splits_here
+    from raylora.cluster.data.sources import list_sources
     from raylora.model.base.load import load_tokenizer
-    from raylora.model.fit.splits import Splits
-    from raylora.model.tokens import TokenTable, encode, table_of, tokenizer_spec
+    from raylora.model.tokens import tokenizer_spec
 
-    spec = tokenizer_spec(load_tokenizer(base.path), job.data.max_length)
-    labels = read_labels(job)
-
-    def read(split: str) -> "tuple[TokenTable, np.ndarray]":
-        """All rows in their order, and the texts' hashes."""
-        texts, names = read_rows(job, split)
-        tokens = table_of(encode(texts, spec))
-        pairs: list[Any] = [text if isinstance(text, tuple) else (text, None) for text in texts]
-        if unseen := set(names) - set(labels):
-            raise ConfigError(f"`data.{split}` holds labels that train never saw: {sorted(unseen)[:5]}.")
-        hashes = np.array([text_hash(one, other, job.split_seed) for one, other in pairs], dtype=np.uint64)
-        ids = np.array([labels.index(name) for name in names])
-        order = canonical_order(hashes, ids)
-        return TokenTable(tokens.chunks, order, ids[order], tokens.lengths[order]), hashes[order]
-
-    train, hashes = read("train")
-    if job.data.max_samples:
-        kept = sample(np.arange(len(train)), train.targets, job.data.max_samples)
-        train, hashes = train.take(kept), hashes[kept]
-    if job.data.validation:
-        validation = read("validation")[0]
-    else:
-        parts = divide(hashes, train.targets, train.targets, labels, job.data.validation_fraction)
-        train, validation = train.take(parts.train), train.take(parts.validation)
-    test = read("test")[0] if job.data.test else None
-    return Splits(train, validation, test, tuple(labels), spec, {})
+    return splits_here(job, list_sources(job.data), tokenizer_spec(load_tokenizer(base.path), job.data.max_length))

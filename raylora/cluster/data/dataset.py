@@ -55,8 +55,10 @@ class Dataset:
 
     def load(self) -> Splits:
         """The splits as token tables over the blocks, without copying them; called in each worker."""
-        chunks = ray.get(self.blocks)
-        frozen_states = ray.get(self.frozen_states) if self.frozen_states else None
+        return self.over(ray.get(self.blocks), ray.get(self.frozen_states) if self.frozen_states else None)
+
+    def over(self, chunks: list[pa.Table], frozen_states: list[np.ndarray] | None = None) -> Splits:
+        """The splits over blocks that are here."""
         tables = {
             split: TokenTable(chunks, r.rows, r.targets, r.lengths, frozen_states) for split, r in self.splits.items()
         }

@@ -22,8 +22,10 @@ from raylora.cluster.data.split import text_hash
 from raylora.cluster.storage.run_folder import BAD_ROWS, RunFolder
 from raylora.config import DataSection, Job
 from raylora.errors import DataError, EmptyFileError
+from raylora.model.fit.splits import Splits
 from raylora.model.tokens import TokenizerSpec, encode
 from raylora.records import Say
+from raylora.tasks.task import no_rows
 
 PART_BYTES = 2**24  # of text: a few seconds of a core
 MOST_TASKS = 2000  # small files share one then: each costs the driver some 10 ms
@@ -40,12 +42,27 @@ def prepare(job: Job, sources: list[Source], tokenizer: TokenizerSpec, part_byte
         DataError: names each bad row's place (unless they are skipped), or what the labels lack.
     """
     blocks = _joined(token_blocks(job, sources, tokenizer, part_bytes), sources)
-    outlines = ray.get([_outline.remote(block) for block in blocks])
+    outlines = ray.get([_outline_there.remote(block) for block in blocks])
     full = [i for i, outline in enumerate(outlines) if outline is not None]  # a file may hold no row
     if not full:
-        raise DataError("no usable row is left in `data.train`.")
+        raise no_rows()
     outline = pa.concat_tables([outlines[i] for i in full])
     return assemble(job.data, job.split_seed, sources, tokenizer, [blocks[i] for i in full], outline)
+
+
+def splits_here(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> Splits:
+    """The splits that `prepare` makes, in this process, without Ray.
+
+    Raises:
+        DataError: as `prepare`.
+    """
+    pieces = [(i, Part()) for i in range(len(sources))]
+    numbers = {"piece": np.arange(len(sources))}
+    block = pa.concat_tables(_read(numbers, pieces, sources, job.data, job.split_seed, tokenizer)).combine_chunks()
+    outline = _outline(block)
+    if outline is None:
+        raise no_rows()
+    return assemble(job.data, job.split_seed, sources, tokenizer, [], outline).over([block])
 
 
 def token_blocks(job: Job, sources: list[Source], tokenizer: TokenizerSpec, part_bytes: int) -> list[ObjectRef]:
@@ -164,6 +181,10 @@ def _tokenize(table: pa.Table, spec: TokenizerSpec) -> pa.Table:
 
 
 @ray.remote
+def _outline_there(block: pa.Table) -> pa.Table | None:
+    return _outline(block)
+
+
 def _outline(block: pa.Table) -> pa.Table | None:
     """Everything of a block but its tokens, for the driver; None of a block without rows."""
     if not block.num_rows:

@@ -203,6 +203,6 @@ def _floor(
             predicted[name]["tfidf"] = tfidf.predict(split.tokens())
             predicted[name]["probe"] = task.decisions(probe.logits(seen[name].mean))
     found = {
-        name: FloorSplit(places[name], shown[name].table.targets, predicted[name], len(splits.labels)) for name in shown
+        name: FloorSplit(places[name], shown[name].table.targets, predicted[name], num_labels, task) for name in shown
     }
     return Floor(found, len(targets), time.perf_counter() - started)
