@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from raylora.config import Job
 from raylora.metrics import greater_is_better
-from raylora.probe import quiet
+from raylora.probe import each_against_rest, quiet
 from raylora.tasks import TASKS, ProblemType, Task
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def fit_tfidf(
     targets: "np.ndarray",
     num_labels: int,
     task: Task = TASKS["single_label_classification"],
-) -> "TfidfClassifier":
+) -> "TfidfModel":
     """A linear model on TF-IDF of tokens and of pairs of neighbours, sublinear in counts (Joachims 1998).
 
     Args:
@@ -126,29 +126,28 @@ def fit_tfidf(
     wanted = np.sort(wanted[np.lexsort((first[wanted], -in_rows[wanted]))[:most]])
     transformer = TfidfTransformer(sublinear_tf=True)
     with quiet():
-        model = LINEAR[task.problem_type]().fit(transformer.fit_transform(counts[:, wanted]), targets)
-    return TfidfClassifier(known[wanted], longest, transformer, model, targets.shape[1:])
+        outputs = LINEAR[task.problem_type](transformer.fit_transform(counts[:, wanted]), targets, num_labels)
+    return TfidfModel(known[wanted], longest, transformer, outputs)
 
 
 @dataclass(frozen=True)
-class TfidfClassifier:
+class TfidfModel:
     """`terms` are the columns, sorted; tokens beyond `longest` of a row are not looked at."""
 
     terms: "np.ndarray"
     longest: int
     transformer: Any
-    model: Any
-    shape: tuple[int, ...]
+    linear: "Outputs"
 
-    def predict(self, texts: Sequence["np.ndarray"]) -> "np.ndarray":
-        """[N, ...] decisions of a task for rows of token ids."""
+    def outputs(self, texts: Sequence["np.ndarray"]) -> "np.ndarray":
+        """[N, C] for rows of token ids: logits, or numbers."""
         import numpy as np
 
         terms, rows = _terms(texts, self.longest)
         at = np.searchsorted(self.terms, terms)
         known = (at < len(self.terms)) & (self.terms[np.minimum(at, len(self.terms) - 1)] == terms)
         counts = _counts(at[known], rows[known], len(texts), len(self.terms))
-        return self.model.predict(self.transformer.transform(counts)).reshape(len(texts), *self.shape)
+        return self.linear(self.transformer.transform(counts))
 
 
 PAIR = 1 << 31  # a term below is a token, one above a pair of neighbours
@@ -175,25 +174,42 @@ def _counts(codes: "np.ndarray", rows: "np.ndarray", num_rows: int, num_terms: i
     return counts
 
 
-def _logistic() -> Any:
+Outputs = Callable[[Any], "np.ndarray"]  # features [N, F], dense or sparse, to [N, C]
+
+
+def _regression() -> Any:
     from sklearn.linear_model import LogisticRegression
 
     return LogisticRegression(C=10.0, max_iter=MAX_ITERATIONS, tol=1e-3)
 
 
-def _one_against_rest() -> Any:
-    from sklearn.multiclass import OneVsRestClassifier
+def _logistic(features: Any, label_ids: "np.ndarray", num_labels: int) -> Outputs:
+    """Of a label that no row carries, minus infinity."""
+    import numpy as np
 
-    return OneVsRestClassifier(_logistic())
+    model = _regression().fit(features, label_ids)
+
+    def outputs(features: Any) -> "np.ndarray":
+        found = np.full((features.shape[0], num_labels), -np.inf)
+        found[:, model.classes_] = model.predict_log_proba(features)
+        return found
+
+    return outputs
 
 
-def _ridge() -> Any:
+def _one_against_rest(features: Any, targets: "np.ndarray", num_labels: int) -> Outputs:
+    weight, offsets = each_against_rest(features, targets, _regression())
+    return lambda features: features @ weight.T + offsets
+
+
+def _ridge(features: Any, targets: "np.ndarray", num_labels: int) -> Outputs:
     from sklearn.linear_model import Ridge
 
-    return Ridge(alpha=1.0, solver="sparse_cg", tol=1e-3, random_state=0)
+    model: Any = Ridge(alpha=1.0, solver="sparse_cg", tol=1e-3, random_state=0).fit(features, targets)
+    return lambda features: model.predict(features).reshape(-1, num_labels)
 
 
-LINEAR: dict[ProblemType, Callable[[], Any]] = {
+LINEAR: dict[ProblemType, Callable[[Any, "np.ndarray", int], Outputs]] = {
     "single_label_classification": _logistic,
     "multi_label_classification": _one_against_rest,
     "regression": _ridge,

@@ -92,9 +92,7 @@ def _standardised(features: "np.ndarray", bias: bool) -> tuple["np.ndarray", "np
 
 
 def fit_one_against_rest(features: "np.ndarray", targets: "np.ndarray", num_labels: int, bias: bool = True) -> Probe:
-    """A logistic regression for each label, all with the penalty that had the lowest log loss on a fifth of the rows.
-
-    A label that no row carries, or every row, gets zero weights and an offset of its odds.
+    """`each_against_rest`, with the penalty that had the lowest log loss on a fifth of the rows.
 
     Args:
         targets: [N, C] of 0 and 1.
@@ -106,29 +104,36 @@ def fit_one_against_rest(features: "np.ndarray", targets: "np.ndarray", num_labe
     fitted = np.flatnonzero(~held_out)[:CHOOSING_ROWS]
     task, losses = TASKS["multi_label_classification"], dict[float, float]()
     for c in GRID if held_out.any() else GRID[:1]:
-        weight, offsets = _each_against_rest(scaled[fitted], targets[fitted], c, bias)
+        weight, offsets = each_against_rest(scaled[fitted], targets[fitted], _regression(c, bias))
         shown = held_out if held_out.any() else ~held_out
         losses[c] = task.score(scaled[shown] @ weight.T + offsets, targets[shown]).loss
         if losses[c] > min(losses.values()):
             break
     c = min(losses, key=lambda one: losses[one])
-    weight, offsets = _each_against_rest(scaled, targets, c, bias)
+    weight, offsets = each_against_rest(scaled, targets, _regression(c, bias))
     weight = weight / deviation
     return Probe(weight.astype(np.float32), (offsets - weight @ mean).astype(np.float32), c, losses[c])
 
 
-def _each_against_rest(
-    scaled: "np.ndarray", targets: "np.ndarray", c: float, bias: bool
-) -> tuple["np.ndarray", "np.ndarray"]:
-    """Weights [C, F] and offsets [C]."""
+def each_against_rest(features: Any, targets: "np.ndarray", model: Any) -> tuple["np.ndarray", "np.ndarray"]:
+    """Weights [C, F] and offsets [C] of a logistic regression for each label.
+
+    A label that no row carries, or every row, gets zero weights and an offset of its odds.
+
+    Args:
+        features: [N, F], dense or sparse.
+        targets: [N, C] of 0 and 1.
+        model: scikit-learn's, which is fitted anew for each label.
+    """
     import numpy as np
 
     rows, held = len(targets), targets.sum(axis=0)
-    weight = np.zeros((targets.shape[1], scaled.shape[1]))
-    offsets = np.log((held + 0.5) / (rows - held + 0.5)) if bias else np.zeros(targets.shape[1])
+    weight = np.zeros((targets.shape[1], features.shape[1]))
+    offsets = np.log((held + 0.5) / (rows - held + 0.5)) if model.fit_intercept else np.zeros(targets.shape[1])
+    model.set_params(warm_start=False)
     for label in np.flatnonzero((held > 0) & (held < rows)):
         with quiet():
-            model = _regression(c, bias).fit(scaled, targets[:, label])
+            model.fit(features, targets[:, label])
         weight[label] = model.coef_[0]
         offsets[label] = np.broadcast_to(model.intercept_, 1)[0]
     return weight, offsets

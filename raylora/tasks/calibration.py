@@ -77,11 +77,22 @@ def best_thresholds(scores: "np.ndarray", truth: "np.ndarray") -> "np.ndarray":
     """
     import numpy as np
 
-    shared = _best_threshold(scores.ravel(), truth.ravel())
-    enough = truth.sum(axis=0) >= FEWEST_POSITIVES
-    return np.array(
-        [_best_threshold(scores[:, c], truth[:, c]) if enough[c] else shared for c in range(scores.shape[1])]
-    )
+    found = shared_threshold(scores, truth)
+    for c in np.flatnonzero(truth.sum(axis=0) >= FEWEST_POSITIVES):
+        found[c] = _best_threshold(scores[:, c], truth[:, c])
+    return found
+
+
+def shared_threshold(scores: "np.ndarray", truth: "np.ndarray") -> "np.ndarray":
+    """[C]: the threshold of the highest F1 over all rows and labels together, for each label.
+
+    Args:
+        scores: [N, C].
+        truth: [N, C] bool.
+    """
+    import numpy as np
+
+    return np.full(scores.shape[1], _best_threshold(scores.ravel(), truth.ravel()))
 
 
 def _best_threshold(scores: "np.ndarray", truth: "np.ndarray") -> float:

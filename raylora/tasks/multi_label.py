@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raylora.errors import DataError
 from raylora.metrics import Scores
-from raylora.tasks.calibration import best_temperature, best_thresholds
+from raylora.tasks.calibration import best_temperature, best_thresholds, shared_threshold
 from raylora.tasks.functions import Function, sigmoid
 from raylora.tasks.ranking import by_label, expected_calibration_error
 from raylora.tasks.single_label import f1_of, label_names, quoted_names, sort_labels
@@ -156,8 +156,11 @@ class MultiLabel(Task):
             (scores * said + (1 - scores) * ~said).ravel(), (said == (targets > HALF)).ravel()
         )
 
-    def thresholds(self, outputs: "np.ndarray", targets: "np.ndarray") -> "np.ndarray | None":
-        return best_thresholds(sigmoid(outputs.astype(float)), targets > HALF)
+    def thresholds(self, outputs: "np.ndarray", targets: "np.ndarray", metric: str) -> "np.ndarray | None":
+        """Each label's own for `f1_macro`, the mean of labels; else one for all, which is best for `f1_micro` where
+        scores are probabilities."""
+        scores, truth = sigmoid(outputs.astype(float)), targets > HALF
+        return best_thresholds(scores, truth) if metric == "f1_macro" else shared_threshold(scores, truth)
 
     def purpose(self, labels: Sequence[str]) -> str:
         return f"Gives texts any number of {len(labels)} labels: {quoted_names(labels)}."

@@ -177,8 +177,9 @@ class Task(ABC):
         """The expected calibration error of the scores; None where they claim nothing."""
         return None
 
-    def thresholds(self, outputs: "np.ndarray", targets: "np.ndarray") -> "np.ndarray | None":
-        """[C] of scores from which on a label is said; None where the highest score decides."""
+    def thresholds(self, outputs: "np.ndarray", targets: "np.ndarray", metric: str) -> "np.ndarray | None":
+        """[C] of scores from which on a label is said, for the highest value of a metric; None where the highest score
+        decides."""
         return None
 
     def min_scores(self, outputs: "np.ndarray", targets: "np.ndarray") -> dict[str, MinScore]:

@@ -30,12 +30,12 @@ def test_tfidf_learns_tokens_and_the_order_of_neighbours() -> None:
     train = rows_of([1, 2, 3], [3, 2, 1], [1, 2, 9], [8, 2, 1]) * 10
     ids = np.array([0, 1, 0, 1] * 10)
     model = fit_tfidf(train, ids, 2)
-    assert model.predict(rows_of([7, 1, 2], [2, 1, 7])).tolist() == [0, 1]
+    assert model.outputs(rows_of([7, 1, 2], [2, 1, 7])).argmax(1).tolist() == [0, 1]
 
 
 def test_tfidf_takes_texts_of_tokens_it_never_saw() -> None:
     model = fit_tfidf(rows_of([1, 1], [2, 2], [1], [2]), np.array([0, 1, 0, 1]), 2)
-    assert model.predict(rows_of([99, 100], [1])).tolist()[1] == 0
+    assert model.outputs(rows_of([99, 100], [1])).argmax(1).tolist()[1] == 0
 
 
 def against(true: np.ndarray, ours: np.ndarray, theirs: np.ndarray, metric: str, num_labels: int) -> Difference:

@@ -75,7 +75,7 @@ def settle(job: Job, splits: Splits, model: nn.Module, logits: np.ndarray) -> Se
     outputs = outputs / temperature
     after = task.calibration_error(outputs, targets)
     calibration = None if before is None or after is None or not wanted else Calibration(temperature, before, after)
-    thresholds = task.thresholds(outputs, targets)
+    thresholds = task.thresholds(outputs, targets, job.metric)
     return Settled(
         task=task,
         validation=task.score(outputs, targets, thresholds),

@@ -150,7 +150,7 @@ def _make_start(
     if not all(np.isfinite(part).all() for part in (known.head, known.mean) if part is not None):
         raise NotProbed("the base's hidden states are not all finite numbers")
     count = floor_rows or _floor_rows(job, len(splits.train), num_labels)
-    floor = _floor(splits, train, known, features_of, count, is_main) if job.train.floor else None
+    floor = _floor(splits, train, known, features_of, count, is_main, job.metric) if job.train.floor else None
     if last is None or known.head is None:
         is_wanted = job.train.head_init == "probe" and not brings_head(model)
         return Start(None, floor, NO_LAYER if is_wanted else None, brings_head(model))
@@ -188,6 +188,7 @@ def _floor(
     features_of: Callable[[Collator], Features],
     count: int,
     is_main: bool,
+    metric: str,
 ) -> Floor:
     """Both baselines fitted on rows of train, and what they say of rows of the other splits."""
     started = time.perf_counter()
@@ -199,9 +200,14 @@ def _floor(
     if is_main:
         tfidf = fit_tfidf(train.tokens(), targets, num_labels, task)
         probe = FITTED[task.problem_type](known.mean, targets, num_labels)
-        for name, split in shown.items():
-            predicted[name]["tfidf"] = tfidf.predict(split.tokens())
-            predicted[name]["probe"] = task.decisions(probe.logits(seen[name].mean))
+        outputs: dict[Baseline, dict[str, np.ndarray]] = {
+            "tfidf": {name: tfidf.outputs(split.tokens()) for name, split in shown.items()},
+            "probe": {name: probe.logits(seen[name].mean) for name in shown},
+        }
+        for baseline, by_split in outputs.items():  # as fair as the adapter's: thresholds of the same kind
+            thresholds = task.thresholds(by_split["validation"], shown["validation"].table.targets, metric)
+            for name in shown:
+                predicted[name][baseline] = task.decisions(by_split[name], thresholds)
     found = {
         name: FloorSplit(places[name], shown[name].table.targets, predicted[name], num_labels, task) for name in shown
     }
