@@ -202,11 +202,13 @@ def _tried(scaled: "np.ndarray", ids: "np.ndarray", held_out: "np.ndarray", bias
 
 @contextmanager
 def quiet() -> Generator[None]:
-    """Not converging to the last digit is by design: L-BFGS is as deterministic when it is stopped early."""
+    """Not converging to the last digit is by design: L-BFGS is as deterministic when it is stopped early. So is a label
+    that every row carries, or none."""
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
+        warnings.filterwarnings("ignore", r"Label (not )?\S+ is present in all", UserWarning)
         yield
 
 

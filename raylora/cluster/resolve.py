@@ -18,6 +18,7 @@ from raylora.model.base.find import BaseFolder, pin_revision
 from raylora.model.base.precision import needs_fp32, resolve_bf16
 from raylora.model.resolved import ResolvedJob
 from raylora.records import Say
+from raylora.tasks import task_of
 
 # keys of a run that goes on; all others decide what it yields
 MAY_CHANGE = (
@@ -92,6 +93,8 @@ def check_folder(folder: RunFolder, job: Job) -> Job:
     if not folder.has(CONFIG):
         return job
     old = read_saved(folder.read_text(CONFIG), folder.uri)
+    if old.data.problem_type is None:  # runs of before December 2026 had one kind
+        old = old.replace({"data.problem_type": task_of(None).problem_type})
     if job.train.bf16 == "auto":
         job = job.replace({"train.bf16": old.train.bf16})
     if job.train.metric_for_best_model is None:

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from raylora.config.section import Count, Fraction, NotNegative, Positive, Probability, Section, Seed
 from raylora.metrics import METRICS
-from raylora.tasks import LabelColumn, ProblemType
+from raylora.tasks import LabelColumn, ProblemType, task_of
 
 
 def _is_metric(name: str) -> str:
@@ -65,7 +65,7 @@ class DataSection(Section):
 
     @model_validator(mode="after")
     def labels_differ(self) -> Self:
-        fewest = 1 if self.problem_type in ("multi_label_classification", "regression") else 2
+        fewest = task_of(self.problem_type).fewest_labels
         if self.labels is not None and (len(set(self.labels)) != len(self.labels) or len(self.labels) < fewest):
             number = {1: "one label", 2: "two labels"}[fewest]
             raise ValueError(f"`labels` must name at least {number}, each once, found {self.labels}")

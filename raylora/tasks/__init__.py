@@ -1,5 +1,6 @@
 """The tasks of sequence classification: single label, multi-label, regression. Loads nothing heavy."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -35,21 +36,27 @@ def task_of(problem_type: ProblemType | None) -> Task:
 def infer(values: Sequence[Any], separator: str | None) -> ProblemType:
     """The problem type that labels, as the first rows of a file hold them, are of.
 
-    Lists are of several labels, or of several numbers where all in them have fractions or are floats; texts are where a
-    separator is set. Numbers some of which have a fraction are regression's: whole ones are names of classes.
+    Lists are of several labels, or of several numbers where all in them are numbers and any is a float; so are texts
+    where a separator is set. Numbers some of which have a fraction are regression's: whole ones are names of classes.
     """
     lists = [value for value in values if isinstance(value, list | tuple)]
     if lists:
         inside = [each for value in lists for each in value]
-        floats = inside and all(isinstance(each, float) for each in inside)
-        return "regression" if floats else "multi_label_classification"
+        numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in inside)
+        has_float = any(isinstance(each, float) for each in inside)
+        return "regression" if numbers and has_float else "multi_label_classification"
     if separator is not None:
         return "multi_label_classification"
-    numbers = [_as_number(value) for value in values if value is not None and value != ""]
+    numbers = [_as_number(value) for value in values if not _is_missing(value)]
     known = [number for number in numbers if number is not None]
     if len(known) == len(numbers) and any(number != round(number) for number in known):
         return "regression"
     return "single_label_classification"
+
+
+def _is_missing(value: Any) -> bool:
+    is_blank = isinstance(value, str | bytes) and not value.strip()
+    return value is None or is_blank or (isinstance(value, float) and math.isnan(value))
 
 
 def _as_number(value: Any) -> float | None:

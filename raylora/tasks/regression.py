@@ -1,7 +1,6 @@
 """A number, or several, a row."""
 
 import json
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -16,7 +15,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 STRATA = 10
-LEAST_DEVIATION = 1e-12
+LEAST_SPREAD = 1e-12  # a variance below it, in terms of the mean square, is rounding
+LARGEST = 3e38  # float32, which targets are
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,8 @@ class Regression(Task):
 
         numbers = targets.astype(np.float64)
         deviation = numbers.std(axis=0)
-        return Units(np.where(deviation > LEAST_DEVIATION, deviation, 1.0), numbers.mean(axis=0))
+        varies = deviation**2 > LEAST_SPREAD * (numbers**2).mean(axis=0)
+        return Units(np.where(varies, deviation, 1.0), numbers.mean(axis=0))
 
     def standard(self, units: Units, targets: "np.ndarray") -> "np.ndarray":
         return (targets - units.shift) / units.scale
@@ -116,8 +117,8 @@ class Regression(Task):
             metric: float(self.resampled(metric, once, targets, outputs, targets.shape[1])[0])
             for metric in self.decided
         }
-        spread = np.maximum(targets.astype(np.float64).var(axis=0), LEAST_DEVIATION)
-        loss = float((((outputs - targets.astype(np.float64)) ** 2).mean(axis=0) / spread).mean())
+        scale = self.units(targets, targets.shape[1]).scale
+        loss = float((((outputs - targets.astype(np.float64)) / scale) ** 2).mean())
         return Scores({**values, "loss": loss}, len(targets))
 
     def decisions(self, outputs: "np.ndarray", thresholds: "np.ndarray | None" = None) -> "np.ndarray":
@@ -147,7 +148,9 @@ def _number(value: Any) -> float | None:
         number = float(value)  # of a string, too: a csv has no other
     except (TypeError, ValueError, OverflowError):
         return None
-    return number if math.isfinite(number) and not isinstance(value, bool) else None
+    is_text = isinstance(value, str) and "_" not in value  # Python's own 1_000 is nobody else's
+    is_number = isinstance(value, int | float | bytes) and not isinstance(value, bool)
+    return number if abs(number) <= LARGEST and (is_text or is_number) else None
 
 
 def _values(metric: str, draws: "np.ndarray", truth: "np.ndarray", said: "np.ndarray") -> "np.ndarray":
@@ -161,19 +164,30 @@ def _values(metric: str, draws: "np.ndarray", truth: "np.ndarray", said: "np.nda
     if metric == "mae":
         return draws @ np.abs(truth - said) / rows
     if metric == "r2":
+        truth, said = truth - truth.mean(), said - truth.mean()
         mean = draws @ truth / rows
         spread = draws @ truth**2 / rows - mean**2
-        return 1 - (draws @ (truth - said) ** 2 / rows) / np.maximum(spread, LEAST_DEVIATION)
+        varies = spread > LEAST_SPREAD * (truth**2).mean()
+        return np.where(varies, 1 - (draws @ (truth - said) ** 2 / rows) / np.where(varies, spread, 1), 0.0)
     if metric == "spearman":  # of a resample: the ranks among all rows, which is close and costs one sort
         truth, said = rankdata(truth), rankdata(said)
-    return _correlation(draws / rows[:, None], truth - truth.mean(), said - said.mean())
+    return _correlation(draws / rows[:, None], _standard(truth), _standard(said))
+
+
+def _standard(numbers: "np.ndarray") -> "np.ndarray":
+    """Of mean 0 and deviation 1; zeros where they do not vary."""
+    import numpy as np
+
+    centred, mean_square = numbers - numbers.mean(), (numbers**2).mean()
+    variance = (centred**2).mean()
+    return centred / np.sqrt(variance) if variance > LEAST_SPREAD * mean_square else np.zeros_like(centred)
 
 
 def _correlation(shares: "np.ndarray", a: "np.ndarray", b: "np.ndarray") -> "np.ndarray":
-    """Pearson's; 0 where one of the two does not vary."""
+    """Pearson's of standardised numbers; 0 where one of the two does not vary."""
     import numpy as np
 
     mean_a, mean_b = shares @ a, shares @ b
     both = shares @ (a * b) - mean_a * mean_b
     spread = (shares @ a**2 - mean_a**2) * (shares @ b**2 - mean_b**2)
-    return np.where(spread > LEAST_DEVIATION, both / np.sqrt(np.maximum(spread, LEAST_DEVIATION)), 0.0)
+    return np.where(spread > LEAST_SPREAD, both / np.sqrt(np.maximum(spread, LEAST_SPREAD)), 0.0)

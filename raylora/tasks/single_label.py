@@ -47,6 +47,7 @@ class SingleLabel(Task):
     shown: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "f1_macro", "loss")
     decided: ClassVar[tuple[str, ...]] = ("accuracy", "f1", "f1_macro")
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
+    fewest_labels: ClassVar[int] = 2
     function: ClassVar[Function] = "softmax"
 
     def parse(self, value: Any, column: LabelColumn) -> Parsed:

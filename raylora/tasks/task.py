@@ -63,6 +63,7 @@ class Task(ABC):
         decided: those that are known of decisions alone, without scores; a floor is compared by one of them.
         losses: what `train.loss` may be, the default first.
         has_classes: whether labels are classes, which can be weighed.
+        fewest_labels: that `data.labels` may name.
         function: what a caller's scores are of logits.
     """
 
@@ -72,6 +73,7 @@ class Task(ABC):
     decided: ClassVar[tuple[str, ...]]
     losses: ClassVar[tuple[str, ...]]
     has_classes: ClassVar[bool] = True
+    fewest_labels: ClassVar[int] = 1
     function: ClassVar[Function]
 
     # --- labels

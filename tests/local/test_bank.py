@@ -35,6 +35,19 @@ Bases = Callable[[str], Path]
 Weights = dict[str, torch.Tensor]
 
 CLOSE = 3e-3  # of `apart`, after 50 steps: sums in another order make 1e-3 on some CPUs, other masks 1
+# a row may move to the next bin of the calibration error, or change places with another of about its score
+NEAR = {
+    "eval_loss": 1e-3,
+    "eval_log_loss": 1e-3,
+    "eval_ece": 0.1,
+    "eval_roc_auc": 0.02,
+    "eval_average_precision": 0.02,
+    "eval_pearson": 1e-3,
+    "eval_spearman": 0.02,
+    "eval_mse": 1e-3,
+    "eval_mae": 1e-3,
+    "eval_r2": 1e-3,
+}
 ROWS = 125  # 100 to train on: 13 steps of 8 rows, 4 epochs make 52
 
 
@@ -98,7 +111,7 @@ def agree(one: Run, other: Run, within: float = CLOSE) -> None:
     assert len(one.metrics) == len(other.metrics)
     for mine, theirs in zip(one.metrics, other.metrics, strict=True):
         assert mine == {
-            key: pytest.approx(value, abs=1e-3) if key == "eval_loss" else value for key, value in theirs.items()
+            key: pytest.approx(value, abs=NEAR[key]) if key in NEAR else value for key, value in theirs.items()
         }
     assert apart(one.last, other.last) < within
     assert apart(one.best, other.best) < within

@@ -319,12 +319,30 @@ def test_generated_names_of_one_second_differ() -> None:
 
 def test_a_run_that_goes_on_may_be_given_checkpoints_within_its_epochs(tmp_path: Path) -> None:
     """They decide nothing of what it yields, and a run that was preempted needs them."""
-    folder, job = run_of(tmp_path), Job().replace({"train.bf16": False})
+    one_label = {"data.problem_type": "single_label_classification"}
+    folder, job = run_of(tmp_path), Job().replace({"train.bf16": False, **one_label})
     folder.write_text(CONFIG, dump(job))
     asked = job.replace({"train.save_steps": 20, "train.save_minutes": 10})
     assert check_folder(folder, asked) == asked
     with pytest.raises(ConfigError, match=r"with its own:\n  seed: 42 -> 1\n"):
         check_folder(folder, asked.replace({"seed": 1}))
+
+
+def test_a_run_goes_on_with_the_problem_type_that_was_taken_of_its_rows(tmp_path: Path) -> None:
+    folder, asked = run_of(tmp_path), Job().replace({"train.bf16": False})
+    for taken in ("regression", "multi_label_classification"):
+        folder.write_text(CONFIG, dump(asked.replace({"data.problem_type": taken})))
+        assert check_folder(folder, asked).data.problem_type == taken
+    with pytest.raises(ConfigError, match=r"data.problem_type: multi_label_classification -> regression"):
+        check_folder(folder, asked.replace({"data.problem_type": "regression"}))
+
+
+def test_a_run_of_before_there_were_several_kinds_goes_on_with_one_label_a_row(tmp_path: Path) -> None:
+    folder, asked = run_of(tmp_path), Job().replace({"train.bf16": False})
+    folder.write_text(CONFIG, dump(asked))
+    for kind in (None, "single_label_classification"):
+        found = check_folder(folder, asked.replace({"data.problem_type": kind}))
+        assert found.data.problem_type == "single_label_classification"
 
 
 FACTS = {"files": ["a.csv"], "rows": {"train": {"no": 40, "yes": 40}, "validation": {"no": 10, "yes": 10}}}
@@ -348,4 +366,6 @@ def test_a_run_goes_on_only_with_the_rows_it_began_with(tmp_path: Path) -> None:
         DataError, match=r"train: 40 -> 0 rows of 'no'\n  train: 40 -> 0 rows of 'yes'\n  train: 0 -> 40"
     ):
         check_same_rows(FACTS | {"rows": renamed, "fingerprint": "1"}, folder)
-    assert changes(FACTS, FACTS) == ["as many rows of each label, but other texts, or labels that changed places"]
+    assert changes(FACTS, FACTS) == [
+        "as many rows of each label, but other texts, other numbers, or labels that changed places"
+    ]

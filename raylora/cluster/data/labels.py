@@ -1,6 +1,7 @@
 """The labels of all rows, once the driver knows them: their names, and every row's target."""
 
 import unicodedata
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -11,7 +12,7 @@ import pyarrow as pa
 from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.sources import read_rows
 from raylora.config import DataSection, Job
-from raylora.errors import DataError
+from raylora.errors import DataError, EmptyFileError
 from raylora.records import Say
 from raylora.tasks import Task, infer, task_of
 
@@ -27,13 +28,22 @@ def decide_task(job: Job, sources: list[Source], say: Say) -> Job:
         ConfigError: the job wants what this problem type has not.
     """
     if job.data.problem_type is None:
-        first = next(source for source in sources if source.split == "train" and source.size != 0)
-        values = [row.value for row in islice(read_rows(first, job.data), LOOKED_AT_ROWS)]
+        values = _first_values(sources, job.data)
         problem_type = infer(values, job.data.label_separator)
         if problem_type != "single_label_classification":
             say(f"task       {problem_type}, by the labels of the first {len(values):,} rows (data.problem_type)")
         job = job.replace({"data.problem_type": problem_type})
     return job.replace({"train.metric_for_best_model": job.metric})
+
+
+def _first_values(sources: list[Source], data: DataSection) -> list[Any]:
+    """Labels as the first file of `train` that holds rows has them."""
+    for source in sources:
+        if source.split == "train":
+            with suppress(EmptyFileError):  # `list_sources` has seen another that is not
+                if found := [row.value for row in islice(read_rows(source, data), LOOKED_AT_ROWS)]:
+                    return found
+    return []
 
 
 @dataclass(frozen=True)
