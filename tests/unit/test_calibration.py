@@ -66,7 +66,7 @@ def test_numbers_claim_no_certainty() -> None:
     numbers = np.array([[1.0], [2.0]])
     assert NUMBERS.temperature(numbers, numbers) == 1
     assert NUMBERS.calibration_error(numbers, numbers) is None
-    assert NUMBERS.thresholds(numbers, numbers) is None
+    assert NUMBERS.thresholds(numbers, numbers, "pearson") is None
     assert NUMBERS.min_scores(numbers, numbers) == {}
 
 
@@ -142,10 +142,22 @@ def test_chosen_thresholds_find_more_than_one_half_where_labels_are_rare() -> No
     random = np.random.default_rng(0)
     truth = random.random((4000, 3)) < [0.5, 0.1, 0.03]
     logits = random.normal(size=truth.shape) + truth * 2 - np.array([1, 3.2, 4.5])
-    thresholds = MULTI.thresholds(logits, truth.astype(np.float32))
+    thresholds = MULTI.thresholds(logits, truth.astype(np.float32), "f1_macro")
     plain, chosen = (MULTI.score(logits, truth.astype(np.float32), each) for each in (None, thresholds))
     assert chosen.f1_macro > plain.f1_macro + 0.05
-    assert SINGLE.thresholds(logits, truth[:, 0].astype(int)) is None
+    assert SINGLE.thresholds(logits, truth[:, 0].astype(int), "accuracy") is None
+
+
+def test_for_f1_over_all_labels_one_threshold_is_chosen_and_none_is_better() -> None:
+    random = np.random.default_rng(1)
+    scores = random.random((500, 4)) ** 2
+    truth = (random.random((500, 4)) < scores).astype(np.float32)
+    logits = np.log(scores / (1 - scores))
+    chosen = MULTI.thresholds(logits, truth, "f1_micro")
+    assert chosen is not None and len(set(chosen.tolist())) == 1
+    best = MULTI.score(logits, truth, chosen)["f1_micro"]
+    others = [MULTI.score(logits, truth, np.full(4, each))["f1_micro"] for each in np.linspace(0.05, 0.95, 19)]
+    assert best >= max(others)
 
 
 # --- the score from which answers are right
