@@ -7,34 +7,43 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from raylora.cluster.storage.filesystem import base_name
+from raylora.cluster.data.suggest import suggestion
+from raylora.cluster.storage.filesystem import base_name, inside
 from raylora.config import DataSection
 
 Split = Literal["train", "validation", "test"]
+BY_LINES = ("csv", "tsv", "txt", "jsonl")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a split. `path` is absolute or a URI; `format` is decided; `size` in bytes, where it is known."""
+    """One file of a split. `path` is absolute or a URI; `format` is decided; `size` in bytes, where it is known.
+
+    Of the format `text` it is a folder of a class: `members` are its files, each a row.
+    """
 
     path: str
     split: Split
     format: str
     size: int | None = None
+    members: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return base_name(self.path)
 
     def place(self, number: int) -> str:
-        """Where a record stands: a line of a text file, a row of a table."""
-        unit = "line" if self.format in ("csv", "tsv", "jsonl") else "row"
+        """Where a record stands: a line of a text file, a row of a table, a file of a folder."""
+        if self.members:
+            return inside(self.path, self.members[number - 1])
+        unit = "line" if self.format in BY_LINES else "row"
         return f"{self.path}, {unit} {number}"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive rows of a file: bytes of a text file, rows of a table, from `start` to before `end` (None: its end).
+    """Consecutive rows of a file, from `start` to before `end` (None: its end): bytes of a text file, rows of a parquet
+    file, record batches of an Arrow file, files of a folder.
 
     `before` counts the lines or rows of the file that lie before it.
     """
@@ -103,5 +112,5 @@ def _undecodable(value: str, column: str) -> str | None:
     except UnicodeEncodeError as error:
         code = ord(value[error.start])
         what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"lone surrogate \\u{code:04x}"
-        return f"'{column}' is not UTF-8: {what} at character {error.start}"
+        return f"'{column}' is not UTF-8: {what} at character {error.start}{suggestion(value)}"
     return None
