@@ -8,7 +8,6 @@ from pydantic import Field, model_validator
 from raylora.config.section import Count, Fraction, NotNegative, Positive, Probability, Section, Seed
 from raylora.metrics import Metric, greater_is_better
 
-
 NO_TEXT = ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem")
 
 
@@ -30,7 +29,7 @@ def check_encoding(name: str) -> None:
 class DataSection(Section):
     train: str | list[str] | None = Field(
         default=None,
-        description="file, folder, glob, list of these, s3://, gs://, https:// or hf://org/name; null = the bundled demo",
+        description="file, folder, glob, list of these, s3://, gs://, https://, hf://org/name; null = the bundled demo",
     )
     validation: str | list[str] | None = Field(default=None, description="like `train`; null = split from `train`")
     test: str | list[str] | None = Field(default=None, description="like `train`; scored once, by the finished adapter")
@@ -44,8 +43,8 @@ class DataSection(Section):
     )
     delimiter: str | None = Field(
         default=None,
-        description="what stands between the cells of a csv or txt, one character or more, or `tab`; null = told by the "
-        "file: , tab ; or |",
+        description="what stands between the cells of a csv or txt, one character or more, or `tab`; null = told by "
+        "the file: , tab ; or |",
     )
     quoting: Literal["auto", "doubled", "backslash", "none"] = Field(
         default="auto",

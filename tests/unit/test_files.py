@@ -13,16 +13,17 @@ import pyarrow as pa
 import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
+from datafiles import pairs, read_path, rows_of
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from raylora.cluster.data.endings import decide_format
-from raylora.cluster.data.tables import label_names
 from raylora.cluster.data.guess import read_columns, write_config
 from raylora.cluster.data.rows import Row, Source
 from raylora.cluster.data.sources import list_sources, read_rows
+from raylora.cluster.data.tables import label_names
 from raylora.cluster.storage.filesystem import Location
 from raylora.config import DataSection
-from raylora.errors import DataError, EmptyFileError
+from raylora.errors import DataError
 
 
 def orc_bytes(compression: Any) -> bytes:
@@ -47,19 +48,6 @@ UNUSABLE = {
 NOT_A_LABEL = {"label_case", "label_numeric_code", "unknown_label", "header_repeated"}
 
 
-def read_path(path: str | Path, **data: Any) -> list[Row]:
-    section = DataSection(train=str(path), **data)
-    return [row for source in list_sources(section) for row in rows_of(source, section)]
-
-
-def rows_of(source: Source, section: DataSection) -> list[Row]:
-    """As the tasks of Ray Data take them: beside others an empty file has none."""
-    try:
-        return list(read_rows(source, section))
-    except EmptyFileError:
-        return []
-
-
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
     """Rows of a file of this name and content."""
@@ -75,11 +63,6 @@ def read(tmp_path: Path) -> Read:
 def parquet(path: Path, **columns: Any) -> Path:
     pq.write_table(pa.table(columns), path)
     return path
-
-
-def pairs(rows: list[Row]) -> list[tuple[str, str]]:
-    assert [row.fault for row in rows] == [None] * len(rows)
-    return [(row.text, row.label) for row in rows]
 
 
 # ---- formats

@@ -228,7 +228,9 @@ def test_a_header_alone_holds_no_rows(tmp_path: Path) -> None:
 
 
 def test_a_header_that_is_a_row_is_taken_for_one(tmp_path: Path) -> None:
-    there = write(tmp_path / "a.csv", "7,a fine thing,good\n8,not so,bad\n9,very,good\n10,no,bad\n")
+    there = write(
+        tmp_path / "a.csv", "7,a fine thing,good\n8,not so,bad\n9,very,good\n10,no,bad\n11,so so,bad\n12,ok,good\n"
+    )
     path = write_config(there, str(tmp_path / "job.yaml"))
     data = jobfile.read([str(path)], {}).data
     assert data.columns == ["column_0", "text", "label"]

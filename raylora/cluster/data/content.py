@@ -33,7 +33,7 @@ KNOWN = (
     (rb"\x80\x04\x95", "a pickle, which is not opened", "Write it as parquet."),
 )
 WORKBOOKS = (".xlsx", ".xlsm", ".xls", ".ods")
-TEXT_CONTROLS = b"\t\n\r\f\v\b\x1b\x1a"
+TEXT_CONTROLS = b"\t\n\r\f\v\b\x1b\x1a\x01\x1c\x1d\x1e\x1f"  # the last five part cells, in Hive's files and others
 
 
 def check_text(path: str, head: bytes, encoding: str) -> None:
@@ -44,12 +44,13 @@ def check_text(path: str, head: bytes, encoding: str) -> None:
     """
     check_unpacked(path, head)
     line = head[:LOOKED_AT].partition(b"\n")[0]
-    if any(byte < 32 and byte not in TEXT_CONTROLS for byte in line) and "A".encode(encoding, "replace")[-1:] == b"A":
-        # the first line alone: a text may hold an odd character, a header does not
-        check_bytes(path, line)
+    is_ascii = encoding == "utf-8-sig" or "A".encode(encoding) == b"A"
+    # the first line alone: a text may hold an odd character, a header does not
+    if is_ascii and any(byte < 32 and byte not in TEXT_CONTROLS for byte in line):
+        _refuse_bytes(path, line)
 
 
-def check_bytes(path: str, line: bytes) -> None:
+def _refuse_bytes(path: str, line: bytes) -> None:
     """Raises:
     DataError: a first line with bytes that no text in UTF-8 has.
     """

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from raylora.cluster.data.columns import check_once, is_by_position, positions_of
 from raylora.cluster.data.encodings import is_utf8, undecodable
@@ -93,7 +93,7 @@ class Rows:
             raise csv.Error(str(error).replace(STAND_IN, self._long)) from None
 
 
-def delimited_rows(source: Source, text: IO[str], data: DataSection, header: Header, part: Part) -> Iterator[Row]:
+def delimited_rows(source: Source, text: TextIO, data: DataSection, header: Header, part: Part) -> Iterator[Row]:
     names = header.names
     positions = positions_of(source.path, names, data, _hint(source.format, header))
     wanted = [names[i] for i in positions]
@@ -148,7 +148,7 @@ def _hint(kind: str, header: Header) -> str:
     return ""
 
 
-def read_header(path: str, kind: str, text: IO[str], data: DataSection) -> Header:
+def read_header(path: str, kind: str, text: TextIO, data: DataSection) -> Header:
     """Of a csv, tsv or txt: what its first line that is not blank, and the config, say. Leaves the stream at its begin.
 
     Raises:
@@ -206,13 +206,13 @@ def _told_by_header(head: str) -> str:
 
 def told_by_rows(head: str, delimiters: Sequence[str], width: int | None = None) -> str:
     """The delimiter that cuts the first rows most evenly: into `width` cells where that is known, at least into two."""
+    return max(delimiters, key=lambda delimiter: evenness(head, delimiter, width))
+
+
+def evenness(head: str, delimiter: str, width: int | None = None) -> float:
+    """The share of rows of one width; of one column nothing. At equal shares narrower rows: texts hold commas."""
     lines = head.splitlines(keepends=True)[: SNIFFED_ROWS + 1]
     lines = lines[:-1] if len(lines) > 1 and not lines[-1].endswith(("\n", "\r")) else lines
-    return max(delimiters, key=lambda delimiter: _evenness(lines, delimiter, width))
-
-
-def _evenness(lines: Sequence[str], delimiter: str, width: int | None) -> float:
-    """The share of rows of one width; of one column nothing. At equal shares narrower rows: texts hold commas."""
     widths = Counter(len(cells) for cells in _readable(lines, delimiter) if cells)
     wanted = width or max((w for w in widths if w > 1), key=lambda w: widths[w], default=0)
     return widths[wanted] / max(widths.total(), 1) - wanted / 1e6
@@ -229,7 +229,7 @@ def _readable(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
             yield ["broken"]
 
 
-def head_of_delimited(path: str, kind: str, text: IO[str], data: DataSection, most: int) -> dict[str, list[Any]]:
+def head_of_delimited(path: str, kind: str, text: TextIO, data: DataSection, most: int) -> dict[str, list[Any]]:
     """The first rows that are as wide as the header, by column."""
     header = read_header(path, kind, text, data)
     for name in filter(None, header.names):

@@ -3,9 +3,9 @@
 import csv
 from typing import Any
 
-from raylora.cluster.data.delimited import DELIMITERS, SNIFFED, Dialect, Rows, read_header, told_by_rows
-from raylora.cluster.data.endings import head_of
+from raylora.cluster.data.delimited import DELIMITERS, SNIFFED, Dialect, Rows, evenness, read_header, told_by_rows
 from raylora.cluster.data.encodings import encoding_of, is_utf8
+from raylora.cluster.data.endings import head_of
 from raylora.cluster.data.rows import BY_LINES, Source
 from raylora.cluster.data.streams import open_text
 from raylora.cluster.data.suggest import likely
@@ -13,6 +13,8 @@ from raylora.config import DataSection
 from raylora.errors import EmptyFileError
 
 ODD = ("::", "||", "~", "^", "\x01", "§", "¦", "#", ":")  # as MovieLens, Hive and mainframes write them
+
+CLEARLY = 0.1  # of all rows
 
 
 def suggest(source: Source, data: DataSection) -> dict[str, Any]:
@@ -44,14 +46,23 @@ def _dialect(source: Source, data: DataSection) -> dict[str, Any]:
         except EmptyFileError:
             return {}
     found: dict[str, Any] = {}
-    if not data.delimiter and source.format != "tsv" and not any(mark in head.split("\n")[0] for mark in DELIMITERS):
-        delimiter = told_by_rows(head, ODD)
-        if delimiter in head.split("\n")[0]:
-            found["delimiter"] = delimiter
-            dialect = Dialect(delimiter, dialect.quoting)
+    delimiter = _other_delimiter(head, dialect.delimiter) if not data.delimiter and source.format != "tsv" else None
+    if delimiter:
+        found["delimiter"] = delimiter
+        dialect = Dialect(delimiter, dialect.quoting)
     if data.quoting == "auto" and _is_other(head, dialect):
         found["quoting"] = "backslash"
     return found
+
+
+def _other_delimiter(head: str, told: str) -> str | None:
+    """One that cuts the rows more evenly than that of the first line, which may be a row, a text full of commas."""
+    first = head.lstrip("\r\n").split("\n")[0]
+    if told == "|" and "||" in first:  # as even, with an empty column in between
+        return "||" if evenness(head, "||") > 1 - CLEARLY else None
+    usual = told_by_rows(head, DELIMITERS if any(mark in first for mark in DELIMITERS) else ODD)
+    even = evenness(head, usual) > evenness(head, told) + CLEARLY
+    return usual if usual in first and usual != told and even else None
 
 
 def _is_other(head: str, dialect: Dialect) -> bool:

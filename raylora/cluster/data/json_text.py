@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, TextIO, cast
 
 from raylora.cluster.data.columns import is_by_position, wanted_columns
 from raylora.cluster.data.encodings import undecodable
@@ -19,7 +19,7 @@ from raylora.errors import DataError, EmptyFileError
 FAULTS = (ValueError, RecursionError)
 
 
-def jsonl_rows(source: Source, text: IO[str], data: DataSection, part: Part) -> Iterator[Row]:
+def jsonl_rows(source: Source, text: TextIO, data: DataSection, part: Part) -> Iterator[Row]:
     begun = part.start > 0 or _has_columns(data)
     for place, line in enumerate(text, part.before + 1):
         if not line.strip():
@@ -35,13 +35,13 @@ def jsonl_rows(source: Source, text: IO[str], data: DataSection, part: Part) -> 
         yield record_row(place, record, data, text.encoding)
 
 
-def json_rows(source: Source, text: IO[str], data: DataSection) -> Iterator[Row]:
+def json_rows(source: Source, text: TextIO, data: DataSection) -> Iterator[Row]:
     records = load_records(source.path, text, list(wanted_columns(data).values()))
     for place, record in enumerate(records, 1):
         yield record_row(place, record, data, text.encoding)
 
 
-def load_records(path: str, text: IO[str], wanted: Sequence[str] = ()) -> list[Any]:
+def load_records(path: str, text: TextIO, wanted: Sequence[str] = ()) -> list[Any]:
     """The rows of a JSON value: a list of them, one under "data", or columns.
 
     Args:
@@ -144,7 +144,7 @@ def _has_columns(data: DataSection) -> bool:
     return bool(data.columns) or is_by_position(data, [])
 
 
-def head_of_json(path: str, kind: str, text: IO[str], data: DataSection, most: int) -> dict[str, list[Any]]:
+def head_of_json(path: str, kind: str, text: TextIO, data: DataSection, most: int) -> dict[str, list[Any]]:
     """The first rows, by column.
 
     Raises:

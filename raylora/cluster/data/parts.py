@@ -3,7 +3,7 @@
 import csv
 import math
 from collections.abc import Iterator
-from typing import IO
+from typing import TextIO
 
 import pyarrow as pa
 
@@ -57,7 +57,7 @@ def _cut_text(source: Source, part_bytes: int, data: DataSection) -> list[Part]:
     return [*parts, Part(start, None, before)] if start < size or not parts else parts
 
 
-def _row_ends(text: IO[str], header: Header | None, encoding: str, size: int) -> Iterator[tuple[int, int]]:
+def _row_ends(text: TextIO, header: Header | None, encoding: str, size: int) -> Iterator[tuple[int, int]]:
     """Bytes and lines of the file up to the end of each row, broken ones too: of the same reader that reads them."""
     lines = 0
 

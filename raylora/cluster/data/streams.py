@@ -4,7 +4,7 @@ import io
 import shutil
 import sys
 import tempfile
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 from raylora.cluster.data import web
 from raylora.cluster.data.content import LOOKED_AT, check_text
@@ -29,8 +29,7 @@ def open_input(path: str) -> IO[bytes]:
 
 def unpacked(path: str) -> IO[bytes]:
     """As `open_input`, of what is in a compressed file; that is read from its begin to its end."""
-    stream = open_input(path)
-    return unpack(path, stream) if packing_of(path) else stream
+    return unpack(path, lambda: open_input(path)) if packing_of(path) else open_input(path)
 
 
 def open_table(path: str) -> IO[bytes]:
@@ -44,7 +43,7 @@ def open_table(path: str) -> IO[bytes]:
     return spooled
 
 
-def open_text(path: str, part: Part = WHOLE, declared: str | None = None) -> IO[str]:
+def open_text(path: str, part: Part = WHOLE, declared: str | None = None) -> TextIO:
     """A text stream of a file, or of a part of it, without a byte order mark at the file's begin.
 
     Bytes that are not of its encoding come as lone surrogates, so that one bad row does not cost the file.
@@ -67,7 +66,7 @@ def open_text(path: str, part: Part = WHOLE, declared: str | None = None) -> IO[
     return io.TextIOWrapper(wrapped, encoding=encoding, errors=errors_of(encoding), newline="")
 
 
-def open_bytes_as_text(path: str) -> IO[str]:
+def open_bytes_as_text(path: str) -> TextIO:
     """A character a byte, without the byte order mark of UTF-8: what tells rows apart is ASCII in what can be cut."""
     start = len(BOM) if _begin(path).startswith(BOM) else 0
     wrapped: Any = Piecewise(open_input(path), start, None)

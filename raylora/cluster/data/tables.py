@@ -161,7 +161,7 @@ def _class_label(feature: Any) -> list[str] | None:
 
 
 def labelled(place: int, values: list[Any], data: DataSection, known: Sequence[str] | None) -> Row:
-    """A row whose label may be the number of a name, or a list of such; `data.labels` may name the numbers themselves."""
+    """A row whose label may be a name's number, or a list of such; `data.labels` may name the numbers themselves."""
     if known is None:
         return check_row(place, values, data)
     label = values[1]

@@ -1,6 +1,7 @@
 """A folder per class of text files: each file is a row, its folder's name the label."""
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Any
 
 from raylora.cluster.data.columns import wanted_columns
@@ -36,7 +37,7 @@ def cut_folder(source: Source, part_bytes: int) -> list[Part]:
     """Parts of as many files each: of one class they are of like size."""
     count = min(-(-(source.size or 0) // part_bytes), len(source.members)) or 1
     edges = [len(source.members) * i // count for i in range(count + 1)]
-    return [Part(start, end, start) for start, end in zip(edges, edges[1:], strict=False)]
+    return [Part(start, end, start) for start, end in pairwise(edges)]
 
 
 def head_of_folder(source: Source, data: DataSection, most: int) -> dict[str, list[Any]]:

@@ -43,26 +43,31 @@ def member_name(path: str, stream: IO[bytes]) -> str:
         raise _broken(path, error) from None
 
 
-def unpack(path: str, stream: IO[bytes]) -> IO[bytes]:
+def unpack(path: str, begin: Callable[[], IO[bytes]]) -> IO[bytes]:
     """The bytes in a compressed file; `seek` to an earlier place begins anew.
+
+    Args:
+        begin: opens the file; a decompressor closes what it reads.
 
     Raises:
         DataError: it is broken, here or while it is read; a zip does not hold exactly one file.
     """
-    return Unpacked(path, stream, _OPENERS[packing_of(path) or ""])  # pyright: ignore[reportReturnType]
+    unpacked: Any = Unpacked(path, begin, _OPENERS[packing_of(path) or ""])
+    return unpacked
 
 
 class Unpacked(io.BufferedIOBase):
     """What a decompressor yields, with its errors as DataErrors that name the file."""
 
-    def __init__(self, path: str, stream: IO[bytes], opener: Callable[[str, IO[bytes]], Any]) -> None:
-        self._path, self._stream, self._opener = path, stream, opener
-        self._inner, self._at = None, 0
+    def __init__(self, path: str, begin: Callable[[], IO[bytes]], opener: Callable[[str, IO[bytes]], Any]) -> None:
+        self._path, self._begin, self._opener = path, begin, opener
+        self._inner: Any = None
+        self._stream = begin()
+        self._at = 0
 
     def read(self, size: int | None = -1, /) -> bytes:
         try:
             if self._inner is None:
-                self._stream.seek(0)
                 self._inner = self._opener(self._path, self._stream)
             found: bytes = self._inner.read() if size is None or size < 0 else self._inner.read(size)
         except FAULTS as error:
@@ -73,7 +78,8 @@ class Unpacked(io.BufferedIOBase):
     def seek(self, offset: int, whence: int = 0, /) -> int:
         assert whence == 0, "what is unpacked has no known end"
         if offset < self._at:
-            self._inner, self._at = None, 0
+            self._stream.close()
+            self._stream, self._inner, self._at = self._begin(), None, 0
         while self._at < offset and self.read(min(offset - self._at, 2**20)):
             pass
         return self._at

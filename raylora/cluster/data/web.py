@@ -90,7 +90,7 @@ def _save(answer: Any, copy: Path, address: str, say: Say) -> None:
     told = answer.headers.get("Content-Length")
     say(f"fetching   {address} ({_megabytes(int(told)) if told else 'of unknown size'})")
     part = copy.with_suffix(".part")
-    with open(part, "wb") as file:
+    with part.open("wb") as file:
         shutil.copyfileobj(answer, file, PIECE)
     size = part.stat().st_size
     if told and size != int(told):
@@ -116,7 +116,7 @@ def _alone(copy: Path) -> Generator[None]:
     import fcntl  # not on Windows
 
     copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    with open(copy.with_suffix(".lock"), "w") as lock:
+    with copy.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
