@@ -99,7 +99,10 @@ def _columns(held: dict[str, Any], wanted: Sequence[str]) -> dict[str, Any] | No
     """Lists, or objects by the rows' names, as pandas writes them by default."""
     columns = {name: held[name] for name in wanted or held if isinstance(held.get(name), list | dict)}
     kinds = {type(column) for column in columns.values()}
-    return columns if columns and len(columns) == len(wanted or held) and len(kinds) == 1 else None
+    if not columns or len(columns) < len(wanted or held) or len(kinds) > 1:
+        return None
+    keys = {tuple(column) for column in columns.values() if isinstance(column, dict)}
+    return columns if len(keys) <= 1 else None
 
 
 def _transposed(path: str, columns: dict[str, Any]) -> list[dict[str, Any]]:
@@ -107,10 +110,8 @@ def _transposed(path: str, columns: dict[str, Any]) -> list[dict[str, Any]]:
     if len(set(lengths.values())) > 1:
         shown = ", ".join(f"'{name}' {length}" for name, length in list(lengths.items())[:10])
         raise DataError(f"{path} holds columns of different lengths: {shown}. Each row needs a value in each.")
-    first = next(iter(columns.values()))
-    keys: Any = list(first) if isinstance(first, dict) else range(len(first))
-    is_object = isinstance(first, dict)
-    return [{name: column.get(key) if is_object else column[key] for name, column in columns.items()} for key in keys]
+    listed = [column.values() if isinstance(column, dict) else column for column in columns.values()]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*listed, strict=True)]
 
 
 def is_table(value: Any) -> bool:

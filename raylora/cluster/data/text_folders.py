@@ -18,19 +18,26 @@ def text_rows(source: Source, data: DataSection, part: Part) -> Iterator[Row]:
     part: files, by their order.
 
     Raises:
-        DataError: the config names a pair column; a file cannot be opened, or is no text.
+        DataError: the config names a pair column.
     """
     if data.text_pair_column:
         raise DataError(
             f"{source.path} is a folder of texts, each a row: there is no '{data.text_pair_column}' beside it "
             "(`data.text_pair_column`)."
         )
-    names = list(wanted_columns(data).values())
     for place, member in enumerate(source.members[part.start : part.end], part.start + 1):
-        with open_text(inside(source.path, member), declared=data.encoding) as text:
-            values = [text.read(), source.name]
-            fault = undecodable(place, values, names, text.encoding)
-        yield fault or check_row(place, values, data)
+        yield _row(place, inside(source.path, member), source.name, data)
+
+
+def _row(place: int, path: str, label: str, data: DataSection) -> Row:
+    """A file that cannot be read costs its own row, no other."""
+    try:
+        with open_text(path, declared=data.encoding) as text:
+            values = [text.read(), label]
+            encoding = text.encoding
+    except DataError as error:
+        return Row(place, fault=str(error).removeprefix(f"{path} "))
+    return undecodable(place, values, list(wanted_columns(data).values()), encoding) or check_row(place, values, data)
 
 
 def cut_folder(source: Source, part_bytes: int) -> list[Part]:
