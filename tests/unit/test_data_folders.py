@@ -235,7 +235,7 @@ def test_a_folder_of_one_class_or_of_tables_is_no_folder_of_texts(tmp_path: Path
     lay(tmp_path / "one", {"pos/1.txt": "x"})
     lay(tmp_path / "tables", {"june/1.csv": ROW, "may/2.csv": ROW})
     for name in ("one", "tables"):
-        with pytest.raises(DataError, match="holds no data file; .*Folders there: "):
+        with pytest.raises(DataError, match=r"holds no data file; .*Folders there: "):
             read_path(tmp_path / name)
 
 
@@ -277,7 +277,8 @@ def upload(address: str, files: dict[str, str | bytes]) -> None:
 
 def test_object_storage_has_globs_folders_and_compressed_files(s3_address: Callable[[str], str]) -> None:
     files: dict[str, str | bytes] = {
-        "in/a b.csv": ROW, "in/deep/c.csv.gz": gzip.compress(ROW.encode()), "in/deep/er/d.jsonl": '{"text":"b","label":"y"}',
+        "in/a b.csv": ROW, "in/deep/c.csv.gz": gzip.compress(ROW.encode()), 
+        "in/deep/er/d.jsonl": '{"text":"b","label":"y"}',
         "in/_logs/x.csv": ROW, "in/.hidden.csv": ROW, "in/e.csv/part-0.csv": ROW, "in/e.csv/_SUCCESS": "",
         "texts/pos/1.txt": "good", "texts/neg/1.txt": "bad", "two/train/a.csv": ROW, "two/test/b.csv": ROW,
     }  # fmt: skip

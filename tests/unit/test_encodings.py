@@ -133,7 +133,7 @@ def test_utf16_without_a_mark_is_told_how_it_is_declared(tmp_path: Path) -> None
 
 def test_init_suggests_an_encoding_and_says_so(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
-    path.write_bytes("review,label\n".encode() + "un café très bon,ja\npas “bien” du tout,nein\n".encode("cp1252") * 4)
+    path.write_bytes(b"review,label\n" + "un café très bon,ja\npas “bien” du tout,nein\n".encode("cp1252") * 4)
     written = write_config(str(path), str(tmp_path / "job.yaml"))
     assert jobfile.read([str(written)], {}).data.encoding == "cp1252"
     assert "# Not UTF-8: read as cp1252. Look whether it should be so." in written.read_text().splitlines()

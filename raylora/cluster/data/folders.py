@@ -68,7 +68,7 @@ def by_split(folder: Location, chosen: str) -> dict[Split, list[Found]]:
     if files:
         named: dict[Split, list[Found]] = {}
         for file in files:
-            split = _split_of(base_name(file.path))
+            split = split_of(base_name(file.path))
             if split:
                 named.setdefault(split, []).append(file)
         return named if len(named) > 1 else {}
@@ -79,14 +79,14 @@ def by_split(folder: Location, chosen: str) -> dict[Split, list[Found]]:
 def _folders_by_split(folder: Location, names: Sequence[str], chosen: str) -> dict[Split, list[Found]]:
     found: dict[Split, list[Found]] = {}
     for name in sorted(filter(is_shown, names)):
-        split = _split_of(name)
+        split = split_of(name)
         if split:
             with suppress(DataError):  # a folder without data
                 found.setdefault(split, []).extend(_undivided(folder.inside(name), chosen))
     return {split: files for split, files in found.items() if files}
 
 
-def _split_of(name: str) -> Split | None:
+def split_of(name: str) -> Split | None:
     """The one split whose word a name holds."""
     words = set(re.split("[^a-z]+", name.lower()))
     meant: list[Split] = [split for split, known in SPLIT_WORDS.items() if words & set(known)]

@@ -60,14 +60,14 @@ class _Columns:
     def _read(self, batches: Batches, kind: str) -> Iterator[tuple[int, list[Any]]]:
         try:
             for before, batch in batches:
-                ordered = [_values(batch.column(name)) for name in self.names]
+                ordered = [to_values(batch.column(name)) for name in self.names]
                 for place, values in enumerate(zip(*ordered, strict=True), before + 1):
                     yield place, list(values)
         except FAULTS as error:
             raise DataError(f"{self._source.path} is not readable as {kind}: {error}") from None
 
 
-def _values(column: pa.Array) -> list[Any]:
+def to_values(column: Any) -> list[Any]:
     """Bytes where a string is not UTF-8: a fault of that row, not of the file."""
     try:
         return column.to_pylist()
@@ -165,17 +165,20 @@ def labelled(place: int, values: list[Any], data: DataSection, known: Sequence[s
     if known is None:
         return check_row(place, values, data)
     label = values[1]
-    numbers = cast(list[Any], label) if isinstance(label, list) else [label]
-    for number in numbers:
+    for number in cast(list[Any], label) if isinstance(label, list) else [label]:
         if isinstance(number, int) and str(number) not in (data.labels or ()) and not 0 <= number < len(known):
             return Row(place, fault=f"'{data.label_column}' is {number}; the file names labels 0 to {len(known) - 1}")
-    names = [_name(number, data, known) for number in numbers]
-    values[1] = names if isinstance(label, list) else names[0]
+    values[1] = named_labels(label, known, data)
     return check_row(place, values, data)
 
 
-def _name(number: Any, data: DataSection, known: Sequence[str]) -> Any:
-    return known[number] if isinstance(number, int) and str(number) not in (data.labels or ()) else number
+def named_labels(label: Any, known: Sequence[str], data: DataSection) -> Any:
+    """The name of a label's number, or of each in a list; None of a number without one (-1 is an unlabelled row)."""
+    if isinstance(label, list):
+        return [named_labels(each, known, data) for each in cast(list[Any], label)]
+    if not isinstance(label, int) or str(label) in (data.labels or ()):
+        return label
+    return known[label] if 0 <= label < len(known) else None
 
 
 def _check_plain(path: str, column: str, kind: pa.DataType) -> None:
@@ -203,14 +206,8 @@ def head_of_table(path: str, kind: str, stream: IO[bytes], most: int) -> dict[st
     batch = next((batch for batch in batches if batch.num_rows), None)
     columns = batch.slice(0, most).to_pydict() if batch is not None else {name: [] for name in schema.names}
     for name, known in label_names(schema).items():
-        columns[name] = [_named(value, known) for value in columns.get(name, [])]
+        columns[name] = [named_labels(value, known, DataSection()) for value in columns.get(name, [])]
     return columns
-
-
-def _named(value: Any, known: Sequence[str]) -> Any:
-    if isinstance(value, list):
-        return [_named(each, known) for each in cast(list[Any], value)]
-    return known[value] if value is not None and 0 <= value < len(known) else None
 
 
 def hub_rows(source: Source, data: DataSection) -> Iterator[Row]:
