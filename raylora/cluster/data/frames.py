@@ -25,6 +25,7 @@ from raylora.errors import DataError
 
 ROWS_AT_ONCE = 4096
 PIECE = 2**22  # bytes
+TABLES = ("pandas", "polars")  # of columns by their names
 
 
 def splits_of(data: Any) -> dict[Split, Any] | None:
@@ -93,8 +94,10 @@ def _records(data: Any, section: DataSection) -> Iterator[Any]:
         DataError: as `save`.
     """
     library = _library(data)
-    if library in ("pandas", "polars") and hasattr(data, "columns"):
-        return _of_columns(data.collect() if hasattr(data, "collect") else data, section)
+    if library == "polars" and hasattr(data, "collect"):  # a lazy one
+        data = data.collect()
+    if library in TABLES and hasattr(data, "columns"):
+        return _of_columns(data, section)
     if library == "pyarrow" and hasattr(data, "schema"):
         batches = (
             [data] if isinstance(data, pa.RecordBatch) else data.to_batches() if isinstance(data, pa.Table) else data
@@ -106,7 +109,7 @@ def _records(data: Any, section: DataSection) -> Iterator[Any]:
         return _of_ray(data, section)
     if isinstance(data, Mapping):
         return _of_columns(data, section)
-    if isinstance(data, Iterable) and not isinstance(data, str | bytes):
+    if isinstance(data, Iterable) and library not in TABLES and not isinstance(data, str | bytes):
         return _of_dicts(data, section)
     raise DataError(
         f"rows cannot be taken from a {kind_of(data)}. Pass a path, a table of pandas, pyarrow, polars, datasets or "
