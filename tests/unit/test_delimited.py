@@ -214,3 +214,11 @@ def test_init_names_the_columns_of_a_file_without_a_header(tmp_path: Path) -> No
     job = jobfile.read([str(write_config(str(path), str(tmp_path / "job.yaml")))], {})
     assert job.data.columns == ["label", "text"]
     assert [row.label for row in read_path(path, columns=job.data.columns)] == ["ham", "spam", "ham"] * 2
+
+
+@pytest.mark.parametrize("content", ["\n\n\na,b,c;x\nd;y\ne;x\n", "a, b\tx\nc\ty\nd\tx\n"])
+def test_every_part_is_cut_by_what_tells_the_cells_of_the_whole_file(tmp_path: Path, content: str) -> None:
+    """A first part may hold nothing but blank lines, or one row that looks cut by commas."""
+    path = save(tmp_path / "a.csv", content)
+    assert [row.label for row in read_path(path, columns=["text", "label"])] == ["x", "y", "x"]
+    check_parts(path, columns=["text", "label"])

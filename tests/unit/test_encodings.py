@@ -150,3 +150,10 @@ def test_published_files_in_their_encodings_have_no_odd_byte(
     rows = read_path(real_data / "raw_formats" / name, encoding=encoding, **data)
     assert not [row.fault for row in rows if row.fault]
     assert any(word in row.text for row in rows)
+
+
+def test_declared_utf16_needs_a_mark_or_an_order(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(CSV.encode("utf-16-le"))
+    with pytest.raises(DataError, match=r"no byte order mark\. Set data\.encoding=utf-16-le, or utf-16-be\."):
+        read_path(path, encoding="utf-16")

@@ -30,7 +30,7 @@ def suggest(source: Source, data: DataSection) -> dict[str, Any]:
 
 def _encoding(source: Source) -> str | None:
     head = head_of(source.path, SNIFFED)
-    if not is_utf8(encoding_of(head, None)):
+    if not is_utf8(encoding_of(source.path, head, None)):
         return None
     text = head.decode("utf-8", "surrogateescape")
     cut = text[-4:].encode("utf-8", "surrogateescape").decode("utf-8", "ignore")  # a character may be cut at the end

@@ -5,6 +5,7 @@ import re
 from collections.abc import Sequence
 
 from raylora.cluster.data.rows import Row
+from raylora.errors import DataError
 
 UTF8 = "utf-8"
 BOM = codecs.BOM_UTF8
@@ -15,16 +16,24 @@ BOMS = (  # UTF-32 first: its mark begins with that of UTF-16
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+NEED_MARK = ("utf-16", "utf-32")  # or nobody knows the order of their bytes
 KEPT = "raylora.kept"  # the name, among Python's, of what becomes of undecodable bytes
 LONE = re.compile("[\ud800-\udfff]")
 
 
-def encoding_of(head: bytes, declared: str | None) -> str:
-    """Python's name of a file's encoding: a byte order mark is surer than what the config declares."""
+def encoding_of(path: str, head: bytes, declared: str | None) -> str:
+    """Python's name of a file's encoding: a byte order mark is surer than what the config declares.
+
+    Raises:
+        DataError: UTF-16 is declared, whose byte order is not, and the file does not tell it.
+    """
     for mark, name in BOMS:
         if head.startswith(mark):
             return name
-    return codecs.lookup(declared).name if declared else UTF8
+    encoding = codecs.lookup(declared).name if declared else UTF8
+    if head and encoding in NEED_MARK:
+        raise DataError(f"{path} has no byte order mark. Set data.encoding={encoding}-le, or {encoding}-be.")
+    return encoding
 
 
 def is_utf8(encoding: str) -> bool:

@@ -1,9 +1,10 @@
 """The files of a job: found, opened, read row by row. Knows no ray: Ray Data calls `read_rows` in its tasks."""
 
 from collections.abc import Iterator
+from typing import TextIO
 
 from raylora.cluster.data import web
-from raylora.cluster.data.delimited import delimited_rows, read_header
+from raylora.cluster.data.delimited import Header, delimited_rows, read_header
 from raylora.cluster.data.endings import decide_format
 from raylora.cluster.data.find import find_files
 from raylora.cluster.data.json_text import json_rows, jsonl_rows
@@ -113,13 +114,16 @@ def _text_rows(source: Source, data: DataSection, part: Part) -> Iterator[Row]:
             yield from json_rows(source, text, data)
         elif source.format == "jsonl":
             yield from jsonl_rows(source, text, data, part)
-        elif part.start:
-            with open_text(source.path, Part(end=HEADER_BYTES), data.encoding) as head:
-                header = read_header(source.path, source.format, head, data)
-            yield from delimited_rows(source, text, data, header, part)
         else:
-            header = read_header(source.path, source.format, text, data)
-            yield from delimited_rows(source, text, data, header, part)
+            yield from delimited_rows(source, text, data, _header(source, text, data, part), part)
+
+
+def _header(source: Source, text: TextIO, data: DataSection, part: Part) -> Header:
+    """Of every part what the whole file's first rows say, not those that the first part happens to hold."""
+    if part == WHOLE:
+        return read_header(source.path, source.format, text, data)
+    with open_text(source.path, Part(end=HEADER_BYTES), data.encoding) as head:
+        return read_header(source.path, source.format, head, data)
 
 
 def _check_same(source: Source) -> None:

@@ -56,7 +56,7 @@ def open_text(path: str, part: Part = WHOLE, declared: str | None = None) -> Tex
     """
     piece = Piecewise(unpacked(path), part.start, part.end)
     head = piece.read1(LOOKED_AT) if not part.start else _begin(path) if declared else b""
-    encoding = encoding_of(head, declared)
+    encoding = encoding_of(path, head, declared)
     if not part.start:
         check_text(path, head, encoding)
         piece.seek(0)
