@@ -44,7 +44,7 @@ class DataSection(Section):
     delimiter: str | None = Field(
         default=None,
         description="what stands between the cells of a csv or txt, one character or more, or `tab`; null = told by "
-        "the file: , tab ; or |",
+        "the file: comma, semicolon, tab or bar",
     )
     quoting: Literal["auto", "doubled", "backslash", "none"] = Field(
         default="auto",
