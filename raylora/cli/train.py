@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> None:
     say = say_as(options, job)
     from raylora.cluster.data.sources import list_sources
 
-    sources = list_sources(job.data)  # before ray and torch are loaded: a wrong path ends at once
+    sources = list_sources(job.data, say)  # before ray and torch are loaded: a wrong path ends at once
     from raylora.cluster.train.job import train
 
     result = train(job, sources, say=say)

@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> None:
     say = say_as(options, job)
     from raylora.cluster.data.sources import list_sources
 
-    sources = list_sources(job.data)
+    sources = list_sources(job.data, say)
     from raylora.cluster.storage.filesystem import inside, is_remote
     from raylora.cluster.storage.run_folder import BEST_CONFIG
     from raylora.cluster.tune.sweep import tune

@@ -1,5 +1,6 @@
 """What a run learns from and how: data, model, lora, train, ray."""
 
+import codecs
 import difflib
 from functools import cached_property
 from typing import Annotated, Literal, Self
@@ -21,24 +22,68 @@ def _is_metric(name: str) -> str:
 
 Metric = Annotated[str, AfterValidator(_is_metric)]
 
+NO_TEXT = ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem")
+
+
+def check_encoding(name: str) -> None:
+    """Raises:
+    ValueError: Python knows no encoding of texts by this name.
+    """
+    try:
+        found = codecs.lookup(name)
+        "".encode(name)  # refuses what turns bytes into bytes (base64, zip)
+    except (LookupError, ValueError):
+        found = None
+    if found is None or found.name.replace("-", "_") in NO_TEXT:
+        raise ValueError(
+            f"`encoding` must be one that Python knows, as cp1252, latin-1, utf-16 or gb18030, found '{name}'"
+        )
+
 
 class DataSection(Section):
     train: str | list[str] | None = Field(
         default=None,
-        description="file, folder, glob, list of these, s3://, gs:// or hf://org/name; null = the bundled demo",
+        description="file, folder, glob, list of these, s3://, gs://, https://, hf://org/name; null = the bundled demo",
     )
     validation: str | list[str] | None = Field(default=None, description="like `train`; null = split from `train`")
     test: str | list[str] | None = Field(default=None, description="like `train`; scored once, by the finished adapter")
     validation_fraction: Fraction = Field(
         default=0.2, description="share of `train` that becomes validation, per label"
     )
-    format: Literal["auto", "csv", "tsv", "jsonl", "json", "parquet"] = Field(
-        default="auto", description="auto = by file name; tsv takes quotes literally"
+    format: Literal["auto", "csv", "tsv", "txt", "jsonl", "json", "parquet", "arrow", "text"] = Field(
+        default="auto",
+        description="auto = by file name; tsv takes quotes literally; arrow = feather too; text = each file is a text, "
+        "its folder the label",
     )
-    text_column: str = Field(default="text", description="name of the column of texts")
+    delimiter: str | None = Field(
+        default=None,
+        description="what stands between the cells of a csv or txt, one character or more, or `tab`; null = told by "
+        "the file: comma, semicolon, tab or bar",
+    )
+    quoting: Literal["auto", "doubled", "backslash", "none"] = Field(
+        default="auto",
+        description='a quote in a quoted cell is "" (doubled) or \\" (backslash); none = quotes are characters like '
+        "others; auto = doubled, none in a tsv and in a txt with tabs",
+    )
+    decimal: Literal[".", ","] = Field(
+        default=".", description="decimal mark of labels that are numbers, in csv and tsv"
+    )
+    encoding: str | None = Field(
+        default=None,
+        description="of text files, as Python names it (cp1252, gb18030); null = UTF-8, or by the file's mark",
+    )
+    columns: list[str] | None = Field(
+        default=None,
+        description="names of the columns of a csv or tsv whose first line is a row; null = its first line",
+    )
+    text_column: str = Field(
+        default="text",
+        description="name of the column of texts; where a file has no names, its position: 0 is the first",
+    )
     text_pair_column: str | None = Field(default=None, description="second text of a pair")
     label_column: str = Field(
-        default="label", description="name of the column of labels: strings, ints, lists of labels, or numbers"
+        default="label",
+        description="name of the column of labels: strings, ints, lists of labels, or numbers; or its position",
     )
     label_separator: Annotated[str, Field(min_length=1)] | None = Field(
         default=None, description="what stands between the labels of a row that holds several in one text"
@@ -62,6 +107,26 @@ class DataSection(Section):
     on_bad_row: Literal["error", "skip"] = Field(
         default="error", description="skip = leave it out, list it in bad_rows.jsonl"
     )
+
+    @model_validator(mode="after")
+    def encoding_is_known(self) -> Self:
+        if self.encoding is not None:
+            check_encoding(self.encoding)
+        return self
+
+    @model_validator(mode="after")
+    def delimiter_parts_cells(self) -> Self:
+        if self.delimiter is not None and (not self.delimiter or set(self.delimiter) & set('"\r\n')):
+            raise ValueError(
+                f"`delimiter` must be one or more characters, no quote and no line break, found {self.delimiter!r}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def columns_differ(self) -> Self:
+        if self.columns is not None and (not self.columns or len(set(self.columns)) != len(self.columns)):
+            raise ValueError(f"`columns` must name each column once, found {self.columns}")
+        return self
 
     @model_validator(mode="after")
     def labels_differ(self) -> Self:

@@ -1,7 +1,6 @@
 """Readers: each format row by row, and every defect named with its place and nothing else."""
 
 import bz2
-import codecs
 import gzip
 import io
 import json
@@ -14,16 +13,17 @@ import pyarrow as pa
 import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
+from datafiles import pairs, read_path, rows_of
 from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
-from raylora.cluster.data.find import decide_format
-from raylora.cluster.data.formats import label_names
+from raylora.cluster.data.endings import decide_format
 from raylora.cluster.data.guess import read_columns, write_config
 from raylora.cluster.data.rows import Row, Source
 from raylora.cluster.data.sources import list_sources, read_rows
+from raylora.cluster.data.tables import label_names
 from raylora.cluster.storage.filesystem import Location
 from raylora.config import DataSection
-from raylora.errors import DataError, EmptyFileError
+from raylora.errors import DataError
 
 
 def orc_bytes(compression: Any) -> bytes:
@@ -48,19 +48,6 @@ UNUSABLE = {
 NOT_A_LABEL = {"label_case", "label_numeric_code", "unknown_label", "header_repeated"}
 
 
-def read_path(path: str | Path, **data: Any) -> list[Row]:
-    section = DataSection(train=str(path), **data)
-    return [row for source in list_sources(section) for row in rows_of(source, section)]
-
-
-def rows_of(source: Source, section: DataSection) -> list[Row]:
-    """As the tasks of Ray Data take them: beside others an empty file has none."""
-    try:
-        return list(read_rows(source, section))
-    except EmptyFileError:
-        return []
-
-
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
     """Rows of a file of this name and content."""
@@ -76,11 +63,6 @@ def read(tmp_path: Path) -> Read:
 def parquet(path: Path, **columns: Any) -> Path:
     pq.write_table(pa.table(columns), path)
     return path
-
-
-def pairs(rows: list[Row]) -> list[tuple[str, str]]:
-    assert [row.fault for row in rows] == [None] * len(rows)
-    return [(row.text, row.label) for row in rows]
 
 
 # ---- formats
@@ -248,8 +230,12 @@ def test_undecodable_bytes_are_a_fault_of_their_row_only(read: Read) -> None:
     ):
         first, text, label, last = read(name, content)
         assert pairs([first, last]) == [("good", "x"), ("last", "x")]
-        assert text.fault == "'text' is not UTF-8: byte 0xe9 at character 3"
-        assert label.fault == "'label' is not UTF-8: byte 0x85 at character 1"
+        assert text.fault == (
+            "'text' is not UTF-8: byte 0xe9 at character 3. Set data.encoding=cp1252 if it should be 'café'"
+        )
+        assert (label.fault or "").startswith(
+            "'label' is not UTF-8: byte 0x85 at character 1. Set data.encoding=cp1252"
+        )
 
 
 def test_null_and_blank_cells_of_a_table_are_faults(tmp_path: Path) -> None:
@@ -259,7 +245,9 @@ def test_null_and_blank_cells_of_a_table_are_faults(tmp_path: Path) -> None:
     faults = [(row.place, row.fault) for row in read_path(path) if row.fault]
     assert faults == [(2, "'text' is null"), (3, "'text' is blank"), (4, "'label' is null")]
     path = parquet(tmp_path / "b.parquet", text=[b"\xff", b"b"], label=[float("nan"), 2.0])
-    assert [row.fault for row in read_path(path)] == ["'text' is not UTF-8: byte 0xff at character 0", None]
+    bad, good = read_path(path)
+    assert (bad.fault or "").startswith("'text' is not UTF-8: byte 0xff at character 0")
+    assert good.fault is None
 
 
 def test_a_missing_half_of_a_pair_is_a_fault(read: Read) -> None:
@@ -299,10 +287,8 @@ def test_a_label_that_is_not_configured_is_a_fault(read: Read) -> None:
         ),
         ("a.csv", "TEXT,label\na,1\n", r"no column 'text'\. Columns found: 'TEXT', 'label'"),
         ("a.csv", '"text,label\na,1\n', r"a\.csv: the header cannot be read"),
-        ("a.csv", codecs.BOM_UTF16_LE + "text,label\na,1\n".encode("utf-16-le"), "is UTF-16, not UTF-8.*iconv"),
-        ("a.csv", codecs.BOM_UTF16_BE + "text,label\na,1\n".encode("utf-16-be"), "is UTF-16"),
         ("a.json", '{"text": "a"}', r"must hold a list of objects, found dict"),
-        ("a.json", '{"text": "a"}\n{"text": "b"}', r"is not JSON: .*Set data\.format=jsonl"),
+        ("a.json", '{"text": "a",\n"x": 1}\n{"text": "b"}', r"is not JSON: .*Set data\.format=jsonl"),
         ("a.parquet", "text,label\na,1\n", r"a\.parquet is not readable as parquet"),
         ("a.parquet", "", r"a\.parquet is empty"),
         ("a.parquet", b"PAR1" + bytes(100) + b"PAR1", r"a\.parquet is not readable as parquet"),
@@ -388,13 +374,12 @@ PACKED = gzip.compress(b"text,label\na,x\n" * 50, mtime=0)
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.csv.gz", PACKED, r"a\.csv\.gz is compressed \(gzip\).*gunzip"),
         ("a.csv", PACKED, r"a\.csv is compressed \(gzip\).*gunzip"),
         ("a.jsonl", bz2.compress(b"{}"), r"a\.jsonl is compressed \(bzip2\).*bunzip2"),
         ("a.tsv", lzma.compress(b"text"), r"a\.tsv is compressed \(xz\).*unxz"),
-        ("a.json.zst", b"\x28\xb5\x2f\xfd" + bytes(20), r"is compressed \(zstd\).*unzstd"),
+        ("a.json", b"\x28\xb5\x2f\xfd" + bytes(20), r"is compressed \(zstd\).*unzstd"),
         ("a.parquet", PACKED, r"a\.parquet is compressed \(gzip\)"),
-        ("a.zip", ZIP, r"a\.zip is a zip archive.*[Uu]npack"),
+        ("a.zip", ZIP, r"a\.zip cannot be unpacked: File is not a zip file\. Is it whole\?"),
         ("a.xlsx", ZIP, r"a\.xlsx is an Excel workbook.*csv"),
         ("a.csv", ZIP, r"a\.csv is a zip archive or an Excel workbook"),
         ("a.csv", b"PAR1" + bytes(range(200)), r"a\.csv is parquet.*data\.format=parquet"),
@@ -405,8 +390,8 @@ PACKED = gzip.compress(b"text,label\na,x\n" * 50, mtime=0)
         ("a.avro", b"Obj\x01" + bytes(20), r"a\.avro is Avro"),
         ("a.db", b"SQLite format 3\0", r"a\.db is an SQLite database"),
         ("a.csv", bytes(range(256)) * 8, r"a\.csv is binary"),
-        ("a.csv", "text,label\na,x\n".encode("utf-16-le"), r"a\.csv is UTF-16.*iconv"),
-        ("a.csv", "text,label\na,x\n".encode("utf-16-be"), r"a\.csv is UTF-16.*iconv"),
+        ("a.csv", "text,label\na,x\n".encode("utf-16-le"), r"a\.csv is UTF-16.*data\.encoding=utf-16-le"),
+        ("a.csv", "text,label\na,x\n".encode("utf-16-be"), r"a\.csv is UTF-16.*data\.encoding=utf-16-be"),
         ("a.parquet", "text,label\na,1\n", r"a\.parquet is not readable as parquet: .*text.*data\.format"),
     ],
 )
@@ -431,7 +416,7 @@ def test_text_with_a_nul_or_odd_bytes_in_its_rows_is_text(read: Read) -> None:
         ("a.tsv", "text,label\na,x\n", "no tab.*data.format=csv", "text_column"),
         ("a.csv", "ham,Go until jurong point\nspam,win\n", "line of column names", ""),
         ("a.json", '[{"text": "a"', "is not JSON", "jsonl"),
-        ("a.json", '{"text": "a"}\n{"text": "b"}', "data.format=jsonl", ""),
+        ("a.json", '{"text": "a",\n"x": 1}\n{"text": "b"}', "data.format=jsonl", ""),
         ("a.jsonl", '[{"text": "a", "label": 1},\n {"text": "b", "label": 2}]', "data.format=json", "on_bad_row"),
         ("a.csv", ",\na,x\n", "no column 'text'", "is empty"),
         ("a.csv", "テキスト,label\na,x\n".encode("shift-jis"), "first line is not UTF-8.*iconv", "text_column"),
@@ -597,15 +582,15 @@ def test_parts_without_an_ending_are_read_where_the_format_is_named(tmp_path: Pa
     assert found_in(tmp_path, str(tmp_path), format="csv") == ["part-0", "part-1"]
 
 
-def test_a_folder_of_compressed_files_says_so(tmp_path: Path) -> None:
-    lay(tmp_path, "a.csv.gz", "b.csv.GZ")
-    with pytest.raises(DataError, match=r"Files there: a\.csv\.gz, b\.csv\.GZ\. Compressed files are not read: unpack"):
+def test_a_folder_of_files_that_must_be_unpacked_says_so(tmp_path: Path) -> None:
+    lay(tmp_path, "a.csv.xz", "b.csv.7Z")
+    with pytest.raises(DataError, match=r"Files there: a\.csv\.xz, b\.csv\.7Z\. They are not read as they are: unpack"):
         list_sources(DataSection(train=str(tmp_path)))
 
 
 def test_a_folder_of_folders_names_them(tmp_path: Path) -> None:
-    lay(tmp_path, "train/a.csv", "test/a.csv", "_logs/a.csv")
-    with pytest.raises(DataError, match=r"holds no data file; .*Folders there: test, train\. .*\*\*/\*"):
+    lay(tmp_path, "june/a.csv", "may/a.csv", "_logs/a.csv")
+    with pytest.raises(DataError, match=r"holds no data file; .*Folders there: june, may\. .*\*\*/\*"):
         list_sources(DataSection(train=str(tmp_path)))
 
 
@@ -616,17 +601,12 @@ def test_a_folder_on_object_storage_is_one_like_any_other(tmp_path: Path, monkey
     def located(address: str) -> Location:
         return Location(address, store, address.partition("?")[0].removeprefix("x://"))
 
-    for module in ("find", "sources"):
+    for module in ("find", "streams"):
         monkeypatch.setattr(f"raylora.cluster.data.{module}.locate", located)
     empty, full = list_sources(DataSection(train="x://bucket?key=1"))
     assert (empty.path, empty.size, full.path, full.size) == ("x://bucket/a.csv?key=1", 0, "x://bucket/b.csv?key=1", 15)
     assert rows_of(empty, DataSection()) == []
     assert pairs(rows_of(full, DataSection())) == [("a", "x")]
-
-
-def test_a_glob_is_no_uri(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"s3://bucket/\*\.csv: globs are for local files\. Name the folder"):
-        list_sources(DataSection(train="s3://bucket/*.csv"))
 
 
 def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> None:
@@ -654,7 +634,7 @@ def test_a_uri_reads_like_a_path(tmp_path: Path) -> None:
     [
         ("gone.csv", r"gone\.csv is not there \(looked in /.*\)\. Check `data\.train`"),
         ("*.csv", r"\*\.csv is not there"),
-        (".", r"folder \. holds no data file; known endings: \.csv"),
+        (".", r"folder /.* holds no data file; known endings: \.csv"),
         ("file:///gone/away.csv", "file:///gone/away.csv is not there"),
         ("gopher://x/a.csv", "gopher://x/a.csv cannot be reached"),
     ],
@@ -703,17 +683,16 @@ def test_the_faults_of_a_dirty_file_are_its_unusable_rows_and_no_others(
     assert sum(row.fault is None for row in rows) >= manifest["good_rows"]
 
 
-def test_one_file_in_three_encodings_yields_the_same_rows(real_data: Path) -> None:
-    names = ("reviews_utf8.csv", "reviews_utf8_bom.csv", "reviews_crlf.csv")
-    plain, bom, crlf = (pairs(read_path(real_data / "dirty" / name)) for name in names)
+def test_one_file_in_four_encodings_yields_the_same_rows(real_data: Path) -> None:
+    names = ("reviews_utf8.csv", "reviews_utf8_bom.csv", "reviews_crlf.csv", "reviews_utf16.csv")
+    plain, bom, crlf, utf16 = (pairs(read_path(real_data / "dirty" / name)) for name in names)
     assert len(plain) == 200
-    assert plain == bom == crlf
+    assert plain == bom == crlf == utf16
 
 
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("reviews_utf16.csv", "is UTF-16"),
         ("reviews_tab_noheader.tsv", "has no column 'text'"),
         ("reviews_other_columns.csv", r"Columns found: 'id', 'Review', 'Sentiment', 'stars'"),
         ("empty.csv", "is empty"),

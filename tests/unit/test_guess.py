@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from raylora.cluster.data.find import SPLIT_WORDS, find_files
+from raylora.cluster.data.find import find_files
+from raylora.cluster.data.folders import SPLIT_WORDS
 from raylora.cluster.data.guess import guess_label, guess_text, read_columns, write_config
 from raylora.config import file as jobfile
 from raylora.errors import ConfigError, DataError
@@ -154,7 +155,7 @@ def test_rows_that_do_not_fit_the_header_are_passed_over(tmp_path: Path) -> None
         ("a.json", "[{", "cannot be read as json"),
         ("a.jsonl", "{", "cannot be read as jsonl"),
         ("a.parquet", "text,label", "is not readable as parquet"),
-        ("a.txt", "text", "the ending '.txt' tells no format"),
+        ("a.dat", "text", "the ending '.dat' tells no format"),
         ("a.csv", "text,label\n", "holds no rows: only a header"),
     ],
 )
@@ -226,7 +227,14 @@ def test_a_header_alone_holds_no_rows(tmp_path: Path) -> None:
         write_config(write(tmp_path / "a.csv", "text,label\n"), None)
 
 
-def test_a_header_that_is_a_row_is_asked_about(tmp_path: Path) -> None:
-    there = write(tmp_path / "a.csv", "a fine thing,good\n" + "not so fine,bad\nvery fine,good\n" * 2)
+def test_a_header_that_is_a_row_is_taken_for_one(tmp_path: Path) -> None:
+    there = write(
+        tmp_path / "a.csv", "7,a fine thing,good\n8,not so,bad\n9,very,good\n10,no,bad\n11,so so,bad\n12,ok,good\n"
+    )
     path = write_config(there, str(tmp_path / "job.yaml"))
-    assert "# No header? One of the values of 'good' is its name." in path.read_text(encoding="utf-8").splitlines()
+    data = jobfile.read([str(path)], {}).data
+    assert data.columns == ["column_0", "text", "label"]
+    assert (data.text_column, data.label_column) == ("text", "label")
+    told = "# The first line is taken for a row, and the columns are named column_0, text, label."
+    assert told in path.read_text(encoding="utf-8").splitlines()
+    assert read_columns(there, data)["text"][0] == "a fine thing"

@@ -46,7 +46,7 @@ def source_of(path: Path) -> tuple[Source, DataSection]:
 
 
 def in_parts(source: Source, section: DataSection, part_bytes: int) -> list[list[Row]]:
-    return [list(read_rows(source, section, part)) for part in cut(source, part_bytes)]
+    return [list(read_rows(source, section, part)) for part in cut(source, section, part_bytes)]
 
 
 def flat(parts: list[list[Row]]) -> list[Row]:
@@ -61,7 +61,7 @@ def test_parts_of_a_text_file_are_the_whole_file(tmp_path: Path, name: str) -> N
     assert whole
     for part_bytes in (1, 7, 16, 33, 100, 250, 10**6):
         assert flat(in_parts(source, section, part_bytes)) == whole, part_bytes
-    assert len(cut(source, 10**6)) == 1
+    assert len(cut(source, section, 10**6)) == 1
 
 
 def test_parts_are_no_larger_than_they_must_be(tmp_path: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_file_is_fetched_in_large_pieces(tmp_path: Path, monkeypatch: pytest.M
     assert rows == 400_000
     assert len(reads) < 10
     reads.clear()
-    part = cut(source, 400_000)[1]
+    part = cut(source, section, 400_000)[1]
     reads.clear()
     assert len(list(read_rows(source, section, part))) == 33_334
     assert sum(reads) < 1_600_000, "the header and the part, not the whole file"

@@ -1,20 +1,26 @@
 """A first config for a data file: which column is the text and which the label, as far as the rows tell."""
 
 import csv
-import json
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet
 
-from raylora.cluster.data.find import MAGIC, decide_format, find_files, splits_there
-from raylora.cluster.data.formats import check_once, csv_reader, label_names, open_table, read_header
-from raylora.cluster.data.sources import open_input, open_text
+from raylora.cluster.data import web
+from raylora.cluster.data.delimited import head_of_delimited
+from raylora.cluster.data.dialects import suggest
+from raylora.cluster.data.find import splits_there
+from raylora.cluster.data.globs import MAGIC
+from raylora.cluster.data.json_text import head_of_json
+from raylora.cluster.data.rows import Source
+from raylora.cluster.data.sources import sources_of
+from raylora.cluster.data.streams import open_table, open_text
+from raylora.cluster.data.tables import head_of_table
+from raylora.cluster.data.text_folders import head_of_folder
+from raylora.cluster.data.unpack import unpacked_name
 from raylora.cluster.storage.filesystem import base_name
-from raylora.config import Job
+from raylora.config import DataSection, Job
 from raylora.config import file as jobfile
 from raylora.errors import ConfigError, DataError, EmptyFileError
 
@@ -47,17 +53,8 @@ def write_config(data: str, output: str | None, wished: Job | None = None) -> Pa
     path = Path(output or _name_for(data))
     if path.exists():
         raise ConfigError(f"{path} is there already. Remove it, or name another with --output.")
-    wished = wished or Job()
-    columns = read_columns(data, wished.data.format)
-    if not any(columns.values()):
-        raise EmptyFileError(f"{data} holds no rows: only a header, {', '.join(columns)}.")
-    text, pair = _guess_texts(data, columns, wished)
-    named = wished.data.label_column != Job().data.label_column
-    label = wished.data.label_column if named else guess_label(data, columns, text)
-    found = {"train": data, "text_column": text, "text_pair_column": pair, "label_column": label}
-    splits = splits_there(data, wished.data.format)
-    found |= {split: data for split in splits if getattr(wished.data, split) is None}
-    job = wished.replace({f"data.{key}": value for key, value in found.items()})
+    job = _found(data, wished or Job())
+    columns = read_columns(data, job.data)
     content = _head(columns, job) + jobfile.commented(job)
     try:
         path.write_text(content, encoding="utf-8", errors="backslashreplace")
@@ -66,25 +63,66 @@ def write_config(data: str, output: str | None, wished: Job | None = None) -> Pa
     return path
 
 
+def _found(data: str, wished: Job) -> Job:
+    """The job with its file, and what is found out of how that is written and which columns it has."""
+    web.fetch(data, say=lambda line: None)
+    sources = _first_files(data, wished.data)
+    job = _set(wished, suggest(sources[0], wished.data))
+    columns = read_columns(data, job.data)
+    if not any(columns.values()):
+        raise EmptyFileError(f"{data} holds no rows: only a header, {', '.join(columns)}.")
+    text, pair = _guess_texts(data, columns, job)
+    named = job.data.label_column != Job().data.label_column
+    label = job.data.label_column if named else guess_label(data, columns, text)
+    if _is_headless(sources[0], columns, label, job):
+        return _found(data, _set(job, {"columns": _names(columns, text, pair, label)}))
+    splits = splits_there(data, wished.data.format)
+    found = {"train": data, "text_column": text, "text_pair_column": pair, "label_column": label}
+    return _set(job, found | {split: data for split in splits if getattr(wished.data, split) is None})
+
+
+def _set(job: Job, data: dict[str, Any]) -> Job:
+    return job.replace({f"data.{key}": value for key, value in data.items()})
+
+
+def _is_headless(source: Source, columns: dict[str, list[Any]], label: str, job: Job) -> bool:
+    """Whether the header is a row: the name of its label is a label of others."""
+    is_cells = source.format in ("csv", "tsv", "txt") and not job.data.columns
+    return is_cells and label in map(str, columns.get(label, []))
+
+
+def _names(columns: dict[str, list[Any]], text: str, pair: str | None, label: str) -> list[str]:
+    roles = {text: "text", pair: "text_pair", label: "label"}
+    return [roles.get(name, f"column_{i}") for i, name in enumerate(columns)]
+
+
 def _name_for(data: str) -> str:
-    stem = Path(base_name(data)).stem
+    stem = Path(base_name(unpacked_name(data))).stem
     return f"{'data' if MAGIC.search(stem) else stem}.yaml"
 
 
-def read_columns(data: str, chosen: str = "auto") -> dict[str, list[Any]]:
+def _first_files(data: str, section: DataSection) -> list[Source]:
+    """Raises:
+    DataError: nothing is there, or it is on the hub.
+    """
+    if data.startswith("hf://"):
+        raise DataError(f"{data} is on the hub, where columns are not looked up: set `data.text_column` yourself.")
+    return sources_of(data, "train", section, FILES_LOOKED_AT)
+
+
+def read_columns(data: str, section: DataSection | None = None) -> dict[str, list[Any]]:
     """The first thousand rows of a file, or of the first files of a folder or glob, by column.
 
     Raises:
         DataError: nothing is there, or it cannot be read.
     """
-    if data.startswith("hf://"):
-        raise DataError(f"{data} is on the hub, where columns are not looked up: set `data.text_column` yourself.")
-    files = find_files(data, chosen)[:FILES_LOOKED_AT]
+    section = section or DataSection()
+    files = _first_files(data, section)
     tables: list[dict[str, list[Any]]] = []
     empty: EmptyFileError | None = None
     for file in files:
         try:
-            tables.append(_columns_of(file.path, chosen, LOOKED_AT // len(files)))
+            tables.append(_columns_of(file, section, LOOKED_AT // len(files)))
         except EmptyFileError as error:
             empty = error
     if empty and not tables:
@@ -97,40 +135,20 @@ def _column(table: dict[str, list[Any]], name: str) -> list[Any]:
     return table.get(name) or [None] * max(map(len, table.values()), default=0)
 
 
-def _columns_of(path: str, chosen: str, most: int) -> dict[str, list[Any]]:
-    kind = decide_format(path, chosen)
+def _columns_of(file: Source, section: DataSection, most: int) -> dict[str, list[Any]]:
     try:
-        if kind == "parquet":
-            with open_input(path) as stream:
-                return _table_head(path, open_table(path, stream), most)
-        with open_text(path) as text:
-            if kind in ("csv", "tsv"):
-                header = read_header(path, kind, text)
-                names = _once(path, header.names)
-                reader = csv_reader(kind, text, header.delimiter)
-                next(filter(None, reader))
-                rows = [r for r in islice(reader, most) if len(r) == len(names)]
-                return {name: [row[i] for row in rows] for i, name in enumerate(names)}
-            records = _records(path, kind, text, most)
-    except (ValueError, OSError, RecursionError, csv.Error, pa.ArrowInvalid) as error:
-        raise DataError(f"{path} cannot be read as {kind}: {error}") from None
-    names = list(dict.fromkeys(name for record in records for name in record))
-    return {name: [record.get(name) for record in records] for name in names}
-
-
-def _once(path: str, names: list[str]) -> list[str]:
-    for name in filter(None, names):
-        check_once(path, names, name)
-    return names
-
-
-def _table_head(path: str, file: pyarrow.parquet.ParquetFile, most: int) -> dict[str, list[Any]]:
-    _once(path, file.schema_arrow.names)
-    batch = next(file.iter_batches(most), None)
-    columns: dict[str, list[Any]] = batch.to_pydict() if batch is not None else {}
-    for name, known in label_names(file.schema_arrow).items():
-        columns[name] = [known[n] if n is not None and 0 <= n < len(known) else None for n in columns.get(name, [])]
-    return columns
+        if file.format == "text":
+            return head_of_folder(file, section, most)
+        if file.format in ("parquet", "arrow"):
+            if file.size == 0:
+                raise EmptyFileError(f"{file.path} is empty.")
+            with open_table(file.path) as stream:
+                return head_of_table(file.path, file.format, stream, most)
+        with open_text(file.path, declared=section.encoding) as text:
+            read = head_of_json if file.format in ("json", "jsonl") else head_of_delimited
+            return read(file.path, file.format, text, section, most)
+    except (ValueError, OSError, RecursionError, csv.Error, pa.ArrowException) as error:
+        raise DataError(f"{file.path} cannot be read as {file.format}: {error}") from None
 
 
 def _guess_texts(data: str, columns: dict[str, list[Any]], wished: Job) -> tuple[str, str | None]:
@@ -169,24 +187,6 @@ def guess_label(data: str, columns: dict[str, list[Any]], text: str) -> str:
     return min(possible, key=lambda name: possible[name])
 
 
-def _records(data: str, kind: str, text: IO[str], most: int) -> list[dict[str, Any]]:
-    if kind == "json":
-        try:
-            found = json.load(text)
-        except ValueError as error:
-            name = f"{Path(data).stem}.jsonl"
-            raise DataError(f"{data} cannot be read as json: {error}. One object per line? Name it {name}.") from None
-        if not isinstance(found, list):
-            raise DataError(f"{data} must hold a list of objects, found {type(found).__name__}.")
-        records = found[:most]
-    else:
-        records = [json.loads(line) for line in islice(text, most) if line.strip()]
-    for record in records:
-        if not isinstance(record, dict):
-            raise DataError(f"{data} must hold objects, found {type(record).__name__}.")
-    return records
-
-
 def _mean_width(values: Sequence[Any]) -> float:
     texts = [value for value in values if isinstance(value, str)]
     return sum(map(len, texts)) / len(texts) if texts else 0.0
@@ -203,7 +203,12 @@ def _head(columns: dict[str, list[Any]], job: Job) -> str:
         f"Text: '{text}'{f', in pairs with {pair!r}' if pair else ''}. "
         f"Label: '{label}', with {len(labels)} values in the first rows: {shown}.",
         *([f"Not used: {', '.join(unused)}."] if unused else []),
-        *([f"No header? One of the values of '{label}' is its name."] if label in labels else []),
+        *(
+            [f"The first line is taken for a row, and the columns are named {', '.join(data.columns)}."]
+            if data.columns
+            else []
+        ),
+        *([f"Not UTF-8: read as {data.encoding}. Look whether it should be so."] if data.encoding else []),
         "Keys with a # are at their default.",
     ]
     # one line each: a name may hold a line break

@@ -72,7 +72,7 @@ def token_blocks(job: Job, sources: list[Source], tokenizer: TokenizerSpec, part
         DataError: a file cannot be read.
     """
     try:
-        return _run_tasks(job, sources, _pieces(sources, part_bytes), tokenizer)
+        return _run_tasks(job, sources, _pieces(job.data, sources, part_bytes), tokenizer)
     except Exception as error:  # noqa: BLE001 - Ray wraps what a task raised, once per layer
         raise _user_error(error) or error from None
 
@@ -90,16 +90,16 @@ def _concat(*blocks: pa.Table) -> pa.Table:
     return pa.concat_tables([block for block in blocks if block.num_rows] or blocks[:1])
 
 
-def _pieces(sources: list[Source], part_bytes: int) -> list[tuple[int, Part]]:
+def _pieces(data: DataSection, sources: list[Source], part_bytes: int) -> list[tuple[int, Part]]:
     """What is read on its own: the number of each source, and a part of it."""
-    large = {i: _cut.remote(s, part_bytes) for i, s in enumerate(sources) if (s.size or 0) > part_bytes}
+    large = {i: _cut.remote(data, s, part_bytes) for i, s in enumerate(sources) if (s.size or 0) > part_bytes}
     parts = dict(zip(large, ray.get(list(large.values())), strict=True))
     return [(i, part) for i in range(len(sources)) for part in parts.get(i, [Part()])]
 
 
 @ray.remote(scheduling_strategy="SPREAD")
-def _cut(source: Source, part_bytes: int) -> list[Part]:
-    return cut(source, part_bytes)
+def _cut(data: DataSection, source: Source, part_bytes: int) -> list[Part]:
+    return cut(source, data, part_bytes)
 
 
 def _run_tasks(job: Job, sources: list[Source], pieces: list[tuple[int, Part]], tokenizer: TokenizerSpec) -> list[Any]:

@@ -6,36 +6,45 @@ A fault is a value, not an exception: the driver decides what a bad row means, a
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from raylora.cluster.storage.filesystem import base_name
+from raylora.cluster.data.suggest import suggestion
+from raylora.cluster.storage.filesystem import base_name, inside
 from raylora.config import DataSection
 from raylora.tasks import task_of
 from raylora.tasks.task import undecodable
 
 Split = Literal["train", "validation", "test"]
+BY_LINES = ("csv", "tsv", "txt", "jsonl")
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file of a split. `path` is absolute or a URI; `format` is decided; `size` in bytes, where it is known."""
+    """One file of a split. `path` is absolute or a URI; `format` is decided; `size` in bytes, where it is known.
+
+    Of the format `text` it is a folder of a class: `members` are its files, each a row.
+    """
 
     path: str
     split: Split
     format: str
     size: int | None = None
+    members: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
         return base_name(self.path)
 
     def place(self, number: int) -> str:
-        """Where a record stands: a line of a text file, a row of a table."""
-        unit = "line" if self.format in ("csv", "tsv", "jsonl") else "row"
+        """Where a record stands: a line of a text file, a row of a table, a file of a folder."""
+        if self.members:
+            return inside(self.path, self.members[number - 1])
+        unit = "line" if self.format in BY_LINES else "row"
         return f"{self.path}, {unit} {number}"
 
 
 @dataclass(frozen=True)
 class Part:
-    """Consecutive rows of a file: bytes of a text file, rows of a table, from `start` to before `end` (None: its end).
+    """Consecutive rows of a file, from `start` to before `end` (None: its end): bytes of a text file, rows of a parquet
+    file, record batches of an Arrow file, files of a folder.
 
     `before` counts the lines or rows of the file that lie before it.
     """
@@ -65,7 +74,7 @@ def check_row(place: int, values: list[Any], data: DataSection) -> Row:
     text, text_fault = _as_text(values[0], data.text_column)
     pair, pair_fault = _as_text(values[2], str(data.text_pair_column)) if len(values) > 2 else (None, None)
     label = task_of(data.problem_type).parse(values[1], data.column)
-    if fault := text_fault or pair_fault or label.fault:
+    if fault := text_fault or pair_fault or _with_advice(label.fault, values[1]):
         return Row(place, value=values[1], fault=fault)
     return Row(place, text, pair, label.form, values[1])
 
@@ -79,4 +88,10 @@ def _as_text(value: Any, column: str) -> tuple[str, str | None]:
         return "", f"'{column}' must be text, found {type(value).__name__} {str(value)[:40]!r}"
     if not value.strip():
         return "", f"'{column}' is blank"
-    return value, undecodable(value, column)
+    return value, _with_advice(undecodable(value, column), value)
+
+
+def _with_advice(fault: str | None, value: Any) -> str | None:
+    """Which encoding a text may be in that is not UTF-8."""
+    is_foreign = fault is not None and "is not UTF-8" in fault and isinstance(value, str)
+    return f"{fault}{suggestion(value)}" if is_foreign else fault

@@ -1,27 +1,30 @@
 """The files of a job: found, opened, read row by row. Knows no ray: Ray Data calls `read_rows` in its tasks."""
 
-import codecs
-import io
 from collections.abc import Iterator
-from typing import IO, Any
+from typing import TextIO
 
-from raylora.cluster.data import formats
-from raylora.cluster.data.content import LOOKED_AT, check_text
-from raylora.cluster.data.find import decide_format, find_files
+from raylora.cluster.data import web
+from raylora.cluster.data.delimited import Header, delimited_rows, read_header
+from raylora.cluster.data.endings import decide_format
+from raylora.cluster.data.find import find_files
+from raylora.cluster.data.json_text import json_rows, jsonl_rows
 from raylora.cluster.data.rows import Part, Row, Source, Split
-from raylora.cluster.storage.filesystem import locate
+from raylora.cluster.data.streams import WHOLE, open_table, open_text
+from raylora.cluster.data.tables import arrow_rows, hub_rows, parquet_rows
+from raylora.cluster.data.text_folders import text_rows
 from raylora.config import DataSection
 from raylora.demo import REVIEWS
 from raylora.errors import DataError, EmptyFileError
+from raylora.records import Say
 
-BOM = codecs.BOM_UTF8
-WHOLE = Part()
-PIECE = 2**22  # bytes read at once
 HEADER_BYTES = 2**20  # in which a csv's header ends
 
 
-def list_sources(data: DataSection) -> list[Source]:
+def list_sources(data: DataSection, say: Say = lambda line: None) -> list[Source]:
     """The files of every split, in a fixed order; the head of the first of each split is read at once.
+
+    Args:
+        say: takes a line for each file that is fetched from the web.
 
     Raises:
         DataError: nothing is there, a file is empty or not of its format, a column is missing.
@@ -33,11 +36,23 @@ def list_sources(data: DataSection) -> list[Source]:
         ("test", data.test),
     ]
     for split, where in named:
-        files = find_files(where or [], data.format, split)
-        found = [Source(file.path, split, decide_format(file.path, data.format), file.size) for file in files]
+        web.fetch(where, say)
+        found = sources_of(where or [], split, data)
         _check_heads(found, data)
         sources += found
     return sources
+
+
+def sources_of(where: str | list[str], split: Split, data: DataSection, most: int | None = None) -> list[Source]:
+    """The files that addresses stand for, or the first of them, with their formats decided.
+
+    Raises:
+        DataError: nothing is there, or a file's name tells no format.
+    """
+    return [
+        Source(file.path, split, file.format or decide_format(file.path, data.format), file.size, file.members)
+        for file in find_files(where, data.format, split)[:most]
+    ]
 
 
 def _check_heads(sources: list[Source], data: DataSection) -> None:
@@ -77,96 +92,44 @@ def read_rows(source: Source, data: DataSection, part: Part = WHOLE) -> Iterator
         EmptyFileError: the file holds nothing, not even a header.
         DataError: the file as a whole cannot be read.
     """
+    if web.is_web(source.path):
+        _check_same(source)
     if source.path.startswith("hf://"):
-        yield from formats.hub_rows(source, data)
-    elif source.format == "parquet":
+        yield from hub_rows(source, data)
+    elif source.format == "text":
+        yield from text_rows(source, data, part)
+    elif source.format in ("parquet", "arrow"):
         if source.size == 0:
             raise EmptyFileError(f"{source.path} is empty.")
-        with open_input(source.path) as stream:
-            yield from formats.parquet_rows(source, stream, data, part)
-    elif source.format in ("csv", "tsv"):
-        yield from _csv_rows(source, data, part)
+        reader = parquet_rows if source.format == "parquet" else arrow_rows
+        with open_table(source.path) as stream:
+            yield from reader(source, stream, data, part)
     else:
-        reader = formats.json_rows if source.format == "json" else formats.jsonl_rows
-        with open_text(source.path, part) as text:
-            yield from reader(source, text, data, part)
+        yield from _text_rows(source, data, part)
 
 
-def _csv_rows(source: Source, data: DataSection, part: Part) -> Iterator[Row]:
-    with open_text(source.path, part) as text:
-        if part.start:
-            with open_text(source.path, Part(end=HEADER_BYTES)) as head:
-                header = formats.read_header(source.path, source.format, head)
+def _text_rows(source: Source, data: DataSection, part: Part) -> Iterator[Row]:
+    with open_text(source.path, part, data.encoding) as text:
+        if source.format == "json":
+            yield from json_rows(source, text, data)
+        elif source.format == "jsonl":
+            yield from jsonl_rows(source, text, data, part)
         else:
-            header = formats.read_header(source.path, source.format, text)
-        yield from formats.csv_rows(source, text, data, header, part)
+            yield from delimited_rows(source, text, data, _header(source, text, data, part), part)
 
 
-def open_input(path: str) -> IO[bytes]:
-    """A readable, seekable stream of a local path or any URI that pyarrow knows (s3://, gs://, hdfs://)."""
-    try:
-        return locate(path).open()
-    except OSError as error:
-        raise DataError(f"{path} cannot be opened: {error}") from None
+def _header(source: Source, text: TextIO, data: DataSection, part: Part) -> Header:
+    """Of every part what the whole file's first rows say, not those that the first part happens to hold."""
+    if part == WHOLE:
+        return read_header(source.path, source.format, text, data)
+    with open_text(source.path, Part(end=HEADER_BYTES), data.encoding) as head:
+        return read_header(source.path, source.format, head, data)
 
 
-def open_text(path: str, part: Part = WHOLE, encoding: str | None = None) -> IO[str]:
-    """A text stream of a file, or of a part of it, without a byte order mark at the file's begin.
-
-    Bytes that are not UTF-8 come as lone surrogates, so that one bad row does not cost the file.
-
-    Raises:
-        DataError: the file cannot be opened, or is no text.
+def _check_same(source: Source) -> None:
+    """Raises:
+    DataError: this node fetched another file than the driver: its rows would not be where they were cut.
     """
-    stream = open_input(path)
-    piece: Any = _Piecewise(stream, part.start, part.end)
-    if not part.start:
-        check_text(path, piece.read1(LOOKED_AT), "text")
-        piece.seek(0)
-    encoding = encoding or ("utf-8" if part.start else "utf-8-sig")
-    return io.TextIOWrapper(piece, encoding=encoding, errors="surrogateescape", newline="")
-
-
-class _Piecewise(io.BufferedIOBase):
-    """Bytes `start` to before `end` of a stream, read in large pieces; the last is kept.
-
-    TextIOWrapper asks for 8 KiB at a time, which on object storage is a request each.
-    """
-
-    def __init__(self, stream: IO[bytes], start: int, end: int | None) -> None:
-        self._stream, self._start = stream, start
-        size: int = stream.size()  # pyright: ignore[reportAttributeAccessIssue] - pyarrow's
-        self._end = size if end is None else min(end, size)
-        self._at = self._piece_at = start
-        self._piece = b""
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at - self._start
-
-    def seek(self, offset: int, whence: int = 0, /) -> int:
-        assert whence == 0, "TextIOWrapper goes back to the begin, and nowhere else"
-        self._at = self._start + offset
-        return offset
-
-    def read1(self, size: int = -1, /) -> bytes:
-        """Up to a whole piece, whatever `size`."""
-        if not self._piece_at <= self._at < self._piece_at + len(self._piece):
-            self._stream.seek(self._at)
-            self._piece_at, self._piece = self._at, self._stream.read(max(min(PIECE, self._end - self._at), 0))
-        found = self._piece[self._at - self._piece_at :]
-        self._at += len(found)
-        return found
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        """All that is left; TextIOWrapper asks for nothing else."""
-        return b"".join(iter(self.read1, b""))
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
+    size = web.size_of(source.path)
+    if size != source.size:
+        raise DataError(f"{source.path} changed while it was read: {source.size} bytes, then {size}. Start anew.")

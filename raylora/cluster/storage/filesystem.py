@@ -120,6 +120,12 @@ class Location:
         selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True)
         return {info.base_name: _stat(info) for info in self.filesystem.get_file_info(selector)}
 
+    def walk(self) -> dict[str, Stat]:
+        """What lies in this folder and in those below, by the path within it; nothing where it is not there."""
+        selector = pyarrow.fs.FileSelector(self.path, allow_not_found=True, recursive=True)
+        below = len(self.path.rstrip("/")) + 1
+        return {info.path[below:]: _stat(info) for info in self.filesystem.get_file_info(selector)}
+
     def open(self) -> IO[bytes]:
         """A readable, seekable stream."""
         return self.filesystem.open_input_file(self.path)  # pyright: ignore[reportReturnType]

@@ -2,6 +2,7 @@
 
     config.yaml         the resolved job, written once its data is read: it reproduces the run
     data.json           what that data is: files, rows of each label, a fingerprint of them all
+    data/               rows that a program passed to `raylora.train`, a jsonl file a split (`cluster.data.frames`)
     lock.json           which job works here now, with files beside it whose names begin so (`storage.lock`)
     history.jsonl       an event a line, as they come (`events.stream`)
     bad_rows.jsonl      rows that were left out, with `data.on_bad_row: skip`
@@ -36,6 +37,7 @@ from raylora.errors import ConfigError, FullDiskError
 
 CONFIG = "config.yaml"
 DATA = "data.json"
+FRAMES = "data"  # a folder
 LOCK = "lock.json"
 HISTORY = "history.jsonl"
 BAD_ROWS = "bad_rows.jsonl"
