@@ -4,6 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
+from raylora.config.codes import CODES
+from raylora.config.explain import close_to
 from raylora.config.section import Count, Fraction, NotNegative, Positive, Probability, Section, Seed
 from raylora.metrics import Metric, greater_is_better
 
@@ -38,11 +40,20 @@ class DataSection(Section):
     on_bad_row: Literal["error", "skip"] = Field(
         default="error", description="skip = leave it out, list it in bad_rows.jsonl"
     )
+    mute: list[str] = Field(default=[], description="codes of warnings that are not said, as D002: see docs/data.md")
 
     @model_validator(mode="after")
     def labels_differ(self) -> Self:
         if self.labels is not None and (len(set(self.labels)) != len(self.labels) or len(self.labels) < 2):
             raise ValueError(f"`labels` must name at least two labels, each once, found {self.labels}")
+        return self
+
+    @model_validator(mode="after")
+    def muted_codes_are_known(self) -> Self:
+        unknown = next((code for code in self.mute if code not in CODES), None)
+        if unknown is not None:
+            known = f"Known: {', '.join(CODES)}."
+            raise ValueError(f"`mute` names '{unknown}', which is no code of a warning{close_to(unknown, CODES)} {known}")
         return self
 
 

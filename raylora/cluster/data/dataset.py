@@ -2,7 +2,6 @@
 
 import hashlib
 import re
-import unicodedata
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +10,10 @@ import pyarrow as pa
 import ray
 from ray import ObjectRef
 
-from raylora.cluster.data.find import splits_there
+from raylora.cluster.data.report import DataReport, report_of
 from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.split import canonical_order, divide, sample
+from raylora.cluster.data.warn import form
 from raylora.config import DataSection
 from raylora.errors import DataError
 from raylora.model.fit.splits import Splits
@@ -48,7 +48,7 @@ class Dataset:
     tokenizer: TokenizerSpec
     facts: dict[str, Any]
     bad_rows: list[dict[str, str]]
-    warnings: list[str]
+    report: DataReport
     frozen_states: list[ObjectRef] | None = None
     frozen_depth: int = 0
     start: Start | None = None
@@ -98,7 +98,7 @@ def assemble(
         tokenizer=tokenizer,
         facts=_facts(data, sources, splits, hashes, ids, labels),
         bad_rows=bad_rows,
-        warnings=[*_left_aside(data), *_warnings(splits, hashes, ids, labels, lengths, data.max_length)],
+        report=report_of(data, sources, outline, tokenizer),
     )
 
 
@@ -176,9 +176,9 @@ def _label_ids(
         if len(unseen):
             where = outline.select(["source", "place"]).take(unseen).sort_by(IN_ORDER)
             place = sources[where["source"][0].as_py()].place(where["place"][0].as_py())
-            alike = {_form(label): label for label in labels}
+            alike = {form(label): label for label in labels}
             wrong = ", ".join(
-                f"'{name}'" + (f" (train has '{alike[_form(name)]}')" if _form(name) in alike else "")
+                f"'{name}'" + (f" (train has '{alike[form(name)]}')" if form(name) in alike else "")
                 for name in sorted(names.among(unseen))[:5]
             )
             raise DataError(
@@ -234,64 +234,3 @@ def _facts(
         for split, rows in splits.items()
     }
     return {"files": [s.name for s in sources], "rows": counts, "fingerprint": fingerprint.hexdigest()}
-
-
-def _left_aside(data: DataSection) -> list[str]:
-    """What is said of a folder's files that are named for a split that the job does not name."""
-    there = splits_there(data.train or [], data.format)
-    unused: list[tuple[Split, str | list[str] | None]] = [("validation", data.validation), ("test", data.test)]
-    return [
-        f"{', '.join(there[split][:SHOWN_FAULTS])} {'are' if len(there[split]) > 1 else 'is'} not used: set "
-        f"data.{split}={data.train if isinstance(data.train, str) else there[split][0]} to use it."
-        for split, where in unused
-        if where is None and split in there
-    ]
-
-
-def _warnings(
-    splits: dict[Split, np.ndarray],
-    hashes: np.ndarray,
-    ids: np.ndarray,
-    labels: tuple[str, ...],
-    lengths: np.ndarray,
-    max_length: int,
-) -> list[str]:
-    found: list[str] = []
-    train = splits["train"]
-    for split, rows in splits.items():
-        leaked = int(np.isin(hashes[rows], hashes[train]).sum()) if split != "train" else 0
-        if leaked:
-            found.append(f"{leaked} of {len(rows)} {split} texts are in train too: the {split} scores will flatter.")
-    # a split is in the order of hash and label: what is equal stands together
-    same_text = np.diff(hashes[train]) == 0
-    conflicts = int((same_text & (np.diff(ids[train]) != 0)).sum())
-    if conflicts:
-        found.append(f"{conflicts} train texts carry more than one label.")
-    found += _alike(labels)
-    cut = float((lengths[train] >= max_length).mean())
-    if cut > 0.05:
-        found.append(
-            f"{cut:.0%} of train texts reach data.max_length={max_length} and may be cut; raise it to keep more."
-        )
-    return found
-
-
-def _alike(labels: tuple[str, ...]) -> list[str]:
-    """What is said of labels that a reader takes for one."""
-    found: list[str] = []
-    forms: dict[str, str] = {}
-    for label in labels:
-        other = forms.setdefault(_form(label), label)
-        if other == label:
-            continue
-        if other.casefold() == label.casefold():
-            found.append(f"labels '{other}' and '{label}' differ by case only.")
-        else:
-            shown = f"labels {other!a} and {label!a} look alike"
-            found.append(f"{shown}: they differ by their Unicode form or white space only.")
-    return found
-
-
-def _form(label: str) -> str:
-    """What labels share that look alike."""
-    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())

@@ -48,22 +48,40 @@ def write_config(data: str, output: str | None, wished: Job | None = None) -> Pa
     if path.exists():
         raise ConfigError(f"{path} is there already. Remove it, or name another with --output.")
     wished = wished or Job()
-    columns = read_columns(data, wished.data.format)
-    if not any(columns.values()):
-        raise EmptyFileError(f"{data} holds no rows: only a header, {', '.join(columns)}.")
-    text, pair = _guess_texts(data, columns, wished)
-    named = wished.data.label_column != Job().data.label_column
-    label = wished.data.label_column if named else guess_label(data, columns, text)
-    found = {"train": data, "text_column": text, "text_pair_column": pair, "label_column": label}
-    splits = splits_there(data, wished.data.format)
-    found |= {split: data for split in splits if getattr(wished.data, split) is None}
-    job = wished.replace({f"data.{key}": value for key, value in found.items()})
+    columns = _columns_with_rows(data, wished)
+    job = _guessed(data, columns, wished)
     content = _head(columns, job) + jobfile.commented(job)
     try:
         path.write_text(content, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise ConfigError(f"{path} cannot be written: {error.strerror}. Name another with --output.") from None
     return path
+
+
+def guess_job(data: str, wished: Job) -> Job:
+    """The job of a file, folder, glob or URI: as `write_config` writes it.
+
+    Raises:
+        DataError: a file cannot be read, or no column can be the text or the label.
+    """
+    return _guessed(data, _columns_with_rows(data, wished), wished)
+
+
+def _columns_with_rows(data: str, wished: Job) -> dict[str, list[Any]]:
+    columns = read_columns(data, wished.data.format)
+    if not any(columns.values()):
+        raise EmptyFileError(f"{data} holds no rows: only a header, {', '.join(columns)}.")
+    return columns
+
+
+def _guessed(data: str, columns: dict[str, list[Any]], wished: Job) -> Job:
+    text, pair = _guess_texts(data, columns, wished)
+    named = wished.data.label_column != Job().data.label_column
+    label = wished.data.label_column if named else guess_label(data, columns, text)
+    found = {"train": data, "text_column": text, "text_pair_column": pair, "label_column": label}
+    splits = splits_there(data, wished.data.format)
+    found |= {split: data for split in splits if getattr(wished.data, split) is None}
+    return wished.replace({f"data.{key}": value for key, value in found.items()})
 
 
 def _name_for(data: str) -> str:

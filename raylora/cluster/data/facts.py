@@ -1,0 +1,179 @@
+"""What the files of a split hold, in numbers, from the outline of their rows."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from raylora.cluster.data.rows import Source, Split
+from raylora.cluster.data.scripts import SCRIPTS
+from raylora.config import DataSection
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+SHOWN_PLACES = 5
+SHOWN_REASONS = 20
+IN_ORDER: list[tuple[str, str]] = [("source", "ascending"), ("place", "ascending")]
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Rows of each label, the commonest first; a row of several labels counts for each."""
+
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class NumberRange:
+    """Of labels that are numbers."""
+
+    min: float
+    mean: float
+    max: float
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokens of whole texts, special ones included: half of the texts have at most `p50`. `cut` texts have more than
+    `data.max_length`, and `none` none at all."""
+
+    p50: int
+    p95: int
+    max: int
+    cut: int
+    none: int
+
+
+@dataclass(frozen=True)
+class SplitFacts:
+    """All rows of a split's files; all but the first five are of those that can be used.
+
+    Attributes:
+        empty: of the bad rows, those with no text, or a blank one.
+        reasons: why bad rows cannot be used, and how many cannot for it, the commonest 20.
+        first_bad: the first five, with place and reason.
+        scripts: texts by the script of most of their letters, the commonest first.
+        duplicates: rows that repeat an earlier text with its label.
+        conflicts: texts that carry more than one label.
+        in_train: rows whose text stands in train too.
+    """
+
+    files: int
+    rows: int
+    bad_rows: int
+    empty: int
+    reasons: dict[str, int]
+    first_bad: list[str]
+    labels: LabelCounts | NumberRange
+    tokens: Tokens | None
+    scripts: dict[str, int]
+    duplicates: int
+    conflicts: int
+    in_train: int
+
+    @property
+    def good_rows(self) -> int:
+        return self.rows - self.bad_rows
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Rows by label; none of labels that are numbers."""
+        return self.labels.counts if isinstance(self.labels, LabelCounts) else {}
+
+
+def facts_of(outline: pa.Table, sources: Sequence[Source], data: DataSection, special: int) -> dict[Split, SplitFacts]:
+    """Of each split that has files.
+
+    Args:
+        outline: of `prepare.outline_of`, the rows of all files in any order.
+        special: tokens that the tokenizer adds to each text.
+    """
+    split_of_row = pc.take(pa.array([s.split for s in sources]), outline["source"])
+    of_split = {split: outline.filter(pc.equal(split_of_row, split)) for split in SPLITS}
+    good = {split: rows.filter(rows["fault"].is_null()) for split, rows in of_split.items()}
+    in_train = good["train"]["hash"].to_numpy()
+    return {
+        split: _facts(rows, good[split], sources, data, special, in_train if split != "train" else in_train[:0])
+        for split, rows in of_split.items()
+        if any(source.split == split for source in sources)
+    }
+
+
+def _facts(
+    rows: pa.Table, good: pa.Table, sources: Sequence[Source], data: DataSection, special: int, in_train: np.ndarray
+) -> SplitFacts:
+    bad = rows.filter(rows["fault"].is_valid())
+    reasons = counted(bad["fault"])
+    first = bad.sort_by(IN_ORDER).slice(0, SHOWN_PLACES).to_pylist()
+    hashes, codes = good["hash"].to_numpy(), label_codes(good["label"])
+    return SplitFacts(
+        files=len(pc.unique(rows["source"])),
+        rows=rows.num_rows,
+        bad_rows=bad.num_rows,
+        empty=sum(count for reason, count in reasons.items() if reason in _empty_reasons(data)),
+        reasons=dict(list(reasons.items())[:SHOWN_REASONS]),
+        first_bad=[f"{sources[row['source']].place(row['place'])}: {row['fault']}" for row in first],
+        labels=label_facts(good["label"]),
+        tokens=token_facts(good["tokens"].to_numpy(), data.max_length, special),
+        scripts={SCRIPTS[int(script)]: count for script, count in counted(good["script"]).items()},
+        duplicates=duplicates(hashes, codes),
+        conflicts=conflicts(hashes, codes),
+        in_train=int(np.isin(hashes, in_train).sum()),
+    )
+
+
+def _empty_reasons(data: DataSection) -> set[str]:
+    """As `rows.check_row` words them."""
+    columns = [data.text_column, *([data.text_pair_column] if data.text_pair_column else [])]
+    return {f"'{column}' is {what}" for column in columns for what in ("null", "blank")}
+
+
+def counted(column: pa.ChunkedArray) -> dict[str, int]:
+    """How often each value occurs, the commonest first, equally common ones by name."""
+    found = [(str(each["values"]), each["counts"]) for each in pc.value_counts(column).to_pylist()]
+    return dict(sorted(found, key=lambda pair: (-pair[1], pair[0])))
+
+
+def label_facts(column: pa.ChunkedArray) -> LabelCounts | NumberRange:
+    """Of labels in the form they are shown in: a string a row, a list of strings, or a number."""
+    if pa.types.is_floating(column.type):
+        ends = pc.min_max(column)
+        return NumberRange(ends["min"].as_py(), pc.mean(column).as_py(), ends["max"].as_py())
+    return LabelCounts(counted(pc.list_flatten(column) if pa.types.is_list(column.type) else column))
+
+
+def label_codes(column: pa.ChunkedArray) -> np.ndarray:
+    """[N] an int for each row, equal where the labels are."""
+    if pa.types.is_list(column.type):
+        column = pc.binary_join(column, "\0")
+    encoded = column.combine_chunks().dictionary_encode()
+    return encoded.indices.to_numpy(zero_copy_only=False)
+
+
+def token_facts(tokens: np.ndarray, max_length: int, special: int) -> Tokens | None:
+    """Of [N] token counts; None of no rows."""
+    if not len(tokens):
+        return None
+    half, most = np.quantile(tokens, (0.5, 0.95), method="inverted_cdf")
+    cut, none = int((tokens > max_length).sum()), int((tokens <= special).sum())
+    return Tokens(int(half), int(most), int(tokens.max()), cut, none)
+
+
+def duplicates(hashes: np.ndarray, codes: np.ndarray) -> int:
+    """Rows that repeat another's text and label."""
+    return len(hashes) - len(_different(hashes, codes))
+
+
+def conflicts(hashes: np.ndarray, codes: np.ndarray) -> int:
+    """Texts that carry more than one label."""
+    _, labels_of_text = np.unique(_different(hashes, codes), return_counts=True)
+    return int((labels_of_text > 1).sum())
+
+
+def _different(hashes: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The texts of different rows: one that carries two labels is there twice."""
+    order = np.lexsort((codes, hashes))
+    hashes, codes = hashes[order], codes[order]
+    first = np.r_[True, (hashes[1:] != hashes[:-1]) | (codes[1:] != codes[:-1])][: len(hashes)]
+    return hashes[first]
