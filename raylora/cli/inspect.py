@@ -60,7 +60,9 @@ def _read_job(options: argparse.Namespace) -> Job:
     """
     data = [word for word in options.words if not _is_config(word)]
     if len(data) > 1:
-        raise ConfigError(f"`raylora inspect` takes one address of data, found {', '.join(data)}. Set data.test, or so.")
+        raise ConfigError(
+            f"`raylora inspect` takes one address of data, found {', '.join(data)}. Set data.test, or so."
+        )
     with saying_renamed(options.voice):
         job = jobfile.read([word for word in options.words if _is_config(word)], options.environ)
     if not data:

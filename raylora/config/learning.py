@@ -53,7 +53,9 @@ class DataSection(Section):
         unknown = next((code for code in self.mute if code not in CODES), None)
         if unknown is not None:
             known = f"Known: {', '.join(CODES)}."
-            raise ValueError(f"`mute` names '{unknown}', which is no code of a warning{close_to(unknown, CODES)} {known}")
+            raise ValueError(
+                f"`mute` names '{unknown}', which is no code of a warning{close_to(unknown, CODES)} {known}"
+            )
         return self
 
 

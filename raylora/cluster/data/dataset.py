@@ -3,7 +3,7 @@
 import hashlib
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +16,11 @@ from raylora.cluster.data.split import canonical_order, divide, sample
 from raylora.cluster.data.warn import form
 from raylora.config import DataSection
 from raylora.errors import DataError
-from raylora.model.fit.splits import Splits
-from raylora.model.fit.start import Start
 from raylora.model.tokens import TokenizerSpec, TokenTable
+
+if TYPE_CHECKING:  # torch and PEFT: 8 s, which a task that only reads would wait for
+    from raylora.model.fit.splits import Splits
+    from raylora.model.fit.start import Start
 
 SHOWN_FAULTS = 5
 IN_ORDER: Any = [("source", "ascending"), ("place", "ascending")]
@@ -51,10 +53,12 @@ class Dataset:
     report: DataReport
     frozen_states: list[ObjectRef] | None = None
     frozen_depth: int = 0
-    start: Start | None = None
+    start: "Start | None" = None
 
-    def load(self) -> Splits:
+    def load(self) -> "Splits":
         """The splits as token tables over the blocks, without copying them; called in each worker."""
+        from raylora.model.fit.splits import Splits
+
         chunks = ray.get(self.blocks)
         frozen_states = ray.get(self.frozen_states) if self.frozen_states else None
         tables = {

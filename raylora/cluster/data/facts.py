@@ -116,7 +116,7 @@ def _facts(
         first_bad=[f"{sources[row['source']].place(row['place'])}: {row['fault']}" for row in first],
         labels=label_facts(good["label"]),
         tokens=token_facts(good["tokens"].to_numpy(), data.max_length, special),
-        scripts={SCRIPTS[int(script)]: count for script, count in counted(good["script"]).items()},
+        scripts=counted(pc.take(pa.array(SCRIPTS), good["script"])),
         duplicates=duplicates(hashes, codes),
         conflicts=conflicts(hashes, codes),
         in_train=int(np.isin(hashes, in_train).sum()),
@@ -131,12 +131,12 @@ def _empty_reasons(data: DataSection) -> set[str]:
 
 def counted(column: pa.ChunkedArray) -> dict[str, int]:
     """How often each value occurs, the commonest first, equally common ones by name."""
-    found = [(str(each["values"]), each["counts"]) for each in pc.value_counts(column).to_pylist()]
+    found = [(each["values"], each["counts"]) for each in pc.value_counts(column).to_pylist()]
     return dict(sorted(found, key=lambda pair: (-pair[1], pair[0])))
 
 
 def label_facts(column: pa.ChunkedArray) -> LabelCounts | NumberRange:
-    """Of labels in the form they are shown in: a string a row, a list of strings, or a number."""
+    """Of labels as people see them: a string a row, a list of strings, or a number."""
     if pa.types.is_floating(column.type):
         ends = pc.min_max(column)
         return NumberRange(ends["min"].as_py(), pc.mean(column).as_py(), ends["max"].as_py())
@@ -144,9 +144,7 @@ def label_facts(column: pa.ChunkedArray) -> LabelCounts | NumberRange:
 
 
 def label_codes(column: pa.ChunkedArray) -> np.ndarray:
-    """[N] an int for each row, equal where the labels are."""
-    if pa.types.is_list(column.type):
-        column = pc.binary_join(column, "\0")
+    """[N] an int for each row, equal where the labels' texts are."""
     encoded = column.combine_chunks().dictionary_encode()
     return encoded.indices.to_numpy(zero_copy_only=False)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from raylora.cluster.data.facts import SplitFacts, Tokens, facts_of
+from raylora.cluster.data.facts import NumberRange, SplitFacts, Tokens, facts_of
 from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.warn import DataWarning, warn
 from raylora.config import DataSection
@@ -47,22 +47,25 @@ def warning_lines(report: DataReport) -> list[str]:
 def head_lines(report: DataReport) -> list[str]:
     """Two lines for the head of a run."""
     train = report.splits["train"]
-    lines = [f"{'tokens':<11}{tokens_in_words(train.tokens, train.good_rows, report.max_length)}"] if train.tokens else []
+    lines = (
+        [f"{'tokens':<11}{tokens_in_words(train.tokens, train.good_rows, report.max_length)}"] if train.tokens else []
+    )
     return [*lines, f"{'texts':<11}{scripts_in_words(train)}; {sameness_in_words(train)}"]
 
 
 def split_lines(split: Split, facts: SplitFacts, max_length: int) -> list[str]:
     """All of a split's facts."""
     files = f"{facts.files} file{'s' * (facts.files != 1)}"
+    lines = [f"{split:<11}{facts.rows:,} rows in {files}{_bad_in_words(facts)}"]
+    lines += [f"{'':<11}{place}" for place in facts.first_bad]
+    if facts.tokens is None:
+        return lines
     found = {
-        split: f"{facts.rows:,} rows in {files}{_bad_in_words(facts)}",
-        "  labels": labels_in_words(facts),
-        "  tokens": tokens_in_words(facts.tokens, facts.good_rows, max_length) if facts.tokens else "",
-        "  texts": f"{scripts_in_words(facts)}; {sameness_in_words(facts)}",
+        "labels": labels_in_words(facts),
+        "tokens": tokens_in_words(facts.tokens, facts.good_rows, max_length),
+        "texts": f"{scripts_in_words(facts)}; {sameness_in_words(facts)}",
     }
-    bad = [f"{'':<11}{place}" for place in facts.first_bad]
-    first, *others = [f"{name:<11}{text}" for name, text in found.items() if text]
-    return [first, *bad, *(others if facts.good_rows else [])]
+    return lines + [f"  {name:<9}{text}" for name, text in found.items()]
 
 
 def _bad_in_words(facts: SplitFacts) -> str:
@@ -73,15 +76,15 @@ def _bad_in_words(facts: SplitFacts) -> str:
 
 
 def labels_in_words(facts: SplitFacts) -> str:
-    if not facts.counts:
-        return ", ".join(f"{name} {value:g}" for name, value in asdict(facts.labels).items())
+    if isinstance(facts.labels, NumberRange):
+        return f"min {facts.labels.min:g}, mean {facts.labels.mean:g}, max {facts.labels.max:g}"
     shares = [f"{label} {count:,} ({percent(count, facts.good_rows)})" for label, count in facts.counts.items()]
     more = f" and {len(shares) - SHOWN} more" if len(shares) > SHOWN else ""
     return f"{len(shares)}: {', '.join(shares[:SHOWN])}{more}"
 
 
 def tokens_in_words(tokens: Tokens, rows: int, max_length: int) -> str:
-    cut = f"{tokens.cut:,} texts ({percent(tokens.cut, rows)}) are" if tokens.cut else "none is"
+    cut = f"{tokens.cut:,} ({percent(tokens.cut, rows)})" if tokens.cut else "none"
     return f"p50 {tokens.p50}, p95 {tokens.p95}, max {tokens.max}; {cut} cut at data.max_length={max_length}"
 
 
@@ -95,4 +98,8 @@ def sameness_in_words(facts: SplitFacts) -> str:
 
 
 def percent(count: int, rows: int) -> str:
-    return f"{100 * count / rows:.1f} %"
+    """Of the rows; what is there is never said to be 0 %, and what is not all never 100 %."""
+    share = 100 * count / rows
+    if 0 < share < 0.1 or 99.9 < share < 100:
+        return "<0.1 %" if share < 1 else ">99.9 %"
+    return f"{f'{share:.1f}'.removesuffix('.0')} %"

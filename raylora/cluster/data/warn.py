@@ -16,7 +16,7 @@ MANY_CUT = 0.05  # of the train texts
 FEW_ROWS = 10
 LOPSIDED = 10  # times the rows of the rarest label
 MANY_OF_A_SCRIPT = 0.01  # of the train texts
-FEW_PIECES = 1000  # bert-base-uncased: 27,528 Latin, 488 Han, 8 Cyrillic
+FEW_PIECES = 1000  # all-MiniLM-L6-v2: 27,529 of Latin, 488 of Han, 8 of Cyrillic
 SHOWN = 5
 
 
@@ -42,9 +42,7 @@ class _Seen:
         return self.data.labels or sorted(self.train.counts)
 
 
-def warn(
-    data: DataSection, splits: Mapping[Split, SplitFacts], tokenizer: TokenizerSpec
-) -> tuple[DataWarning, ...]:
+def warn(data: DataSection, splits: Mapping[Split, SplitFacts], tokenizer: TokenizerSpec) -> tuple[DataWarning, ...]:
     """By code, without those that `data.mute` names."""
     seen = _Seen(data, splits, tokenizer)
     return tuple(
@@ -64,11 +62,17 @@ def _bad_rows(seen: _Seen) -> Iterator[str]:
             )
 
 
+def _in_splits(counts: Mapping[Split, int], what: str, seen: _Seen) -> Iterator[str]:
+    """One sentence on all splits that have any: `5 of 100 train, 2 of 20 test texts` and `what`."""
+    shares = [f"{count:,} of {seen.splits[split].good_rows:,} {split}" for split, count in counts.items() if count]
+    if shares:
+        yield f"{', '.join(shares)} {what}"
+
+
 def _duplicates(seen: _Seen) -> Iterator[str]:
-    for split, facts in seen.splits.items():
-        if facts.duplicates and facts.duplicates >= MANY_DUPLICATES * facts.good_rows:
-            share = f"{facts.duplicates:,} of {facts.good_rows:,}"
-            yield f"{share} {split} rows repeat the text and label of another: each counts as often as it is there."
+    repeated = {split: f.duplicates for split, f in seen.splits.items()}
+    many = {split: n for split, n in repeated.items() if n >= MANY_DUPLICATES * seen.splits[split].good_rows}
+    yield from _in_splits(many, "rows repeat the text and label of another row: each is counted again.", seen)
 
 
 def _conflicts(seen: _Seen) -> Iterator[str]:
@@ -79,18 +83,17 @@ def _conflicts(seen: _Seen) -> Iterator[str]:
 
 
 def _leaks(seen: _Seen) -> Iterator[str]:
-    for split, facts in seen.splits.items():
-        if facts.in_train:
-            share = f"{facts.in_train:,} of {facts.good_rows:,}"
-            yield f"{share} {split} texts are in train too: the {split} scores will flatter."
+    leaked = {split: facts.in_train for split, facts in seen.splits.items()}
+    scores = " and ".join(split for split, count in leaked.items() if count)
+    yield from _in_splits(leaked, f"texts are in train too: the {scores} scores will flatter.", seen)
 
 
 def _cut(seen: _Seen) -> Iterator[str]:
     tokens, rows = seen.train.tokens, seen.train.good_rows
     if tokens and tokens.cut > MANY_CUT * rows:
         yield (
-            f"{tokens.cut / rows:.0%} of train texts are cut at data.max_length={seen.data.max_length}; raise it to "
-            f"keep more: 95 % have at most {tokens.p95} tokens."
+            f"{100 * tokens.cut / rows:.0f} % of train texts are cut at data.max_length={seen.data.max_length}; 95 % have "
+            f"at most {tokens.p95} tokens."
         )
 
 
@@ -117,20 +120,16 @@ def _lopsided(seen: _Seen) -> Iterator[str]:
     counts = list(seen.train.counts.items())
     if counts and counts[0][1] >= LOPSIDED * counts[-1][1]:
         (common, most), (rare, least) = counts[0], counts[-1]
+        metric = "f1" if len(counts) == 2 else "f1_macro"
         yield (
             f"'{common}' has {most:,} train rows, '{rare}' {least:,}: accuracy hardly tells of rare labels. Set "
-            "train.metric_for_best_model=f1."
+            f"train.metric_for_best_model={metric}."
         )
 
 
 def _tokenless(seen: _Seen) -> Iterator[str]:
-    for split, facts in seen.splits.items():
-        if facts.tokens and facts.tokens.none:
-            one = facts.tokens.none == 1
-            yield (
-                f"{facts.tokens.none:,} {split} text{'' if one else 's'} hold{'s' * one} nothing that the base's "
-                "tokenizer keeps, such as invisible characters alone. Remove them."
-            )
+    bare = {split: facts.tokens.none if facts.tokens else 0 for split, facts in seen.splits.items()}
+    yield from _in_splits(bare, "texts are empty to the base's tokenizer, which keeps nothing of them.", seen)
 
 
 def _foreign_scripts(seen: _Seen) -> Iterator[str]:
@@ -143,7 +142,7 @@ def _foreign_scripts(seen: _Seen) -> Iterator[str]:
         known = pieces_of(script, pieces)
         if known < FEW_PIECES:
             yield (
-                f"{found[script] / seen.train.good_rows:.0%} of train texts are mostly in {script} letters, of which the "
+                f"{100 * found[script] / seen.train.good_rows:.0f} % of train texts are mostly in {script} letters, of which the "
                 f"base's vocabulary has {known} pieces: it may read them letter by letter. A base that was trained on "
                 "such texts reads them better."
             )
