@@ -12,8 +12,8 @@ from raylora.errors import ConfigError, DataError
 
 NAME, SUMMARY = "inspect", "say what data holds and what is odd about it"
 HELP = """\
-Read the data of a config, or of a file, folder, glob or URI whose columns are guessed as by `raylora init`, and say what
-it holds: rows, labels, tokens and how many texts data.max_length cuts, scripts, duplicates, equal texts with other
+Read the data of a config, or of a file, folder, glob or URI whose columns are guessed as by `raylora init`, and say
+what it holds: rows, labels, tokens and how many texts data.max_length cuts, scripts, duplicates, equal texts with other
 labels, texts of validation or test that stand in train, and rows that cannot be used. What is odd comes with a code
 (D001 ...), explained in docs/data.md, which data.mute=[D001] silences, here and in every run.
 
@@ -60,9 +60,7 @@ def _read_job(options: argparse.Namespace) -> Job:
     """
     data = [word for word in options.words if not _is_config(word)]
     if len(data) > 1:
-        raise ConfigError(
-            f"`raylora inspect` takes one address of data, found {', '.join(data)}. Set data.test, or so."
-        )
+        raise ConfigError(f"`raylora inspect` takes one address of data, found {', '.join(data)}. Name their folder.")
     with saying_renamed(options.voice):
         job = jobfile.read([word for word in options.words if _is_config(word)], options.environ)
     if not data:

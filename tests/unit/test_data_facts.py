@@ -98,3 +98,4 @@ def test_labels_of_a_row_count_each_and_numbers_are_told_by_their_range() -> Non
     several = pa.chunked_array([pa.array([["a", "b"], ["b"], []], pa.list_(pa.string()))])
     assert label_facts(several) == LabelCounts({"b": 2, "a": 1})
     assert label_facts(pa.chunked_array([pa.array([1.0, 2.0, 4.5])])) == NumberRange(1.0, 2.5, 4.5)
+    assert label_facts(pa.chunked_array([pa.array([], pa.float64())])) == LabelCounts({})

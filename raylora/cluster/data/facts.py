@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.scripts import SCRIPTS
@@ -47,9 +46,10 @@ class Tokens:
 
 @dataclass(frozen=True)
 class SplitFacts:
-    """All rows of a split's files; all but the first five are of those that can be used.
+    """What a split's files hold; from `labels` on, of the rows that can be used.
 
     Attributes:
+        files: those with rows.
         empty: of the bad rows, those with no text, or a blank one.
         reasons: why bad rows cannot be used, and how many cannot for it, the commonest 20.
         first_bad: the first five, with place and reason.
@@ -89,26 +89,29 @@ def facts_of(outline: pa.Table, sources: Sequence[Source], data: DataSection, sp
         outline: of `prepare.outline_of`, the rows of all files in any order.
         special: tokens that the tokenizer adds to each text.
     """
-    split_of_row = pc.take(pa.array([s.split for s in sources]), outline["source"])
-    of_split = {split: outline.filter(pc.equal(split_of_row, split)) for split in SPLITS}
-    good = {split: rows.filter(rows["fault"].is_null()) for split, rows in of_split.items()}
-    in_train = good["train"]["hash"].to_numpy()
-    return {
-        split: _facts(rows, good[split], sources, data, special, in_train if split != "train" else in_train[:0])
-        for split, rows in of_split.items()
-        if any(source.split == split for source in sources)
-    }
+    split_of_row = np.array([s.split for s in sources])[outline["source"].to_numpy()]
+    rows: dict[Split, pa.Table] = {split: outline.filter(pa.array(split_of_row == split)) for split in SPLITS}
+    train, nothing = _good(rows["train"])["hash"].to_numpy(), np.array([], dtype=np.uint64)
+    there: list[Split] = [split for split in SPLITS if any(source.split == split for source in sources)]
+    return {s: _facts(rows[s], sources, data, special, nothing if s == "train" else train) for s in there}
+
+
+def _good(rows: pa.Table) -> pa.Table:
+    return rows.filter(rows["fault"].is_null())
 
 
 def _facts(
-    rows: pa.Table, good: pa.Table, sources: Sequence[Source], data: DataSection, special: int, in_train: np.ndarray
+    rows: pa.Table, sources: Sequence[Source], data: DataSection, special: int, others: np.ndarray
 ) -> SplitFacts:
-    bad = rows.filter(rows["fault"].is_valid())
+    """Args:
+    others: hashes of the texts that must not stand in this split.
+    """
+    good, bad = _good(rows), rows.filter(rows["fault"].is_valid())
     reasons = counted(bad["fault"])
     first = bad.sort_by(IN_ORDER).slice(0, SHOWN_PLACES).to_pylist()
     hashes, codes = good["hash"].to_numpy(), label_codes(good["label"])
     return SplitFacts(
-        files=len(pc.unique(rows["source"])),
+        files=len(rows["source"].unique()),
         rows=rows.num_rows,
         bad_rows=bad.num_rows,
         empty=sum(count for reason, count in reasons.items() if reason in _empty_reasons(data)),
@@ -116,10 +119,10 @@ def _facts(
         first_bad=[f"{sources[row['source']].place(row['place'])}: {row['fault']}" for row in first],
         labels=label_facts(good["label"]),
         tokens=token_facts(good["tokens"].to_numpy(), data.max_length, special),
-        scripts=counted(pc.take(pa.array(SCRIPTS), good["script"])),
+        scripts=counted(pa.array(SCRIPTS).take(good["script"].combine_chunks())),
         duplicates=duplicates(hashes, codes),
         conflicts=conflicts(hashes, codes),
-        in_train=int(np.isin(hashes, in_train).sum()),
+        in_train=int(np.isin(hashes, others).sum()),
     )
 
 
@@ -129,18 +132,18 @@ def _empty_reasons(data: DataSection) -> set[str]:
     return {f"'{column}' is {what}" for column in columns for what in ("null", "blank")}
 
 
-def counted(column: pa.ChunkedArray) -> dict[str, int]:
+def counted(column: pa.Array | pa.ChunkedArray) -> dict[str, int]:
     """How often each value occurs, the commonest first, equally common ones by name."""
-    found = [(each["values"], each["counts"]) for each in pc.value_counts(column).to_pylist()]
+    found = [(each["values"], each["counts"]) for each in column.value_counts().to_pylist()]
     return dict(sorted(found, key=lambda pair: (-pair[1], pair[0])))
 
 
 def label_facts(column: pa.ChunkedArray) -> LabelCounts | NumberRange:
     """Of labels as people see them: a string a row, a list of strings, or a number."""
-    if pa.types.is_floating(column.type):
-        ends = pc.min_max(column)
-        return NumberRange(ends["min"].as_py(), pc.mean(column).as_py(), ends["max"].as_py())
-    return LabelCounts(counted(pc.list_flatten(column) if pa.types.is_list(column.type) else column))
+    if pa.types.is_floating(column.type) and len(column):
+        numbers = column.to_numpy()
+        return NumberRange(float(numbers.min()), float(numbers.mean()), float(numbers.max()))
+    return LabelCounts(counted(column.combine_chunks().flatten() if pa.types.is_list(column.type) else column))
 
 
 def label_codes(column: pa.ChunkedArray) -> np.ndarray:

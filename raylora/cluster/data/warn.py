@@ -70,8 +70,10 @@ def _in_splits(counts: Mapping[Split, int], what: str, seen: _Seen) -> Iterator[
 
 
 def _duplicates(seen: _Seen) -> Iterator[str]:
-    repeated = {split: f.duplicates for split, f in seen.splits.items()}
-    many = {split: n for split, n in repeated.items() if n >= MANY_DUPLICATES * seen.splits[split].good_rows}
+    repeated: dict[Split, int] = {split: f.duplicates for split, f in seen.splits.items()}
+    many: dict[Split, int] = {
+        split: n for split, n in repeated.items() if n >= MANY_DUPLICATES * seen.splits[split].good_rows
+    }
     yield from _in_splits(many, "rows repeat the text and label of another row: each is counted again.", seen)
 
 
@@ -79,11 +81,12 @@ def _conflicts(seen: _Seen) -> Iterator[str]:
     for split, facts in seen.splits.items():
         if facts.conflicts:
             one = facts.conflicts == 1
-            yield f"{facts.conflicts:,} {split} text{'' if one else 's'} carr{'ies' if one else 'y'} more than one label."
+            texts = "text carries" if one else "texts carry"
+            yield f"{facts.conflicts:,} {split} {texts} more than one label."
 
 
 def _leaks(seen: _Seen) -> Iterator[str]:
-    leaked = {split: facts.in_train for split, facts in seen.splits.items()}
+    leaked: dict[Split, int] = {split: facts.in_train for split, facts in seen.splits.items()}
     scores = " and ".join(split for split, count in leaked.items() if count)
     yield from _in_splits(leaked, f"texts are in train too: the {scores} scores will flatter.", seen)
 
@@ -91,10 +94,8 @@ def _leaks(seen: _Seen) -> Iterator[str]:
 def _cut(seen: _Seen) -> Iterator[str]:
     tokens, rows = seen.train.tokens, seen.train.good_rows
     if tokens and tokens.cut > MANY_CUT * rows:
-        yield (
-            f"{100 * tokens.cut / rows:.0f} % of train texts are cut at data.max_length={seen.data.max_length}; 95 % have "
-            f"at most {tokens.p95} tokens."
-        )
+        cut = f"{100 * tokens.cut / rows:.0f} % of train texts are cut at data.max_length={seen.data.max_length}"
+        yield f"{cut}; 95 % have at most {tokens.p95} tokens."
 
 
 def _few_rows(seen: _Seen) -> Iterator[str]:
@@ -128,7 +129,7 @@ def _lopsided(seen: _Seen) -> Iterator[str]:
 
 
 def _tokenless(seen: _Seen) -> Iterator[str]:
-    bare = {split: facts.tokens.none if facts.tokens else 0 for split, facts in seen.splits.items()}
+    bare: dict[Split, int] = {split: facts.tokens.none if facts.tokens else 0 for split, facts in seen.splits.items()}
     yield from _in_splits(bare, "texts are empty to the base's tokenizer, which keeps nothing of them.", seen)
 
 
@@ -141,17 +142,17 @@ def _foreign_scripts(seen: _Seen) -> Iterator[str]:
     for script in foreign:
         known = pieces_of(script, pieces)
         if known < FEW_PIECES:
+            share = f"{100 * found[script] / seen.train.good_rows:.0f} % of train texts"
             yield (
-                f"{100 * found[script] / seen.train.good_rows:.0f} % of train texts are mostly in {script} letters, of which the "
-                f"base's vocabulary has {known} pieces: it may read them letter by letter. A base that was trained on "
-                "such texts reads them better."
+                f"{share} are mostly in {script} letters, of which the base's vocabulary has {known} pieces: it may "
+                "read them letter by letter. A base that was trained on such texts reads them better."
             )
 
 
 def _unused_files(seen: _Seen) -> Iterator[str]:
     data = seen.data
     given: dict[Split, str | list[str] | None] = {"validation": data.validation, "test": data.test}
-    unused = [split for split, where in given.items() if where is None]
+    unused: list[Split] = [split for split, where in given.items() if where is None]
     there = splits_there(data.train, data.format) if data.train and unused else {}
     for split in unused:
         if files := there.get(split):
