@@ -11,7 +11,7 @@ from raylora.cluster.data.facts import (
     SplitFacts,
     Tokens,
     conflicts,
-    duplicates,
+    different_rows,
     facts_of,
     label_facts,
     token_facts,
@@ -78,9 +78,12 @@ def test_a_leak_is_a_row_whose_text_stands_among_the_usable_ones_of_train() -> N
 def test_duplicates_repeat_text_and_label_and_conflicts_are_texts() -> None:
     hashes = np.array([1, 1, 1, 2, 2, 3, 1], dtype=np.uint64)
     labels = np.array([0, 0, 1, 1, 1, 0, 2])
-    assert duplicates(hashes, labels) == 2  # the second 1 with 0, the second 2 with 1
-    assert conflicts(hashes, labels) == 1  # text 1, with three labels
-    assert (duplicates(hashes[:0], labels[:0]), conflicts(hashes[:0], labels[:0])) == (0, 0)
+    assert different_rows(hashes, labels).tolist() == [1, 1, 1, 2, 3]
+    assert different_rows(hashes[:0], labels[:0]).tolist() == []
+    for texts, count in (([], 0), ([1], 0), ([1, 2, 3], 0), ([1, 1], 1), ([1, 1, 1, 2, 3], 1), ([1, 2, 2, 3, 3, 3], 2)):
+        assert conflicts(np.array(texts, dtype=np.uint64)) == count
+    train = facts([(0, "a", "x"), (0, "a", "x"), (0, "a", "y"), (0, "b", "y"), (0, "b", "y"), (0, "c", "x")])["train"]
+    assert (train.duplicates, train.conflicts) == (2, 1)
 
 
 def test_half_of_the_texts_have_at_most_p50_tokens() -> None:

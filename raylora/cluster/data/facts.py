@@ -109,7 +109,8 @@ def _facts(
     good, bad = _good(rows), rows.filter(rows["fault"].is_valid())
     reasons = counted(bad["fault"])
     first = bad.sort_by(IN_ORDER).slice(0, SHOWN_PLACES).to_pylist()
-    hashes, codes = good["hash"].to_numpy(), label_codes(good["label"])
+    hashes = good["hash"].to_numpy()
+    different = different_rows(hashes, label_codes(good["label"]))
     return SplitFacts(
         files=len(rows["source"].unique()),
         rows=rows.num_rows,
@@ -120,8 +121,8 @@ def _facts(
         labels=label_facts(good["label"]),
         tokens=token_facts(good["tokens"].to_numpy(), data.max_length, special),
         scripts=counted(pa.array(SCRIPTS).take(good["script"].combine_chunks())),
-        duplicates=duplicates(hashes, codes),
-        conflicts=conflicts(hashes, codes),
+        duplicates=good.num_rows - len(different),
+        conflicts=conflicts(different),
         in_train=int(np.isin(hashes, others).sum()),
     )
 
@@ -161,20 +162,15 @@ def token_facts(tokens: np.ndarray, max_length: int, special: int) -> Tokens | N
     return Tokens(int(half), int(most), int(tokens.max()), cut, none)
 
 
-def duplicates(hashes: np.ndarray, codes: np.ndarray) -> int:
-    """Rows that repeat another's text and label."""
-    return len(hashes) - len(_different(hashes, codes))
-
-
-def conflicts(hashes: np.ndarray, codes: np.ndarray) -> int:
-    """Texts that carry more than one label."""
-    _, labels_of_text = np.unique(_different(hashes, codes), return_counts=True)
-    return int((labels_of_text > 1).sum())
-
-
-def _different(hashes: np.ndarray, codes: np.ndarray) -> np.ndarray:
-    """The texts of different rows: one that carries two labels is there twice."""
+def different_rows(hashes: np.ndarray, codes: np.ndarray) -> np.ndarray:
+    """The texts of rows that differ by text or label, in order: a text that carries two labels is there twice."""
     order = np.lexsort((codes, hashes))
     hashes, codes = hashes[order], codes[order]
     first = np.r_[True, (hashes[1:] != hashes[:-1]) | (codes[1:] != codes[:-1])][: len(hashes)]
     return hashes[first]
+
+
+def conflicts(different: np.ndarray) -> int:
+    """Texts that carry more than one label, of `different_rows`."""
+    repeated = different[1:] == different[:-1]
+    return int(repeated.sum() - (repeated[1:] & repeated[:-1]).sum())

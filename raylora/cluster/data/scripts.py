@@ -2,9 +2,7 @@
 
 import re
 import unicodedata
-from collections import Counter
 from collections.abc import Iterable
-from functools import lru_cache
 
 LETTERS_LOOKED_AT = 1000  # characters of a text
 NONE, LATIN = 0, 1
@@ -48,14 +46,23 @@ def script_of(text: str) -> int:
     head = text[:LETTERS_LOOKED_AT]
     if head.isascii():
         return LATIN if re.search("[A-Za-z]", head) else NONE
-    found: Counter[int] = Counter()
-    for letter, count in Counter(head).items():
-        found[_of_letter(letter)] += count
-    del found[NONE]
-    return min(found, key=lambda script: (-found[script], script), default=NONE)
+    marks = head.translate(_MARKS)  # one call: 5 us a text, counting letter by letter 15
+    found = {mark: marks.count(mark) for mark in set(marks)}
+    found.pop(chr(NONE), None)
+    return ord(min(found, key=lambda mark: (-found[mark], mark), default=chr(NONE)))
 
 
-@lru_cache(maxsize=2**16)
+class _Marks(dict[int, str]):
+    """Of each letter's code the script as a character, looked up once."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = chr(_of_letter(chr(code)))
+        return self[code]
+
+
+_MARKS = _Marks()
+
+
 def _of_letter(letter: str) -> int:
     if not letter.isalpha():
         return NONE
