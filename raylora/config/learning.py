@@ -7,6 +7,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from raylora.config.codes import CODES
+from raylora.config.explain import close_to
 from raylora.config.section import Count, Fraction, NotNegative, Positive, Probability, Section, Seed
 from raylora.metrics import METRICS
 from raylora.tasks import LabelColumn, ProblemType, task_of
@@ -107,6 +109,7 @@ class DataSection(Section):
     on_bad_row: Literal["error", "skip"] = Field(
         default="error", description="skip = leave it out, list it in bad_rows.jsonl"
     )
+    mute: list[str] = Field(default=[], description="codes of warnings that are not said, as D002: see docs/data.md")
 
     @model_validator(mode="after")
     def encoding_is_known(self) -> Self:
@@ -141,6 +144,15 @@ class DataSection(Section):
         """What the task knows of labels."""
         labels = None if self.labels is None else tuple(self.labels)
         return LabelColumn(self.label_column, labels, self.label_separator)
+
+    def muted_codes_are_known(self) -> Self:
+        unknown = next((code for code in self.mute if code not in CODES), None)
+        if unknown is not None:
+            known = f"Known: {', '.join(CODES)}."
+            raise ValueError(
+                f"`mute` names '{unknown}', which is no code of a warning{close_to(unknown, CODES)} {known}"
+            )
+        return self
 
 
 class ModelSection(Section):

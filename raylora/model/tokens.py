@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -78,11 +78,44 @@ def tokenizer_spec(tokenizer: Any, max_length: int) -> TokenizerSpec:
 
 def encode(texts: Sequence[Text], spec: TokenizerSpec) -> pa.Table:
     """Columns `input_ids` list<int32>, and `token_type_ids` list<int8> where there are pairs and the base uses them."""
+    return _table(texts, _tokenizer(spec.state).encode_batch_fast(list(texts)), spec)
+
+
+def encode_measured(texts: Sequence[Text], spec: TokenizerSpec) -> pa.Table:
+    """As `encode`, and a column `tokens` int32: how many the whole text has, special ones included, cut or not."""
     encodings = _tokenizer(spec.state).encode_batch_fast(list(texts))
+    counts = _whole_lengths(texts, encodings, spec)
+    return _table(texts, encodings, spec).append_column("tokens", pa.array(counts, pa.int32()))
+
+
+def _table(texts: Sequence[Text], encodings: Sequence[Encoding], spec: TokenizerSpec) -> pa.Table:
     columns: dict[str, pa.Array] = {"input_ids": _lists([e.ids for e in encodings], pa.int32())}
     if spec.type_ids and not all(isinstance(text, str) for text in texts):
         columns["token_type_ids"] = _lists([e.type_ids for e in encodings], pa.int8())
     return pa.table(columns)
+
+
+def _whole_lengths(texts: Sequence[Text], encodings: Sequence[Encoding], spec: TokenizerSpec) -> list[int]:
+    special = special_tokens(spec)
+    counts = [len(e) + sum(len(part) - special for part in e.overflowing) for e in encodings]
+    cut = [i for i, e in enumerate(encodings) if e.overflowing and not isinstance(texts[i], str)]
+    if cut:  # what is left of a pair comes in every combination of its parts
+        tokenizer = Tokenizer.from_str(spec.state)
+        tokenizer.no_truncation()
+        for i, whole in zip(cut, tokenizer.encode_batch_fast([texts[i] for i in cut]), strict=True):
+            counts[i] = len(whole)
+    return counts
+
+
+def special_tokens(spec: TokenizerSpec, pair: bool = False) -> int:
+    """How many the tokenizer adds to each text, or pair."""
+    return _tokenizer(spec.state).num_special_tokens_to_add(pair)
+
+
+def vocabulary(spec: TokenizerSpec) -> list[str]:
+    """Every piece of the tokenizer as text."""
+    tokenizer = _tokenizer(spec.state)
+    return tokenizer.decode_batch([[i] for i in range(tokenizer.get_vocab_size())])
 
 
 def _lists(rows: list[list[int]], kind: pa.DataType) -> pa.Array:

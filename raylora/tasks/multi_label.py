@@ -1,7 +1,7 @@
 """Any number of labels a row, none among them."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -11,7 +11,7 @@ from raylora.tasks.calibration import best_temperature, best_thresholds, shared_
 from raylora.tasks.functions import Function, sigmoid
 from raylora.tasks.ranking import by_label, expected_calibration_error
 from raylora.tasks.single_label import f1_of, label_names, quoted_names, sort_labels
-from raylora.tasks.task import LabelColumn, Parsed, ProblemType, Task, as_text, no_rows
+from raylora.tasks.task import LabelColumn, LabelCounts, Parsed, ProblemType, Task, as_text, no_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,6 +104,13 @@ class MultiLabel(Task):
 
     def counts(self, targets: "np.ndarray", labels: Sequence[str]) -> dict[str, int]:
         return dict(zip(labels, targets.sum(axis=0).astype(int).tolist(), strict=True))
+
+    def tally(self, forms: Mapping[str, int]) -> LabelCounts:
+        counts: dict[str, int] = {}
+        for form, rows in forms.items():
+            for label in json.loads(form):
+                counts[label] = counts.get(label, 0) + rows
+        return LabelCounts(dict(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))))
 
     def in_words(self, targets: "np.ndarray", labels: Sequence[str]) -> str:
         return f"{targets.sum(axis=1).mean():.1f} a row of {label_names(labels)}"

@@ -1,7 +1,7 @@
 """A number, or several, a row."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -9,7 +9,17 @@ from raylora.errors import DataError
 from raylora.metrics import Scores
 from raylora.tasks.functions import Function
 from raylora.tasks.single_label import quoted_names
-from raylora.tasks.task import LabelColumn, LabelScore, Parsed, ProblemType, Task, Units, no_rows
+from raylora.tasks.task import (
+    LabelColumn,
+    LabelCounts,
+    LabelScore,
+    NumberRange,
+    Parsed,
+    ProblemType,
+    Task,
+    Units,
+    no_rows,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,6 +97,16 @@ class Regression(Task):
 
     def counts(self, targets: "np.ndarray", labels: Sequence[str]) -> dict[str, int]:
         return dict.fromkeys(labels, len(targets))
+
+    def tally(self, forms: Mapping[str, int]) -> LabelCounts | NumberRange:
+        """Of all numbers of a row together."""
+        import numpy as np
+
+        rows = [json.loads(form) for form in forms]
+        if not rows:
+            return LabelCounts({})
+        numbers, counts = np.concatenate(rows), np.repeat(list(forms.values()), [len(row) for row in rows])
+        return NumberRange(float(numbers.min()), float(np.average(numbers, weights=counts)), float(numbers.max()))
 
     def in_words(self, targets: "np.ndarray", labels: Sequence[str]) -> str:
         shown = [

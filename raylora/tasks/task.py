@@ -1,7 +1,7 @@
 """What differs between the tasks of sequence classification, and nothing else: a class a problem type."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -39,6 +39,22 @@ class Units:
 
     def of(self, logits: "np.ndarray") -> "np.ndarray":
         return logits * self.scale + self.shift
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """Rows of each label, the commonest first; a row of several labels counts for each."""
+
+    counts: dict[str, int]
+
+
+@dataclass(frozen=True)
+class NumberRange:
+    """Of labels that are numbers."""
+
+    min: float
+    mean: float
+    max: float
 
 
 @dataclass(frozen=True)
@@ -112,6 +128,14 @@ class Task(ABC):
     @abstractmethod
     def counts(self, targets: "np.ndarray", labels: Sequence[str]) -> dict[str, int]:
         """Rows by label."""
+
+    def tally(self, forms: Mapping[str, int]) -> LabelCounts | NumberRange:
+        """What a file's labels are.
+
+        Args:
+            forms: how many rows carry each, the commonest first.
+        """
+        return LabelCounts(dict(forms))
 
     @abstractmethod
     def in_words(self, targets: "np.ndarray", labels: Sequence[str]) -> str:

@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 
 from raylora.cluster.data.dataset import Dataset
-from raylora.cluster.data.prepare import PART_BYTES, prepare, token_blocks
+from raylora.cluster.data.prepare import PART_BYTES, announce, prepare, read_here, token_blocks
+from raylora.cluster.data.report import report_of
 from raylora.cluster.data.sources import list_sources
+from raylora.cluster.storage.run_folder import RunFolder
 from raylora.config import Job
 from raylora.errors import DataError
 from raylora.model.base.load import load_tokenizer
@@ -151,11 +153,28 @@ def test_bad_rows_are_errors_or_skipped_with_their_places(spec: TokenizerSpec, r
     assert sum(len(r.rows) for r in dataset.splits.values()) == 282
 
 
+def test_the_head_of_a_run_says_what_inspect_finds(spec: TokenizerSpec, tmp_path: Path) -> None:
+    rows = [{"text": f"some text {i // 2} " + "long " * 80 * (i % 3 == 0), "label": "ab"[i % 2]} for i in range(40)]
+    path = write(tmp_path / "rows.jsonl", [*rows, rows[0], {"text": "", "label": "a"}])
+    settings = {"data.train": path, "data.on_bad_row": "skip", "data.max_length": 64, "data.mute": ["D002"]}
+    job = Job().replace({**settings, "run_name": "first", "storage_path": str(tmp_path)})
+    sources = list_sources(job.data)
+    dataset = prepare(job, sources, spec)
+    assert dataset.report == report_of(job.data, sources, read_here(job, sources, spec), spec)
+    said: list[str] = []
+    announce(dataset, RunFolder(job), said.append)
+    assert [line.split()[0] for line in said] == ["rows", "tokens", "texts", "warning", "warning", "warning"]
+    assert said[1].endswith("max 85; 15 (36.6 %) cut at data.max_length=64")
+    assert [line.split()[1] for line in said[3:]] == ["D001", "D003", "D005"]
+    kept = json.loads((tmp_path / "first" / "data_report.json").read_text())
+    assert (kept["splits"]["train"]["rows"], kept["splits"]["train"]["duplicates"]) == (42, 1)
+
+
 def test_a_dirty_file_trains_on_its_good_rows(spec: TokenizerSpec, real_data: Path) -> None:
     path = str(real_data / "dirty" / "reviews_dirty.csv")
     dataset = load(spec, train=path, on_bad_row="skip", labels=["negative", "positive"])
     assert sum(len(r.rows) for r in dataset.splits.values()) >= 1000
-    assert any("more than one label" in warning for warning in dataset.warnings)
+    assert {"D001", "D003", "D006"} <= {warning.code for warning in dataset.report.warnings}
 
 
 def test_leaks_and_unseen_labels_are_named(spec: TokenizerSpec, real_data: Path, tmp_path: Path) -> None:
@@ -167,7 +186,8 @@ def test_leaks_and_unseen_labels_are_named(spec: TokenizerSpec, real_data: Path,
     with pytest.raises(DataError, match="validation holds labels that train never saw: 'mixed'"):
         load(spec, train=train, validation=test)
     dataset = load(spec, train=train, test=train)
-    assert any("of 400 test texts are in train too" in warning for warning in dataset.warnings)
+    leaks = next(warning for warning in dataset.report.warnings if warning.code == "D004")
+    assert leaks.text.startswith("400 of 400 test texts are in train too")
 
 
 @pytest.mark.parametrize(

@@ -1,19 +1,22 @@
 """What the driver decides from the outline of all rows: labels, splits, and what it says of them. No Ray runs."""
 
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pytest
+from tokenizers import Tokenizer, models
 
 from raylora.cluster.data.dataset import Dataset, assemble
 from raylora.cluster.data.rows import Source, Split
+from raylora.cluster.data.scripts import LATIN
 from raylora.cluster.data.split import text_hash
 from raylora.config import DataSection
 from raylora.errors import DataError
 from raylora.model.tokens import TokenizerSpec
 
-SPEC = TokenizerSpec(state="", pad_id=0, pad_left=False, type_ids=False)
+SPEC = TokenizerSpec(
+    state=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).to_str(), pad_id=0, pad_left=False, type_ids=False
+)
 
 
 def dataset(
@@ -32,20 +35,12 @@ def dataset(
             "place": list(range(2, len(rows) + 2)),
             "fault": pa.array([None if label else "'label' is blank" for _, label in rows], pa.string()),
             "length": pa.array([3] * len(rows), pa.int32()),
+            "tokens": pa.array([3] * len(rows), pa.int32()),
+            "script": pa.array([LATIN] * len(rows), pa.int8()),
         }
     )
     section = DataSection(validation="v.csv" if heldout else None, **data)
     return assemble(section, 0, sources, SPEC, [], outline)
-
-
-def test_labels_that_look_alike_are_said() -> None:
-    warnings = dataset(["Good", "good", "bad", "cafe\u0301", "café", "a b", "a\u00a0b", "no"] * 3).warnings
-    assert "labels 'Good' and 'good' differ by case only." in warnings
-    assert "labels 'cafe\\u0301' and 'caf\\xe9' look alike: they differ by their Unicode form or white space only." in (
-        warnings
-    )
-    assert any("'a b' and 'a\\xa0b' look alike" in warning for warning in warnings)
-    assert len([w for w in warnings if w.startswith("labels")]) == 3
 
 
 def test_numbers_are_sorted_as_numbers_and_equal_ones_by_how_they_are_written() -> None:
@@ -82,8 +77,14 @@ def test_skipping_is_advised_only_where_rows_are_left() -> None:
     assert "on_bad_row" not in str(told.value)
 
 
-def test_a_folders_files_of_another_split_are_said_where_no_key_takes_them(tmp_path: Path) -> None:
-    for name in ("train", "validation", "test"):
-        (tmp_path / f"{name}.csv").write_text("text,label\na,x\n")
-    told = [w for w in dataset(["a", "b"] * 3, heldout=["a"], train=str(tmp_path)).warnings if "not used" in w]
-    assert told == [f"{tmp_path}/test.csv is not used: set data.test={tmp_path} to use it."]
+def test_the_report_is_of_whole_files_before_rows_are_sampled_and_split_off() -> None:
+    found = dataset(["a", "b"] * 20, max_samples=10)
+    assert sum(len(split.rows) for split in found.splits.values()) == 10
+    assert found.report.splits["train"].rows == 40
+    assert found.report.splits["train"].counts == {"a": 20, "b": 20}
+
+
+def test_rows_that_are_skipped_are_counted_and_said() -> None:
+    found = dataset(["a", "b"] * 10 + [None], on_bad_row="skip")
+    assert found.report.splits["train"].bad_rows == len(found.bad_rows) == 1
+    assert [warning.code for warning in found.report.warnings] == ["D001"]

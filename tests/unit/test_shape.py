@@ -44,6 +44,11 @@ def test_reading_files_loads_no_heavy_library() -> None:
     assert loaded_by("raylora.cluster.data.sources") == set()
 
 
+def test_tasks_that_read_and_tokenize_load_neither_torch_nor_peft() -> None:
+    """Each of them would wait 8 s for it."""
+    assert loaded_by("raylora.cluster.data.prepare") == {"ray"}
+
+
 def test_telling_runs_loads_no_heavy_library() -> None:
     assert loaded_by("raylora.cli.runs") == set()
 

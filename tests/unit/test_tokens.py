@@ -10,7 +10,16 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
-from raylora.model.tokens import Collator, TokenTable, encode, table_of, tokenizer_spec
+from raylora.model.tokens import (
+    Collator,
+    TokenTable,
+    encode,
+    encode_measured,
+    special_tokens,
+    table_of,
+    tokenizer_spec,
+    vocabulary,
+)
 
 PAD, CLS, SEP = 0, 2, 3
 WORDS = ["the", "film", "is", "good", "bad", "very", "not", "plot", "and", "cast", "were", "dull"]
@@ -53,6 +62,26 @@ def test_encode_adds_special_tokens_and_one_id_per_known_word(backend: Tokenizer
 def test_encode_keeps_max_length_tokens_special_ones_included(backend: Tokenizer) -> None:
     (row,) = ids_of(encode([" ".join(WORDS)], tokenizer_spec(fast(backend), 6)))
     assert row == [CLS, *(backend.token_to_id(word) for word in WORDS[:4]), SEP]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_tokens_of_a_whole_text_are_counted_whatever_is_cut(backend: Tokenizer, side: str) -> None:
+    """Single texts and pairs, cut once, cut into many parts, and not cut."""
+    singles = [" ".join(WORDS), "good", "very good film", "bad " * 50]
+    pairs = [(" ".join(WORDS), "bad " * 20), ("good", "bad"), ("good " * 9, "bad")]
+    spec = tokenizer_spec(fast(backend, truncation_side=side), 6)
+    for texts in (singles, pairs):
+        found = encode_measured(texts, spec)
+        assert ids_of(found) == ids_of(encode(texts, spec))
+        whole = encode(texts, tokenizer_spec(fast(backend), 1000))
+        assert found["tokens"].to_pylist() == [len(ids) for ids in ids_of(whole)]
+    assert encode_measured(singles, spec)["tokens"].to_pylist() == [14, 3, 5, 52]
+
+
+def test_special_tokens_and_the_vocabulary_are_those_of_the_tokenizer(backend: Tokenizer) -> None:
+    spec = tokenizer_spec(fast(backend), 6)
+    assert (special_tokens(spec), special_tokens(spec, pair=True)) == (2, 3)
+    assert set(WORDS) <= set(vocabulary(spec))
 
 
 @pytest.mark.parametrize("max_length", [5, 8, 64])

@@ -2,23 +2,26 @@
 
 import hashlib
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import ray
 from ray import ObjectRef
 
-from raylora.cluster.data.find import splits_there
-from raylora.cluster.data.labels import IN_ORDER, Known, Names, find_labels, label_form
+from raylora.cluster.data.facts import IN_ORDER
+from raylora.cluster.data.labels import Known, Names, find_labels
+from raylora.cluster.data.report import DataReport, report_of
 from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.split import canonical_order, divide, sample
 from raylora.config import DataSection
 from raylora.errors import DataError
-from raylora.model.fit.splits import Splits
-from raylora.model.fit.start import Start
 from raylora.model.tokens import TokenizerSpec, TokenTable
 from raylora.tasks import Task
+
+if TYPE_CHECKING:  # torch and PEFT: 8 s, which a task that only reads would wait for
+    from raylora.model.fit.splits import Splits
+    from raylora.model.fit.start import Start
 
 SHOWN_FAULTS = 5
 
@@ -48,17 +51,19 @@ class Dataset:
     tokenizer: TokenizerSpec
     facts: dict[str, Any]
     bad_rows: list[dict[str, str]]
-    warnings: list[str]
+    report: DataReport
     frozen_states: list[ObjectRef] | None = None
     frozen_depth: int = 0
-    start: Start | None = None
+    start: "Start | None" = None
 
-    def load(self) -> Splits:
+    def load(self) -> "Splits":
         """The splits as token tables over the blocks, without copying them; called in each worker."""
         return self.over(ray.get(self.blocks), ray.get(self.frozen_states) if self.frozen_states else None)
 
-    def over(self, chunks: list[pa.Table], frozen_states: list[np.ndarray] | None = None) -> Splits:
+    def over(self, chunks: list[pa.Table], frozen_states: list[np.ndarray] | None = None) -> "Splits":
         """The splits over blocks that are here."""
+        from raylora.model.fit.splits import Splits
+
         tables = {
             split: TokenTable(chunks, r.rows, r.targets, r.lengths, frozen_states) for split, r in self.splits.items()
         }
@@ -100,7 +105,7 @@ def assemble(
         tokenizer=tokenizer,
         facts=_facts(data, sources, splits, hashes, known),
         bad_rows=bad_rows,
-        warnings=[*_left_aside(data), *_warnings(splits, hashes, known, lengths, data.max_length)],
+        report=report_of(data, sources, outline, tokenizer),
     )
 
 
@@ -163,58 +168,3 @@ def _facts(
         fingerprint.update(hashes[rows].tobytes() + known.targets[rows].tobytes())
     counts = {split: known.task.counts(known.targets[rows], known.labels) for split, rows in splits.items()}
     return {"files": [s.name for s in sources], "rows": counts, "fingerprint": fingerprint.hexdigest()}
-
-
-def _left_aside(data: DataSection) -> list[str]:
-    """What is said of a folder's files that are named for a split that the job does not name."""
-    there = splits_there(data.train or [], data.format)
-    unused: list[tuple[Split, str | list[str] | None]] = [("validation", data.validation), ("test", data.test)]
-    return [
-        f"{', '.join(there[split][:SHOWN_FAULTS])} {'are' if len(there[split]) > 1 else 'is'} not used: set "
-        f"data.{split}={data.train if isinstance(data.train, str) else there[split][0]} to use it."
-        for split, where in unused
-        if where is None and split in there
-    ]
-
-
-def _warnings(
-    splits: dict[Split, np.ndarray],
-    hashes: np.ndarray,
-    known: Known,
-    lengths: np.ndarray,
-    max_length: int,
-) -> list[str]:
-    found: list[str] = []
-    train = splits["train"]
-    for split, rows in splits.items():
-        leaked = int(np.isin(hashes[rows], hashes[train]).sum()) if split != "train" else 0
-        if leaked:
-            found.append(f"{leaked} of {len(rows)} {split} texts are in train too: the {split} scores will flatter.")
-    # a split is in the order of hash and label: what is equal stands together
-    same_text = np.diff(hashes[train]) == 0
-    conflicts = int((same_text & (np.diff(known.order[train]) != 0)).sum())
-    if conflicts:
-        found.append(f"{conflicts} train texts carry more than one label.")
-    found += _alike(known.labels)
-    cut = float((lengths[train] >= max_length).mean())
-    if cut > 0.05:
-        found.append(
-            f"{cut:.0%} of train texts reach data.max_length={max_length} and may be cut; raise it to keep more."
-        )
-    return found
-
-
-def _alike(labels: tuple[str, ...]) -> list[str]:
-    """What is said of labels that a reader takes for one."""
-    found: list[str] = []
-    forms: dict[str, str] = {}
-    for label in labels:
-        other = forms.setdefault(label_form(label), label)
-        if other == label:
-            continue
-        if other.casefold() == label.casefold():
-            found.append(f"labels '{other}' and '{label}' differ by case only.")
-        else:
-            shown = f"labels {other!a} and {label!a} look alike"
-            found.append(f"{shown}: they differ by their Unicode form or white space only.")
-    return found

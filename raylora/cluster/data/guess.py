@@ -53,7 +53,7 @@ def write_config(data: str, output: str | None, wished: Job | None = None) -> Pa
     path = Path(output or _name_for(data))
     if path.exists():
         raise ConfigError(f"{path} is there already. Remove it, or name another with --output.")
-    job = _found(data, wished or Job())
+    job = guess_job(data, wished or Job())
     columns = read_columns(data, job.data)
     content = _head(columns, job) + jobfile.commented(job)
     try:
@@ -63,8 +63,12 @@ def write_config(data: str, output: str | None, wished: Job | None = None) -> Pa
     return path
 
 
-def _found(data: str, wished: Job) -> Job:
-    """The job with its file, and what is found out of how that is written and which columns it has."""
+def guess_job(data: str, wished: Job) -> Job:
+    """The job of a file, folder, glob or URI, with what is found out of how it is written and which columns it has.
+
+    Raises:
+        DataError: a file cannot be read, or no column can be the text or the label.
+    """
     web.fetch(data, say=lambda line: None)
     sources = _first_files(data, wished.data)
     job = _set(wished, suggest(sources[0], wished.data))
@@ -75,7 +79,7 @@ def _found(data: str, wished: Job) -> Job:
     named = job.data.label_column != Job().data.label_column
     label = job.data.label_column if named else guess_label(data, columns, text)
     if _is_headless(sources[0], columns, label, job):
-        return _found(data, _set(job, {"columns": _names(columns, text, pair, label)}))
+        return guess_job(data, _set(job, {"columns": _names(columns, text, pair, label)}))
     splits = splits_there(data, wished.data.format)
     found = {"train": data, "text_column": text, "text_pair_column": pair, "label_column": label}
     return _set(job, found | {split: data for split in splits if getattr(wished.data, split) is None})

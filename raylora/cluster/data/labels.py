@@ -1,6 +1,5 @@
 """The labels of all rows, once the driver knows them: their names, and every row's target."""
 
-import unicodedata
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
@@ -9,16 +8,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from raylora.cluster.data.facts import IN_ORDER
 from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.sources import read_rows
+from raylora.cluster.data.warn import form
 from raylora.config import DataSection, Job
 from raylora.errors import DataError, EmptyFileError
 from raylora.records import Say
 from raylora.tasks import Task, infer, task_of
 
 LOOKED_AT_ROWS = 1000
-
-IN_ORDER: Any = [("source", "ascending"), ("place", "ascending")]
 
 
 def decide_task(job: Job, sources: list[Source], say: Say) -> Job:
@@ -105,18 +104,13 @@ def _check_known(
         if len(unseen):
             where = outline.select(["source", "place"]).take(unseen).sort_by(IN_ORDER)
             place = sources[where["source"][0].as_py()].place(where["place"][0].as_py())
-            alike = {label_form(label): label for label in labels}
+            alike = {form(label): label for label in labels}
             found = sorted({label for code in np.unique(names.codes[unseen]) for label in strange[int(code)]})
             wrong = ", ".join(
-                f"'{name}'" + (f" (train has '{alike[label_form(name)]}')" if label_form(name) in alike else "")
+                f"'{name}'" + (f" (train has '{alike[form(name)]}')" if form(name) in alike else "")
                 for name in found[:5]
             )
             raise DataError(
                 f"{split} holds labels that train never saw: {wrong} ({len(unseen)} rows, the first at {place}). "
                 f"Labels of train: {', '.join(labels[:20])}. Mend the rows, or name all labels in `data.labels`."
             )
-
-
-def label_form(label: str) -> str:
-    """What labels share that look alike."""
-    return " ".join(unicodedata.normalize("NFKC", label).casefold().split())

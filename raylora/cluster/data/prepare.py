@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -16,19 +16,24 @@ from ray import ObjectRef
 
 from raylora.cluster.data.dataset import Dataset, assemble
 from raylora.cluster.data.parts import cut
+from raylora.cluster.data.report import head_lines, warning_lines
 from raylora.cluster.data.rows import Part, Row, Source
+from raylora.cluster.data.scripts import script_of
 from raylora.cluster.data.sources import read_rows
 from raylora.cluster.data.split import text_hash
-from raylora.cluster.storage.run_folder import BAD_ROWS, RunFolder
+from raylora.cluster.storage.run_folder import BAD_ROWS, DATA_REPORT, RunFolder
 from raylora.config import DataSection, Job
 from raylora.errors import DataError, EmptyFileError
-from raylora.model.fit.splits import Splits
-from raylora.model.tokens import TokenizerSpec, encode
+from raylora.model.tokens import TokenizerSpec, encode_measured
 from raylora.records import Say
 from raylora.tasks.task import no_rows
 
+if TYPE_CHECKING:
+    from raylora.model.fit.splits import Splits
+
 PART_BYTES = 2**24  # of text: a few seconds of a core
 MOST_TASKS = 2000  # small files share one then: each costs the driver some 10 ms
+OUTLINE = ["label", "hash", "source", "place", "fault", "script", "tokens"]
 ROWS_PER_BATCH = 4096  # facts of this stack: 35,500 rows/s, against 32,000 with whole blocks
 
 
@@ -50,19 +55,32 @@ def prepare(job: Job, sources: list[Source], tokenizer: TokenizerSpec, part_byte
     return assemble(job.data, job.split_seed, sources, tokenizer, [blocks[i] for i in full], outline)
 
 
-def splits_here(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> Splits:
+def splits_here(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> "Splits":
     """The splits that `prepare` makes, in this process, without Ray.
 
     Raises:
         DataError: as `prepare`.
     """
+    block = _blocks_here(job, sources, tokenizer).combine_chunks()
+    return assemble(job.data, job.split_seed, sources, tokenizer, [], outline_of(block)).over([block])
+
+
+def read_here(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> pa.Table:
+    """The outline of all rows, read in this process, without Ray.
+
+    Raises:
+        DataError: a file cannot be read, or none holds a row.
+    """
+    return outline_of(_blocks_here(job, sources, tokenizer))
+
+
+def _blocks_here(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> pa.Table:
     pieces = [(i, Part()) for i in range(len(sources))]
     numbers = {"piece": np.arange(len(sources))}
-    block = pa.concat_tables(_read(numbers, pieces, sources, job.data, job.split_seed, tokenizer)).combine_chunks()
-    outline = _outline(block)
-    if outline is None:
+    blocks = list(_read(numbers, pieces, sources, job.data, job.split_seed, tokenizer))
+    if not blocks:
         raise no_rows()
-    return assemble(job.data, job.split_seed, sources, tokenizer, [], outline).over([block])
+    return pa.concat_tables(blocks)
 
 
 def token_blocks(job: Job, sources: list[Source], tokenizer: TokenizerSpec, part_bytes: int) -> list[ObjectRef]:
@@ -158,6 +176,7 @@ def _table(rows: Sequence[Row], index: int, data: DataSection, seed: int) -> pa.
         "source": pa.array([index] * len(rows), pa.int32()),
         "place": pa.array([row.place for row in rows], pa.int64()),
         "fault": pa.array([row.fault and _printable(row.fault) for row in rows], pa.string()),
+        "script": pa.array([script_of(f"{row.text} {row.text_pair or ''}") for row in rows], pa.int8()),
     }
     if data.text_pair_column:
         columns["text_pair"] = pa.array([row.text_pair or "" for row in rows], pa.large_string())
@@ -174,10 +193,16 @@ def _tokenize(table: pa.Table, spec: TokenizerSpec) -> pa.Table:
     if "text_pair" in table.column_names:
         texts = list(zip(texts, table["text_pair"].to_pylist(), strict=True))
         dropped.append("text_pair")
-    encoded = encode(texts, spec)
+    encoded = encode_measured(texts, spec)
     for name in encoded.column_names:
         table = table.append_column(name, encoded[name])
     return table.drop_columns(dropped)
+
+
+def outline_of(block: pa.Table) -> pa.Table:
+    """Everything of a block but its tokens, for the driver."""
+    lengths = pa.chunked_array([chunk.value_lengths() for chunk in block["input_ids"].chunks], pa.int32())
+    return block.select(OUTLINE).append_column("length", lengths)
 
 
 @ray.remote
@@ -186,20 +211,17 @@ def _outline_there(block: pa.Table) -> pa.Table | None:
 
 
 def _outline(block: pa.Table) -> pa.Table | None:
-    """Everything of a block but its tokens, for the driver; None of a block without rows."""
-    if not block.num_rows:
-        return None
-    lengths = pa.chunked_array([chunk.value_lengths() for chunk in block["input_ids"].chunks], pa.int32())
-    return block.select(["label", "hash", "source", "place", "fault"]).append_column("length", lengths)
+    """None of a block without rows."""
+    return outline_of(block) if block.num_rows else None
 
 
 def announce(dataset: Dataset, folder: RunFolder, say: Say) -> None:
-    """Say what the dataset holds; write bad_rows.jsonl where rows were left out."""
+    """Say what the dataset holds; write data_report.json, and bad_rows.jsonl where rows were left out."""
     rows = {split: len(r.rows) for split, r in dataset.splits.items()}
     if dataset.bad_rows:
         folder.write_text(BAD_ROWS, "".join(json.dumps(row) + "\n" for row in dataset.bad_rows))
-        say(f"skipped    {len(dataset.bad_rows)} bad rows, listed in {BAD_ROWS}")
     labels = dataset.task.in_words(dataset.splits["train"].targets, dataset.labels)
     say(f"rows       {', '.join(f'{n:,} {split}' for split, n in rows.items())}; {labels}")
-    for warning in dataset.warnings:
-        say(f"warning    {warning}")
+    folder.write_json(DATA_REPORT, dataset.report.as_dict())
+    for line in [*head_lines(dataset.report), *warning_lines(dataset.report)]:
+        say(line)

@@ -3,6 +3,7 @@
     config.yaml         the resolved job, written once its data is read: it reproduces the run
     data.json           what that data is: files, rows of each label, a fingerprint of them all
     data/               rows that a program passed to `raylora.train`, a jsonl file a split (`cluster.data.frames`)
+    data_report.json    what `raylora inspect` says of that data
     lock.json           which job works here now, with files beside it whose names begin so (`storage.lock`)
     history.jsonl       an event a line, as they come (`events.stream`)
     bad_rows.jsonl      rows that were left out, with `data.on_bad_row: skip`
@@ -10,7 +11,7 @@
     adapter/            the best epoch's: all that serving needs
     metrics.json        final figures; written last
 
-A sweep's folder holds, beside config.yaml, history.jsonl, bad_rows.jsonl, adapter/ and metrics.json:
+A sweep's folder holds, beside config.yaml, the three files of its data, history.jsonl, adapter/ and metrics.json:
 
     trials/             Ray Tune's: its state, its scheduler's, and each trial's checkpoints
     train/              a run folder per trial, where each trial has several workers
@@ -38,6 +39,7 @@ from raylora.errors import ConfigError, FullDiskError
 CONFIG = "config.yaml"
 DATA = "data.json"
 FRAMES = "data"  # a folder
+DATA_REPORT = "data_report.json"
 LOCK = "lock.json"
 HISTORY = "history.jsonl"
 BAD_ROWS = "bad_rows.jsonl"

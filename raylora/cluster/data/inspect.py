@@ -1,0 +1,76 @@
+"""`raylora inspect`: the files of a job read, checked and tokenized in this process, and what they hold."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raylora.cluster.data.dataset import assemble
+from raylora.cluster.data.guess import read_columns
+from raylora.cluster.data.labels import decide_task
+from raylora.cluster.data.prepare import read_here
+from raylora.cluster.data.report import DataReport, report_of, split_lines, warning_lines
+from raylora.cluster.data.rows import Source
+from raylora.config import Job
+from raylora.errors import DataError
+from raylora.model.base.find import resolve
+from raylora.model.base.load import load_tokenizer
+from raylora.model.tokens import tokenizer_spec
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """`columns` are those of the first file, but of a hub dataset, where they are not looked up; `refused` says why a
+    run would end on this data, its bad rows aside."""
+
+    job: Job
+    columns: tuple[str, ...]
+    report: DataReport
+    refused: str | None
+
+    @property
+    def used(self) -> dict[str, str]:
+        """The column of each part of a row."""
+        data = self.job.data
+        pair = {"text_pair": data.text_pair_column} if data.text_pair_column else {}
+        return {"text": data.text_column, **pair, "label": data.label_column}
+
+    def as_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {
+            "problem_type": self.job.data.problem_type,
+            "used": self.used,
+            "columns": self.columns,
+            **self.report.as_dict(),
+            "refused": self.refused,
+        }
+
+    def lines(self) -> list[str]:
+        """For people."""
+        unused = [name for name in self.columns if name not in self.used.values()]
+        used = ", ".join(f"{part} '{name}'" for part, name in self.used.items())
+        columns = f"{'columns':<11}{used}{'; not used: ' if unused else ''}{', '.join(unused)}"
+        splits = [split_lines(split, facts, self.report.max_length) for split, facts in self.report.splits.items()]
+        task = f"{'task':<11}{self.job.data.problem_type}"
+        return [task, columns, *(line for lines in splits for line in lines), *warning_lines(self.report)]
+
+
+def inspect(job: Job, sources: Sequence[Source]) -> Inspection:
+    """Args:
+    sources: the job's files, from `list_sources`.
+
+    Raises:
+        DataError: a file cannot be read.
+        ModelError: there is no base model to count tokens for.
+    """
+    job, base = decide_task(job, list(sources), say=lambda line: None), resolve(job.model)
+    tokenizer = tokenizer_spec(load_tokenizer(base.path), job.data.max_length)
+    outline = read_here(job, list(sources), tokenizer)
+    report, refused = report_of(job.data, sources, outline, tokenizer), None
+    try:
+        skipping = job.replace({"data.on_bad_row": "skip"})
+        assemble(skipping.data, job.split_seed, list(sources), tokenizer, [], outline)
+    except DataError as error:
+        refused = str(error)
+    first = sources[0]
+    columns = () if first.path.startswith("hf://") else tuple(read_columns(first.path, job.data))
+    return Inspection(job, columns, report, refused)
