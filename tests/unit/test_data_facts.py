@@ -6,19 +6,18 @@ import numpy as np
 import pyarrow as pa
 
 from raylora.cluster.data.facts import (
-    LabelCounts,
-    NumberRange,
     SplitFacts,
     Tokens,
     conflicts,
     different_rows,
     facts_of,
-    label_facts,
     token_facts,
 )
 from raylora.cluster.data.rows import Source, Split, check_row
 from raylora.cluster.data.scripts import script_of
 from raylora.config import DataSection
+from raylora.tasks import TASKS
+from raylora.tasks.task import LabelCounts, NumberRange
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 SOURCES = [Source(f"/x/{split}.csv", split, "csv") for split in SPLITS]
@@ -97,8 +96,8 @@ def test_scripts_are_counted_by_text() -> None:
     assert list(facts(rows)["train"].scripts.items()) == [("Latin", 3), ("Cyrillic", 1), ("no letters", 1)]
 
 
-def test_labels_of_a_row_count_each_and_numbers_are_told_by_their_range() -> None:
-    several = pa.chunked_array([pa.array([["a", "b"], ["b"], []], pa.list_(pa.string()))])
-    assert label_facts(several) == LabelCounts({"b": 2, "a": 1})
-    assert label_facts(pa.chunked_array([pa.array([1.0, 2.0, 4.5])])) == NumberRange(1.0, 2.5, 4.5)
-    assert label_facts(pa.chunked_array([pa.array([], pa.float64())])) == LabelCounts({})
+def test_labels_are_tallied_as_their_task_has_them() -> None:
+    several, numbers = TASKS["multi_label_classification"], TASKS["regression"]
+    assert several.tally({'["a", "b"]': 1, '["b"]': 1, "[]": 3}) == LabelCounts({"b": 2, "a": 1})
+    assert numbers.tally({"[1.0]": 2, "[4.0]": 1}) == NumberRange(1.0, 2.0, 4.0)
+    assert numbers.tally({}) == LabelCounts({})

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer, models
 
-from raylora.cluster.data.facts import LabelCounts, NumberRange, SplitFacts, Tokens
+from raylora.cluster.data.facts import SplitFacts, Tokens
 from raylora.cluster.data.rows import Split
 from raylora.cluster.data.warn import CHECKS, warn
 from raylora.config import DataSection, parse
 from raylora.config.codes import CODES
 from raylora.errors import ConfigError
 from raylora.model.tokens import TokenizerSpec
+from raylora.tasks.task import LabelCounts, NumberRange
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "data.md"
 LATIN = ["abc", "def"]
