@@ -164,7 +164,7 @@ def test_the_head_of_a_run_says_what_inspect_finds(spec: TokenizerSpec, tmp_path
     said: list[str] = []
     announce(dataset, RunFolder(job), said.append)
     assert [line.split()[0] for line in said] == ["rows", "tokens", "texts", "warning", "warning", "warning"]
-    assert said[1].endswith("max 85; 15 (36.6 %) cut at data.max_length=64")
+    assert said[1].endswith("; 15 (36.6 %) cut at data.max_length=64")
     assert [line.split()[1] for line in said[3:]] == ["D001", "D003", "D005"]
     kept = json.loads((tmp_path / "first" / "data_report.json").read_text())
     assert (kept["splits"]["train"]["rows"], kept["splits"]["train"]["duplicates"]) == (42, 1)
