@@ -104,6 +104,16 @@ def test_a_file_of_which_no_row_can_be_used_is_told_with_its_reasons(
     assert told.err == "error: no usable row is left in `data.train`.\n"
 
 
+def test_rows_that_are_no_json_are_told_like_any_other(
+    folder: Path, bases: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [json.dumps({"text": f"text {i}", "label": "ab"[i % 2]}) for i in range(8)]
+    (folder / "rows.jsonl").write_text("\n".join([*rows, '{"text": "no end']))
+    found = inspected(capsys, "data.train=rows.jsonl", f"model.base_model={bases('bert')}")
+    assert (found["splits"]["train"]["bad_rows"], found["splits"]["train"]["rows"]) == (1, 9)
+    assert found["splits"]["train"]["first_bad"][0].startswith(f"{folder}/rows.jsonl, line 9: not JSON: ")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

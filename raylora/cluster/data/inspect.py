@@ -1,8 +1,11 @@
 """`raylora inspect`: the files of a job read, checked and tokenized in this process, and what they hold."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+import pyarrow as pa
 
 from raylora.cluster.data.dataset import assemble
 from raylora.cluster.data.guess import read_columns
@@ -14,12 +17,12 @@ from raylora.config import Job
 from raylora.errors import DataError
 from raylora.model.base.find import resolve
 from raylora.model.base.load import load_tokenizer
-from raylora.model.tokens import tokenizer_spec
+from raylora.model.tokens import TokenizerSpec, tokenizer_spec
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """`columns` are those of the first file, but of a hub dataset, where they are not looked up; `refused` says why a
+    """`columns` are those of the first file, or none where its head is broken or it is on the hub; `refused` says why a
     run would end on this data, its bad rows aside."""
 
     job: Job
@@ -62,15 +65,25 @@ def inspect(job: Job, sources: Sequence[Source]) -> Inspection:
         DataError: a file cannot be read.
         ModelError: there is no base model to count tokens for.
     """
-    job, base = decide_task(job, list(sources), say=lambda line: None), resolve(job.model)
-    tokenizer = tokenizer_spec(load_tokenizer(base.path), job.data.max_length)
+    job = decide_task(job, list(sources), say=lambda line: None)
+    tokenizer = tokenizer_spec(load_tokenizer(resolve(job.model).path), job.data.max_length)
     outline = read_here(job, list(sources), tokenizer)
-    report, refused = report_of(job.data, sources, outline, tokenizer), None
+    report = report_of(job.data, sources, outline, tokenizer)
+    return Inspection(job, _columns(sources[0], job), report, _refusal(job, list(sources), tokenizer, outline))
+
+
+def _columns(source: Source, job: Job) -> tuple[str, ...]:
+    if source.path.startswith("hf://"):
+        return ()
+    with suppress(DataError):  # a row that is no JSON, which the report tells of
+        return tuple(read_columns(source.path, job.data))
+    return ()
+
+
+def _refusal(job: Job, sources: list[Source], tokenizer: TokenizerSpec, outline: pa.Table) -> str | None:
+    skipping = job.replace({"data.on_bad_row": "skip"})
     try:
-        skipping = job.replace({"data.on_bad_row": "skip"})
-        assemble(skipping.data, job.split_seed, list(sources), tokenizer, [], outline)
+        assemble(skipping.data, job.split_seed, sources, tokenizer, [], outline)
     except DataError as error:
-        refused = str(error)
-    first = sources[0]
-    columns = () if first.path.startswith("hf://") else tuple(read_columns(first.path, job.data))
-    return Inspection(job, columns, report, refused)
+        return str(error)
+    return None
