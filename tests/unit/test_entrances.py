@@ -93,17 +93,17 @@ def test_a_job_without_its_command_is_told_so(word: str, capsys: pytest.CaptureF
     [
         (
             "a.json",
-            b'{"text": "a", "label": "b"}\n{"text": "c", "label": "d"}\n',
-            "One object per line? Name it a.jsonl",
+            b'{"text": "a",\n"label": "b"}\n{"text": "c", "label": "d"}\n',
+            "One object per line? Set data.format=jsonl",
         ),
         ("a.json", b'{"text": "a"}', "must hold a list of objects, found dict"),
         ("a.json", b"[1, 2]", "must hold objects, found int"),
         ("a.jsonl", b"3\n", "must hold objects, found int"),
-        ("a.json", b"[" * 100_000, "cannot be read as json"),
+        ("a.json", b"[" * 100_000, "is not JSON"),
         ("a.csv", b"text,label\n\x00,\x00\n" + b"a,b\n" * 4, None),
         ("a.csv", b'text,label\n"a\n', "a.csv"),
-        ("a.csv", b"text,lab\xe9l\n" + b"a,b\nc,d\n" * 3, "`data.label_column` must be UTF-8"),
-        ("a.jsonl", b"\xff\xfe\x00", "UTF-16"),
+        ("a.csv", b"text,lab\xe9l\n" + b"a,b\nc,d\n" * 3, None),
+        ("a.jsonl", b"\xff\xfe\x00", "cannot be read as jsonl"),
         ("a.parquet", b"PAR1", "is not readable as parquet"),
     ],
 )

@@ -152,7 +152,7 @@ def test_rows_that_do_not_fit_the_header_are_passed_over(tmp_path: Path) -> None
     ("name", "content", "reason"),
     [
         ("a.csv", "", "is empty"),
-        ("a.json", "[{", "cannot be read as json"),
+        ("a.json", "[{", "is not JSON"),
         ("a.jsonl", "{", "cannot be read as jsonl"),
         ("a.parquet", "text,label", "is not readable as parquet"),
         ("a.dat", "text", "the ending '.dat' tells no format"),

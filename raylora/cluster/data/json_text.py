@@ -7,7 +7,6 @@ is of another type than the lines before, and do not say which line that is.
 import json
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from pathlib import Path
 from typing import Any, TextIO, cast
 
 from raylora.cluster.data.columns import is_by_position, wanted_columns
@@ -153,13 +152,7 @@ def head_of_json(path: str, kind: str, text: TextIO, data: DataSection, most: in
         DataError: a row is no object.
     """
     if kind == "json":
-        try:
-            records = load_records(path, text)[:most]
-        except EmptyFileError:
-            raise
-        except DataError as error:
-            mend = f" One object per line? Name it {Path(path).stem}.jsonl." if "is not JSON" in str(error) else ""
-            raise DataError(f"{error}{mend}".replace("is not JSON", "cannot be read as json")) from None
+        records = load_records(path, text)[:most]
     else:
         records = [json.loads(line) for line in islice(text, most) if line.strip()]
     records = [_as_object(record, data) for record in records]
