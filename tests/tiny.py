@@ -177,7 +177,7 @@ def task_splits(job: Job, base: Path, rows: int = 120, numbers: int = 1) -> Spli
 def task_texts(splits: Splits, table: TokenTable) -> list[str]:
     """Texts that tokenize to the rows of a table of `task_splits`."""
     tokenizer = Tokenizer.from_str(splits.tokenizer.state)
-    return [tokenizer.decode(ids.tolist()) for ids in Collator(table, splits.tokenizer).tokens()]
+    return [tokenizer.decode(ids.tolist()).replace(" ##", "") for ids in Collator(table, splits.tokenizer).tokens()]
 
 
 def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

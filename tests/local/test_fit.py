@@ -14,7 +14,6 @@ from tiny import demo_splits, largest_difference, tiny_job
 
 from raylora.config import Job
 from raylora.errors import TrainingError
-from raylora.tasks import task_of
 from raylora.model.base.find import resolve
 from raylora.model.base.load import read_config
 from raylora.model.fit.callback import Event
@@ -24,6 +23,7 @@ from raylora.model.fit.trainer import PlanTrainer
 from raylora.model.lora.save import trainable_state
 from raylora.model.resolved import resolve_job
 from raylora.model.tokens import Collator, TokenTable
+from raylora.tasks import task_of
 
 Bases = Callable[[str], Path]
 

@@ -31,7 +31,9 @@ def splits_of(kind: ProblemType, targets: Any, labels: tuple[str, ...]) -> Split
     return Splits(table, table, None, labels, spec, {}, task=TASKS[kind])
 
 
-def loss_of(kind: ProblemType, targets: Any, labels: tuple[str, ...], units: Units | None = None, **train: Any) -> RowLoss:
+def loss_of(
+    kind: ProblemType, targets: Any, labels: tuple[str, ...], units: Units | None = None, **train: Any
+) -> RowLoss:
     job = Job().replace({"data.problem_type": kind, **{f"train.{key}": value for key, value in train.items()}})
     ones = Units(np.ones(len(labels)), np.zeros(len(labels)))
     return row_loss(job, splits_of(kind, targets, labels), units or ones)

@@ -134,7 +134,9 @@ def test_no_other_threshold_has_a_higher_f1(scores: np.ndarray, truth: np.ndarra
     found = best_thresholds(scores, truth)
     assert ((found > 0) & (found < 1)).all()
     for label in np.flatnonzero(truth.sum(axis=0) >= 10):
-        own, *others = (f1(truth[:, label], scores[:, label] >= cut) for cut in (found[label], *np.arange(0.05, 1, 0.1)))
+        own, *others = (
+            f1(truth[:, label], scores[:, label] >= cut) for cut in (found[label], *np.arange(0.05, 1, 0.1))
+        )
         assert own >= max(others)
 
 
