@@ -172,7 +172,7 @@ def test_each_problem_type_takes_its_own_metrics_and_no_others() -> None:
 
 def test_losses_and_weights_are_of_the_problem_type() -> None:
     numbers = Job().replace({"data.problem_type": "regression", "train.loss": "huber"})
-    with pytest.raises(ConfigError, match="`train.loss` must be one of mse, huber"):
+    with pytest.raises(ConfigError, match=r"`train\.loss` must be one of mse, huber"):
         numbers.replace({"train.loss": "focal"})
     for key, value in (("train.class_weights", "balanced"), ("train.label_smoothing_factor", 0.1)):
         with pytest.raises(ConfigError, match=f"`{key}` is of labels"):
