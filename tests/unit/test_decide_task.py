@@ -85,7 +85,7 @@ def test_what_the_job_says_is_not_asked_of_the_rows(tmp_path: Path) -> None:
 
 def test_what_the_task_has_not_is_told_at_once(tmp_path: Path) -> None:
     job = job_of(written(tmp_path, "csv", STARS))
-    with pytest.raises(ConfigError, match="must be a metric of regression .*, found accuracy"):
+    with pytest.raises(ConfigError, match=r"must be a metric of regression .*, found accuracy"):
         decided(job.replace({"train.metric_for_best_model": "accuracy"}))
     with pytest.raises(ConfigError, match="is of labels, and regression has none"):
         decided(job.replace({"train.class_weights": "balanced"}))
