@@ -205,6 +205,7 @@ def _floor(
             predicted[name]["tfidf"] = tfidf.predict(split.tokens())
             predicted[name]["probe"] = task.decisions(probe.logits(seen[name].mean))
     found = {
-        name: FloorSplit(places[name], shown[name].table.targets, predicted[name], len(splits.labels)) for name in shown
+        name: FloorSplit(places[name], split.table.targets, predicted[name], num_labels, task)
+        for name, split in shown.items()
     }
     return Floor(found, len(targets), time.perf_counter() - started)
