@@ -6,8 +6,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raylora.metrics import Scores
-from raylora.tasks import TASKS, ProblemType
+from raylora.tasks import ProblemType
+from raylora.tasks.functions import log_softmax
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,7 +19,6 @@ CHOOSING_ROWS = 5000  # at most, of those that it is fitted on to choose
 SMALL_DEVIATION = 0.1  # of the root mean square of all features' deviations
 MAX_ITERATIONS = 50
 STRENGTHS = (1.0, 10.0, 100.0, 1000.0, 10000.0)  # of ridge's penalty on standardised features
-TASK = TASKS["single_label_classification"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,13 @@ class Probe:
         return features @ self.weight.T + self.bias
 
 
-def fit_probe(features: "np.ndarray", label_ids: "np.ndarray", num_labels: int, bias: bool = True) -> Probe:
+def fit_probe(
+    features: "np.ndarray",
+    label_ids: "np.ndarray",
+    num_labels: int,
+    bias: bool = True,
+    weights: "np.ndarray | None" = None,
+) -> Probe:
     """Fit on all rows, with the penalty that had the lowest log loss on a fifth of them.
 
     A label without rows gets zero weights and the lowest of the others' offsets.
@@ -58,26 +63,27 @@ def fit_probe(features: "np.ndarray", label_ids: "np.ndarray", num_labels: int, 
         features: [N, F]; N >= 2, of at least two labels.
         label_ids: [N] in [0, num_labels); rows in an order that says nothing of their labels.
         bias: False for a layer that has none: the features are then scaled, not centred.
+        weights: [C] of a label's rows, in the fit and in what is told of the held-out ones; None = all weigh 1.
     """
     import numpy as np
 
     scaled, mean, deviation = _standardised(features, bias)
     present, ids = np.unique(label_ids, return_inverse=True)
+    weighs = np.ones(len(ids)) if weights is None else weights[label_ids].astype(np.float64)
     held_out, nan = _held_out(ids), float("nan")
-    nothing = Scores({"accuracy": nan, "loss": nan}, 0)
-    tried = _tried(scaled, ids, held_out, bias) if held_out.any() else {GRID[0]: nothing}
-    c = min(tried, key=lambda one: tried[one].loss)
+    tried = _tried(scaled, ids, held_out, bias, weighs) if held_out.any() else {GRID[0]: (nan, nan)}
+    c = min(tried, key=lambda one: tried[one])
     with quiet():
-        model = _regression(c, bias).fit(scaled, ids)
+        model = _regression(c, bias).fit(scaled, ids, weighs)
     coefficients, intercepts = _per_label(model)
     weight = np.zeros((num_labels, features.shape[1]))
     weight[present] = coefficients / deviation
     offsets = np.full(num_labels, intercepts.min())
     offsets[present] = intercepts
     offsets -= weight @ mean
-    majority = float(np.bincount(ids[held_out]).max() / held_out.sum()) if held_out.any() else float("nan")
-    found = tried[c]
-    return Probe(weight.astype(np.float32), offsets.astype(np.float32), c, found.loss, found.accuracy, majority)
+    shares = np.bincount(ids[held_out], weighs[held_out])
+    majority = float(shares.max() / shares.sum()) if held_out.any() else nan
+    return Probe(weight.astype(np.float32), offsets.astype(np.float32), c, *tried[c], majority)
 
 
 def _standardised(features: "np.ndarray", bias: bool) -> tuple["np.ndarray", "np.ndarray", "np.ndarray"]:
@@ -91,31 +97,42 @@ def _standardised(features: "np.ndarray", bias: bool) -> tuple["np.ndarray", "np
     return ((features - mean) / deviation).astype(np.float32), mean, deviation
 
 
-def fit_one_against_rest(features: "np.ndarray", targets: "np.ndarray", num_labels: int, bias: bool = True) -> Probe:
+def fit_one_against_rest(
+    features: "np.ndarray",
+    targets: "np.ndarray",
+    num_labels: int,
+    bias: bool = True,
+    weights: "np.ndarray | None" = None,
+) -> Probe:
     """`each_against_rest`, with the penalty that had the lowest log loss on a fifth of the rows.
 
     Args:
         targets: [N, C] of 0 and 1.
+        weights: [C] of a row that carries the label beside one that does not; None = 1.
     """
     import numpy as np
 
+    weighs = np.ones(targets.shape) if weights is None else np.where(targets > 0, weights, 1.0)
     scaled, mean, deviation = _standardised(features, bias)
     held_out = np.arange(len(scaled)) % HELD_OUT == HELD_OUT - 1
     fitted = np.flatnonzero(~held_out)[:CHOOSING_ROWS]
-    task, losses = TASKS["multi_label_classification"], dict[float, float]()
+    losses = dict[float, float]()
     for c in GRID if held_out.any() else GRID[:1]:
-        weight, offsets = each_against_rest(scaled[fitted], targets[fitted], _regression(c, bias))
+        weight, offsets = each_against_rest(scaled[fitted], targets[fitted], _regression(c, bias), weighs[fitted])
         shown = held_out if held_out.any() else ~held_out
-        losses[c] = task.score(scaled[shown] @ weight.T + offsets, targets[shown]).loss
+        logits = scaled[shown] @ weight.T + offsets
+        losses[c] = float(((np.logaddexp(0.0, logits) - logits * targets[shown]) * weighs[shown]).mean())
         if losses[c] > min(losses.values()):
             break
     c = min(losses, key=lambda one: losses[one])
-    weight, offsets = each_against_rest(scaled, targets, _regression(c, bias))
+    weight, offsets = each_against_rest(scaled, targets, _regression(c, bias), weighs)
     weight = weight / deviation
     return Probe(weight.astype(np.float32), (offsets - weight @ mean).astype(np.float32), c, losses[c])
 
 
-def each_against_rest(features: Any, targets: "np.ndarray", model: Any) -> tuple["np.ndarray", "np.ndarray"]:
+def each_against_rest(
+    features: Any, targets: "np.ndarray", model: Any, weighs: "np.ndarray | None" = None
+) -> tuple["np.ndarray", "np.ndarray"]:
     """Weights [C, F] and offsets [C] of a logistic regression for each label.
 
     A label that no row carries, or every row, gets zero weights and an offset of its odds.
@@ -124,6 +141,7 @@ def each_against_rest(features: Any, targets: "np.ndarray", model: Any) -> tuple
         features: [N, F], dense or sparse.
         targets: [N, C] of 0 and 1.
         model: scikit-learn's, which is fitted anew for each label.
+        weighs: [N, C] of each row for each label; None = alike.
     """
     import numpy as np
 
@@ -133,17 +151,20 @@ def each_against_rest(features: Any, targets: "np.ndarray", model: Any) -> tuple
     model.set_params(warm_start=False)
     for label in np.flatnonzero((held > 0) & (held < rows)):
         with quiet():
-            model.fit(features, targets[:, label])
+            model.fit(features, targets[:, label], None if weighs is None else weighs[:, label])
         weight[label] = model.coef_[0]
         offsets[label] = np.broadcast_to(model.intercept_, 1)[0]
     return weight, offsets
 
 
-def fit_ridge(features: "np.ndarray", targets: "np.ndarray", num_labels: int, bias: bool = True) -> Probe:
+def fit_ridge(
+    features: "np.ndarray", targets: "np.ndarray", num_labels: int, bias: bool = True, weights: None = None
+) -> Probe:
     """Ridge regression, with the penalty that had the lowest error in leave-one-out cross-validation.
 
     Args:
         targets: [N, M] numbers.
+        weights: numbers have none.
     """
     import numpy as np
     from sklearn.linear_model import RidgeCV
@@ -182,20 +203,24 @@ def _held_out(ids: "np.ndarray") -> "np.ndarray":
     return rank % HELD_OUT == HELD_OUT - 1
 
 
-def _tried(scaled: "np.ndarray", ids: "np.ndarray", held_out: "np.ndarray", bias: bool) -> dict[float, Scores]:
-    """Scores on the held-out rows for each strength, until the loss gets worse."""
+def _tried(
+    scaled: "np.ndarray", ids: "np.ndarray", held_out: "np.ndarray", bias: bool, weighs: "np.ndarray"
+) -> dict[float, tuple[float, float]]:
+    """Loss and accuracy on the held-out rows for each strength, until the loss gets worse."""
     import numpy as np
 
-    tried: dict[float, Scores] = {}
+    tried: dict[float, tuple[float, float]] = {}
     fitted = np.flatnonzero(~held_out)
     fitted = fitted[spread(ids[fitted], CHOOSING_ROWS)]
     model = _regression(GRID[0], bias)
     for c in GRID:
         with quiet():
-            model.set_params(C=c).fit(scaled[fitted], ids[fitted])
+            model.set_params(C=c).fit(scaled[fitted], ids[fitted], weighs[fitted])
         coefficients, intercepts = _per_label(model)
-        tried[c] = TASK.score(scaled[held_out] @ coefficients.T + intercepts, ids[held_out])
-        if tried[c].loss > min(each.loss for each in tried.values()):
+        logs, truth = log_softmax(scaled[held_out] @ coefficients.T + intercepts), ids[held_out]
+        losses, right = -logs[np.arange(len(truth)), truth], logs.argmax(axis=1) == truth
+        tried[c] = tuple(float(np.average(each, weights=weighs[held_out])) for each in (losses, right))
+        if tried[c] > min(tried.values()):
             break
     return tried
 

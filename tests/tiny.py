@@ -20,7 +20,8 @@ from raylora.model.fit.splits import Splits
 from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter
-from raylora.model.tokens import TokenTable, encode, table_of, tokenizer_spec
+from raylora.model.tokens import Collator, TokenTable, encode, table_of, tokenizer_spec
+from raylora.tasks import task_of
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
 LAYOUTS: dict[str, dict[str, Any]] = {
@@ -136,6 +137,47 @@ def demo_splits(job: Job, base: Path, rows: int) -> Splits:
         return TokenTable([encoded], rows, ids[rows], lengths[rows])
 
     return Splits(table(parts.train), table(parts.validation), None, labels, spec, {})
+
+
+WORDS = ("the", "and", "movie", "was", "with", "very", "good", "bad", "story", "acting", "food", "place")
+
+
+def task_splits(job: Job, base: Path, rows: int = 120, numbers: int = 1) -> Splits:
+    """Rows of made-up texts for the job's problem type; the last fifth is the test split, the one before validation.
+
+    A row carries the label of each of three words that it holds; its numbers, of mean 20, tell how much more often it
+    holds one of them than the next. One label a row: one in a hundred is rare, and holds a word that one in twenty of
+    the others holds, too.
+    """
+    random = np.random.default_rng(3)
+    words = random.choice(WORDS[:6], (rows, 6)).astype(object)
+    planted = random.random((rows, 3)) < 0.4
+    is_rare = np.arange(rows) % 100 == 7
+    task = task_of(job.data.problem_type)
+    if task.problem_type == "single_label_classification":
+        planted, labels, targets = (is_rare | (random.random(rows) < 0.05))[:, None], ("common", "rare"), is_rare + 0
+    elif task.problem_type == "regression":
+        labels = tuple(f"number_{i}" for i in range(numbers))
+        targets = (20 + 10 * (planted[:, :numbers] * 2.0 - planted[:, 1 : numbers + 1])).astype(np.float32)
+    else:
+        labels, targets = WORDS[6:9], planted.astype(np.float32)
+    for i, mark in enumerate(planted.T):
+        words[mark, i] = WORDS[6 + i]
+    spec = tokenizer_spec(load_tokenizer(str(base)), job.data.max_length)
+    encoded = encode([" ".join(random.permutation(text)) for text in words], spec)
+    lengths = table_of(encoded).lengths
+
+    def table(start: int, end: int) -> TokenTable:
+        places = np.arange(start * rows // 5, end * rows // 5)
+        return TokenTable([encoded], places, targets[places], lengths[places])
+
+    return Splits(table(0, 3), table(3, 4), table(4, 5), labels, spec, {"made": "up"}, task=task)
+
+
+def task_texts(splits: Splits, table: TokenTable) -> list[str]:
+    """Texts that tokenize to the rows of a table of `task_splits`."""
+    tokenizer = Tokenizer.from_str(splits.tokenizer.state)
+    return [tokenizer.decode(ids.tolist()).replace(" ##", "") for ids in Collator(table, splits.tokenizer).tokens()]
 
 
 def apart(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -10,8 +11,10 @@ from torch.nn import functional
 
 from raylora.config import Job
 from raylora.errors import ConfigError
-from raylora.model.fit.splits import Splits
 from raylora.tasks import ProblemType, Units
+
+if TYPE_CHECKING:
+    from raylora.model.fit.splits import Splits
 
 GAMMA = 2.0  # Lin et al. 2017, sec. 5
 MOST_WEIGHT = 100.0  # of a label by `balanced`: one of a handful of rows would swamp each batch it is in
@@ -35,7 +38,7 @@ class Wanted:
 RowLoss = Callable[[Tensor, Tensor], Tensor]
 
 
-def row_loss(job: Job, splits: Splits, units: Units) -> RowLoss:
+def row_loss(job: Job, splits: "Splits", units: Units) -> RowLoss:
     """A function of logits [B, C] and targets [B] or [B, C] to the losses [B] float32 of the rows.
 
     A row's weight does not depend on the batch it is in, so that the mean over any number of workers is the same; the
@@ -52,7 +55,7 @@ def row_loss(job: Job, splits: Splits, units: Units) -> RowLoss:
     return lambda logits, targets: made(wanted, logits.float(), targets)
 
 
-def class_weights(job: Job, splits: Splits) -> np.ndarray | None:
+def class_weights(job: Job, splits: "Splits") -> np.ndarray | None:
     """[C] float32 of `train.class_weights`.
 
     Of one label a row, the weight of its rows, scaled so that the mean over train rows is 1; of several, the weight of

@@ -49,8 +49,8 @@ def min_score(scores: "np.ndarray", right: "np.ndarray", accuracy: float) -> Min
 
     Conformal: among the n rows that reach it, (wrong + 1) / (n + 1) is at most 1 - accuracy, so that the next row like
     these that reaches it is right with that probability (after Angelopoulos et al. 2022, conformal risk control). The
-    lowest of many scores is taken, so chance has a say: of simulated validation sets, at most 4 in 100 gave a score above
-    which new rows are right more rarely than was asked by over two of its standard errors (tests/unit/test_calibration).
+    lowest of many scores is taken, so chance has a say: at most 4 in 100 simulated validation sets gave a score above
+    which new rows fall short of what was asked by over two of its standard errors (tests/unit/test_calibration).
 
     Args:
         scores: [N] of the label that is answered.

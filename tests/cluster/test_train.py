@@ -76,6 +76,26 @@ def test_two_workers_reach_the_adapter_of_one_and_exact_scores(job: Job) -> None
     assert baselines(one) == baselines(two)
 
 
+@pytest.mark.parametrize("kind", ["multi_label_classification", "regression"])
+def test_two_workers_reach_the_scores_of_one_in_any_task(kind: str, job: Job, tmp_path: Path) -> None:
+    """Labels of the made-up rows: which of two words a text holds, or how much longer than another it is."""
+    rows = [json.loads(line) for line in Path(str(job.data.train)).read_text(encoding="utf-8").splitlines()]
+    for row in rows:
+        words = row["text"].lower().split()
+        row["label"] = [w for w in ("the", "and") if w in words] if kind.startswith("multi") else len(words) / 4
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    job = job.replace({"data.train": str(tmp_path / "rows.jsonl"), "data.test": None, "train.floor": True})
+    lines: list[str] = []
+    one = run(job, "one", lines)
+    two = run(job, "two", ray__num_workers=2, train__per_device_train_batch_size=8)
+    assert any(line.startswith(f"task       {kind}, by the labels of the first") for line in lines)
+    assert one.metrics["data"] == two.metrics["data"]
+    assert furthest(one, two) < 1e-4 * max(1.0, float(adapter(one)["base_model.model.classifier.weight"].abs().max()))
+    assert dict(two.validation) == pytest.approx(dict(one.validation), abs=1e-3, rel=1e-3)
+    assert two.validation.loss == pytest.approx(one.validation.loss, abs=1e-4)
+    assert jobfile.read_saved((Path(one.folder_uri) / "config.yaml").read_text(), "").data.problem_type == kind
+
+
 @pytest.mark.slow
 def test_three_workers_have_the_splits_of_two_and_two_once_more_have_the_same_bits(job: Job) -> None:
     """Three workers step 24 rows, not 16, so that theirs is another adapter; splits, rows, baselines are the same."""

@@ -134,7 +134,9 @@ def test_weighed_losses_are_the_rows_own_times_their_weight() -> None:
 
 
 def test_a_weight_of_a_label_that_is_not_there_is_told() -> None:
-    with pytest.raises(ConfigError, match="`train.class_weights` names 'z', which is not a label of the data: a, b, c"):
+    with pytest.raises(
+        ConfigError, match=r"`train\.class_weights` names 'z', which is not a label of the data: a, b, c"
+    ):
         weights_of(SINGLE, IDS, ABC, {"z": 2.0})
 
 

@@ -88,3 +88,58 @@ def test_rows_that_are_skipped_are_counted_and_said() -> None:
     found = dataset(["a", "b"] * 10 + [None], on_bad_row="skip")
     assert found.report.splits["train"].bad_rows == len(found.bad_rows) == 1
     assert [warning.code for warning in found.report.warnings] == ["D001"]
+
+
+def test_each_of_several_labels_is_in_both_splits_where_it_can_be() -> None:
+    """`rare` is on three rows, `once` on one."""
+    common = ['["a"]', '["a", "b"]', "[]", '["b"]'] * 20
+    found = dataset([*common, *['["a", "rare"]'] * 3, '["once"]'], problem_type="multi_label_classification")
+    assert found.labels == ("a", "b", "once", "rare")
+    rows = {split: found.facts["rows"][split] for split in ("train", "validation")}
+    assert rows["train"]["rare"] == 2 and rows["validation"]["rare"] == 1
+    assert (rows["train"]["once"], rows["validation"]["once"]) == (1, 0)
+    assert all(rows["validation"][label] >= 8 for label in ("a", "b"))
+    targets = found.splits["train"].targets
+    assert targets.shape == (len(found.splits["train"].rows), 4)
+    assert targets.sum(axis=0).tolist() == [rows["train"][label] for label in found.labels]
+
+
+def test_several_labels_keep_the_order_that_the_config_gives() -> None:
+    found = dataset(['["a"]', '["b"]'] * 5, problem_type="multi_label_classification", labels=["b", "never", "a"])
+    assert found.labels == ("b", "never", "a")
+    assert found.facts["rows"]["train"]["never"] == 0
+
+
+def test_one_of_several_labels_that_train_never_saw_is_named_with_its_place() -> None:
+    forms = ['["a"]', '["b"]', "[]"]
+    with pytest.raises(DataError, match=r"validation holds labels that train never saw: 'z' \(1 rows, the first at "):
+        dataset(forms, ['["a", "z"]'], problem_type="multi_label_classification")
+
+
+def test_numbers_of_both_splits_are_of_all_sizes() -> None:
+    found = dataset([f"[{i}.0]" for i in range(100)], problem_type="regression")
+    assert found.labels == ("label",)
+    assert found.facts["rows"] == {"train": {"label": 80}, "validation": {"label": 20}}
+    tenths = (found.splits["validation"].targets[:, 0] // 10).astype(int).tolist()
+    assert sorted(set(tenths)) == list(range(10))
+
+
+def test_other_numbers_are_another_dataset() -> None:
+    forms = [f"[{i}.0]" for i in range(20)]
+    first, same, other = (
+        dataset(each, problem_type="regression") for each in (forms, forms[:], [*forms[:-1], "[19.5]"])
+    )
+    assert first.facts == same.facts
+    assert first.facts["rows"] == other.facts["rows"] and first.facts["fingerprint"] != other.facts["fingerprint"]
+
+
+def test_rows_with_another_count_of_numbers_are_told() -> None:
+    with pytest.raises(DataError, match="holds 1 numbers in some rows and 2 in others"):
+        dataset(["[1.0]", "[1.0, 2.0]"] * 4, problem_type="regression")
+
+
+def test_the_positive_label_is_found_by_its_name() -> None:
+    for positive in ("yes", "no"):
+        for labels in (["yes", "no"], None):
+            found = dataset(["yes", "no"] * 5, positive_label=positive, labels=labels)
+            assert found.task.titles(found.labels)[1] == f"F1 (`{positive}`)"

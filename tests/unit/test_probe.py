@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from raylora.probe import GRID, fit_probe, spread
+from raylora.probe import GRID, fit_one_against_rest, fit_probe, fit_ridge, spread
 
 
 def blobs(labels: int, rows: int, width: int = 6) -> tuple[np.ndarray, np.ndarray]:
@@ -87,3 +87,46 @@ def test_a_probe_whose_held_out_rows_carry_one_label_has_no_skill_to_tell() -> N
     probe = fit_probe(features, np.repeat([0, 1], [40, 3]), 2)
     assert probe.majority == 1
     assert np.isnan(probe.skill)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_one_against_rest_finds_each_label_by_itself(bias: bool) -> None:
+    """Two labels that go together or not, one that no row carries, and one that every row does."""
+    random = np.random.default_rng(0)
+    features = random.normal(size=(400, 6)).astype(np.float32) * 5 + (3 if bias else 0)
+    targets = np.zeros((400, 4), np.float32)
+    targets[:, :2] = features[:, :2] > (3 if bias else 0)
+    targets[:, 3] = 1
+    probe = fit_one_against_rest(features, targets, 4, bias)
+    assert ((probe.logits(features)[:, :2] > 0) == targets[:, :2]).mean() > 0.95
+    assert not probe.weight[2:].any()
+    assert (probe.bias.any() and probe.bias[2] < -3 and probe.bias[3] > 3) if bias else not probe.bias.any()
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_ridge_finds_the_weights_that_numbers_were_made_with(outputs: int, bias: bool) -> None:
+    random = np.random.default_rng(0)
+    features = (random.normal(size=(300, 5)) * [1, 10, 0.1, 1, 1]).astype(np.float32)
+    made = random.normal(size=(5, outputs)) / np.array([[1], [10], [0.1], [1], [1]])
+    numbers = features @ made + (7 if bias else 0)
+    probe = fit_ridge(features, numbers.astype(np.float32), outputs, bias)
+    assert (probe.weight.shape, probe.bias.shape) == ((outputs, 5), (outputs,))
+    assert ((probe.logits(features) - numbers) ** 2).mean() < 0.01 * numbers.var()
+    assert probe.bias == pytest.approx(7 if bias else 0, abs=0.1)
+
+
+def test_a_rare_label_is_found_by_a_probe_that_weighs_its_rows() -> None:
+    """One row in fifty: its place among the others makes it less likely than the common label everywhere."""
+    random = np.random.default_rng(0)
+    ids = (np.arange(2000) % 50 == 0).astype(int)
+    features = (random.normal(size=(2000, 3)) + ids[:, None]).astype(np.float32)
+    weights = np.array([0.5 / 0.98, 0.5 / 0.02], np.float32)
+    plain, weighed = (fit_probe(features, ids, 2, True, each) for each in (None, weights))
+    recalls = [(probe.logits(features)[ids == 1].argmax(1) == 1).mean() for probe in (plain, weighed)]
+    assert recalls[0] < 0.2 and recalls[1] > 0.7
+    assert plain.majority == pytest.approx(0.98, abs=0.01) and weighed.majority == pytest.approx(0.5, abs=0.05)
+    assert plain.skill < 0.2 < weighed.skill
+    several = np.stack([ids, 1 - ids], axis=1).astype(np.float32)
+    found = fit_one_against_rest(features, several, 2, True, np.array([49, 1], np.float32))
+    assert (found.logits(features)[ids == 1, 0] > 0).mean() > 0.7

@@ -57,6 +57,21 @@ def test_tokens_load_no_torch() -> None:
     assert "torch" not in loaded_by("raylora.model.tokens")
 
 
+def test_only_tasks_and_losses_ask_which_task_it_is() -> None:
+    """All that differs between tasks is theirs to say."""
+    kinds = "single_label_classification|multi_label_classification|regression"
+    asks = re.compile(rf"problem_type\)?\s*(==|!=|(not )?in\b)|(==|!=)\s*[\"']({kinds})")
+    own = {"tasks", "losses.py"}
+    paths = [path for path in (ROOT / "raylora").rglob("*.py") if not own & {path.name, path.parent.name}]
+    found = [
+        f"{path.relative_to(ROOT)}:{number}: {line.strip()}"
+        for path in paths
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if asks.search(line)
+    ]
+    assert len(paths) > 100 and found == []
+
+
 def test_the_rings_import_one_way_only() -> None:
     lint = Path(sys.executable).with_name("lint-imports")
     if not lint.exists():

@@ -194,7 +194,7 @@ def test_numbers_are_named_by_the_column_or_the_config() -> None:
 def test_what_nothing_can_be_learned_of_is_told() -> None:
     with pytest.raises(DataError, match="none of the 2 rows to train on carries a label"):
         labels_of(MULTI, [[], []])
-    with pytest.raises(DataError, match="all 3 rows carry one number, 2.5"):
+    with pytest.raises(DataError, match=r"all 3 rows carry one number, 2\.5"):
         labels_of(NUMBERS, [2.5, "2.5", 2.50])
     with pytest.raises(DataError, match="holds 1 numbers in some rows and 2 in others"):
         labels_of(NUMBERS, [1, [1, 2]])

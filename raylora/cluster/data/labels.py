@@ -28,10 +28,10 @@ def decide_task(job: Job, sources: list[Source], say: Say) -> Job:
     """
     if job.data.problem_type is None:
         values = _first_values(sources, job.data)
-        problem_type = infer(values, job.data.label_separator)
-        if problem_type != "single_label_classification":
-            say(f"task       {problem_type}, by the labels of the first {len(values):,} rows (data.problem_type)")
-        job = job.replace({"data.problem_type": problem_type})
+        taken = infer(values, job.data.label_separator)
+        if taken != task_of(None).problem_type:
+            say(f"task       {taken}, by the labels of the first {len(values):,} rows (data.problem_type)")
+        job = job.replace({"data.problem_type": taken})
     return job.replace({"train.metric_for_best_model": job.metric})
 
 

@@ -40,9 +40,8 @@ def changes(before: Facts, now: Facts) -> list[str]:
         for label in dict.fromkeys([*before["rows"].get(split, {}), *now["rows"].get(split, {})])
         if _count(before, split, label) != _count(now, split, label)
     ]
-    return [*gone, *new, *counts] or [
-        "as many rows of each label, but other texts, other numbers, or labels that changed places"
-    ]
+    others = "as many rows of each label, but other texts, other numbers, or labels that changed places"
+    return [*gone, *new, *counts] or [others]
 
 
 def _count(facts: Facts, split: str, label: str) -> int:

@@ -80,7 +80,7 @@ class PackedBase:
         return {name: torch.cat([self._padded(name, batch[name], width) for batch in batches]) for name in names}
 
     def _padded(self, name: str, values: Tensor, width: int) -> Tensor:
-        if values.dim() == 1 or values.shape[1] == width:
+        if name == "labels" or values.dim() == 1 or values.shape[1] == width:  # targets may be as many as labels
             return values
         missing = width - values.shape[1]
         ends = (missing, 0) if self.spec.pad_left else (0, missing)

@@ -23,6 +23,7 @@ from raylora.model.fit.head import (
     start_head,
     units_of,
 )
+from raylora.model.losses import class_weights
 from raylora.model.tokens import Collator
 from raylora.probe import FITTED, spread
 from raylora.tasks import ProblemType
@@ -157,8 +158,9 @@ def _make_start(
     if not is_main or job.train.head_init != "probe":
         return Start(None, floor)
     layer = getattr(*last)
+    weights = class_weights(job, splits)
     targets = splits.task.standard(units_of(splits, model), train.table.targets)
-    probe = FITTED[splits.task.problem_type](known.head, targets, num_labels, bias=layer.bias is not None)
+    probe = FITTED[splits.task.problem_type](known.head, targets, num_labels, layer.bias is not None, weights)
     if probe.skill < LEAST_SKILL and job.train.num_train_epochs * len(splits.train) >= MANY_ROWS:
         return Start(None, floor, WEAK.format(probe.accuracy, probe.majority))
     scale = HEAD_SCALES[splits.task.problem_type]
@@ -209,6 +211,7 @@ def _floor(
             for name in shown:
                 predicted[name][baseline] = task.decisions(by_split[name], thresholds)
     found = {
-        name: FloorSplit(places[name], shown[name].table.targets, predicted[name], num_labels, task) for name in shown
+        name: FloorSplit(places[name], split.table.targets, predicted[name], num_labels, task)
+        for name, split in shown.items()
     }
     return Floor(found, len(targets), time.perf_counter() - started)
