@@ -219,7 +219,8 @@ def _tried(
         coefficients, intercepts = _per_label(model)
         logs, truth = log_softmax(scaled[held_out] @ coefficients.T + intercepts), ids[held_out]
         losses, right = -logs[np.arange(len(truth)), truth], logs.argmax(axis=1) == truth
-        tried[c] = tuple(float(np.average(each, weights=weighs[held_out])) for each in (losses, right))
+        loss, accuracy = (float(np.average(each, weights=weighs[held_out])) for each in (losses, right))
+        tried[c] = loss, accuracy
         if tried[c] > min(tried.values()):
             break
     return tried

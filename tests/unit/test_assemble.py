@@ -20,10 +20,10 @@ SPEC = TokenizerSpec(
 
 
 def dataset(
-    labels: list[str | None], heldout: list[str] | None = None, texts: list[str] | None = None, **data: Any
+    forms: list[str | None], heldout: list[str] | None = None, texts: list[str] | None = None, **data: Any
 ) -> Dataset:
     """Of rows with these labels, one file a split; no label is a bad row."""
-    rows: list[tuple[int, str | None]] = [(0, label) for label in labels] + [(1, label) for label in heldout or []]
+    rows: list[tuple[int, str | None]] = [(0, label) for label in forms] + [(1, label) for label in heldout or []]
     texts = texts or [f"text {i}" for i in range(len(rows))]
     splits: tuple[Split, Split] = ("train", "validation")
     sources = [Source(f"/x/{split}.csv", split, "csv") for split in splits]

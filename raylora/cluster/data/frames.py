@@ -36,10 +36,11 @@ def splits_of(data: Any) -> dict[Split, Any] | None:
     """
     if _library(data) != "datasets" or not isinstance(data, Mapping):
         return None
-    named = [(split_of(str(name)), each) for name, each in data.items()]
+    splits: Mapping[Any, Any] = data
+    named = [(split_of(str(name)), each) for name, each in splits.items()]
     found: dict[Split, Any] = {split: each for split, each in named if split}
     if not found:
-        raise DataError(f"the {kind_of(data)} has the keys {', '.join(map(str, data))}, none that names a split.")
+        raise DataError(f"the {kind_of(data)} has the keys {', '.join(map(str, splits))}, none that names a split.")
     return found
 
 
