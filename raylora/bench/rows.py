@@ -74,6 +74,6 @@ def make_splits(job: Job, base: "BaseFolder") -> "Splits":
     from raylora.cluster.data.prepare import splits_here
     from raylora.cluster.data.sources import list_sources
     from raylora.model.base.load import load_tokenizer
-    from raylora.model.tokens import tokenizer_spec
+    from raylora.model.tokens import spec_for
 
-    return splits_here(job, list_sources(job.data), tokenizer_spec(load_tokenizer(base.path), job.data.max_length))
+    return splits_here(job, list_sources(job.data), spec_for(load_tokenizer(base.path), job.data))
