@@ -111,14 +111,14 @@ def test_rows_of_several_windows_step_the_same_in_one_micro_batch_or_two(bases: 
 
 
 def test_windows_of_one_row_drop_different_numbers(bases: Bases) -> None:
-    """Two equal windows under dropout pool to something else than one of them alone."""
+    """Two equal windows under dropout teach something else than one of them alone."""
     job = windowed(bases("bert"), stride=0, lora__lora_dropout=0.5, train__logging_steps=1)
     once, losses = "the good and it was for this that with have but the it and", list[float]()
     for text in (once, f"{once} {once}"):
         records: list[Event] = []
-        run(job.replace({"train.head_init": "random"}), splits_of(job, [text] * 12), log=records.append)
-        losses.append(next(record["loss"] for record in records if record["kind"] == "loss"))
-    assert losses[0] != pytest.approx(losses[1], abs=1e-7)
+        run(job.replace({"train.head_init": "random"}), splits_of(job, [text] * 36), log=records.append)
+        losses.append([record["loss"] for record in records if record["kind"] == "loss"][-1])
+    assert losses[0] != pytest.approx(losses[1], abs=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What is kept of a text that is longer than `data.max_length`, on a tokenizer of one id a letter."""
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +12,12 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from raylora.cluster.data.dataset import cut_in_words
+from raylora.cluster.data.prepare import splits_here
+from raylora.cluster.data.sources import list_sources
 from raylora.config import Job
 from raylora.errors import ConfigError, DataError
 from raylora.model.batches import BatchPlan, sorted_batches
+from raylora.model.limits import latency_ms
 from raylora.model.packing import packable
 from raylora.model.tokens import Collator, TokenTable, encode, padded_lengths, spec_for, table_of, tokenizer_spec
 from raylora.model.windows import pool, pooled_logits
@@ -235,3 +240,35 @@ def test_a_warning_says_how_many_texts_are_cut() -> None:
     (said,) = cut_in_words(lengths, Job().data)
     assert "100% of train texts (4) reach data.max_length=128" in said
     assert cut_in_words(np.array([127, 20]), Job().data) == []
+
+
+def test_a_files_long_texts_are_rows_of_windows(tmp_path: Path) -> None:
+    """Read, tokenized and split as a job's are: each text is one row of its split, with all of its windows."""
+    lines = [json.dumps({"text": f"{'abcdefghij'[i]} {TEN}", "label": "xy"[i % 2]}) for i in range(10)]
+    (tmp_path / "rows.jsonl").write_text("\n".join(lines))
+    job = Job().replace(
+        {"data.train": str(tmp_path / "rows.jsonl"), "data.truncation": "windows", "data.max_length": 6}
+    )
+    splits = splits_here(job, list_sources(job.data), spec_for(letters(), job.data))
+    assert (len(splits.train), len(splits.validation)) == (8, 2)
+    collator = Collator(splits.train, splits.tokenizer)
+    assert collator.windows is not None and collator.windows.tolist() == [3] * 8
+    assert splits.train.lengths.tolist() == [11 + 6] * 8
+    firsts = collator(np.arange(8))["input_ids"][::3]
+    assert len({row[1].item() for row in firsts}) == 8 and (firsts[:, 2:5] == torch.tensor([4, 5, 6])).all()
+
+
+def test_a_row_longer_than_a_window_is_timed_in_windows() -> None:
+    """Of 1,000 tokens in windows of 128: eight of 125."""
+
+    class Model(torch.nn.Linear):
+        shapes: set[tuple[int, ...]] = set()
+
+        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
+            self.shapes.add(tuple(input_ids.shape))
+            self.logits = attention_mask
+            return self
+
+    assert latency_ms(Model(1, 1), 1000, 128, repeats=3) > 0
+    assert latency_ms(Model(1, 1), 100, 128, repeats=3) > 0
+    assert Model.shapes == {(8, 125), (1, 100)}

@@ -159,4 +159,4 @@ def _load(
     weights = base_weights(loaded)
     model: Any = loaded.model.eval().float()
     model = model.to("cuda" if plan.use_gpu else "cpu")
-    return weights, (loaded.new_modules, round(latency_ms(model, length), 3))
+    return weights, (loaded.new_modules, round(latency_ms(model, length, resolved.job.data.max_length), 3))
