@@ -11,15 +11,24 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from raylora.cluster.data.dataset import cut_in_words
 from raylora.cluster.data.prepare import splits_here
 from raylora.cluster.data.sources import list_sources
 from raylora.config import Job
 from raylora.errors import ConfigError, DataError
 from raylora.model.batches import BatchPlan, sorted_batches
+from raylora.model.cut import limit_in_words, most_tokens
 from raylora.model.limits import latency_ms
 from raylora.model.packing import packable
-from raylora.model.tokens import Collator, TokenTable, encode, padded_lengths, spec_for, table_of, tokenizer_spec
+from raylora.model.tokens import (
+    Collator,
+    TokenTable,
+    encode,
+    encode_measured,
+    padded_lengths,
+    spec_for,
+    table_of,
+    tokenizer_spec,
+)
 from raylora.model.windows import pool, pooled_logits
 from raylora.tasks import TASKS
 
@@ -232,14 +241,21 @@ def test_windows_are_not_packed() -> None:
     assert packable(Job().replace({"data.truncation": "middle"})) is None
 
 
-def test_a_warning_says_how_many_texts_are_cut() -> None:
-    """Windows: 8 of 128 tokens; a text whose windows are all full is at the limit."""
-    lengths = np.array([1024, 1024, 1023, 300])
-    (said,) = cut_in_words(lengths, Job().replace({"data.truncation": "windows"}).data)
-    assert "50% of train texts (2) reach data.max_windows=8 of 128 tokens" in said
-    (said,) = cut_in_words(lengths, Job().data)
-    assert "100% of train texts (4) reach data.max_length=128" in said
-    assert cut_in_words(np.array([127, 20]), Job().data) == []
+def test_the_longest_text_that_is_kept_whole() -> None:
+    """Windows of 6 hold 4 letters: three of them 12, and sharing one 4 + 3 + 3; two special tokens are counted once."""
+    windowed = Job().replace({"data.truncation": "windows", "data.max_length": 6, "data.max_windows": 3}).data
+    sharing = windowed.model_copy(update={"stride": 1})
+    assert [most_tokens(data, 2) for data in (Job().data, windowed, sharing)] == [128, 14, 12]
+    assert limit_in_words(windowed) == "data.max_windows=3 of 6 tokens"
+    assert limit_in_words(Job().data) == "data.max_length=128"
+    assert len(windows(TEN, stride=1)) == 3 and len(windows(f"{TEN} a", stride=1)) == 4
+
+
+@pytest.mark.parametrize("settings", [("end", 0, 1), ("start", 0, 1), ("middle", 0, 1), ("windows", 2, 3)])
+def test_a_text_is_measured_whole_however_it_is_cut(settings: Any) -> None:
+    texts = [TEN, "a b", " ".join(TEN.split() * 7)]
+    found = encode_measured(texts, tokenizer_spec(letters(), 6, *settings))
+    assert found["tokens"].to_pylist() == [12, 4, 72]
 
 
 def test_a_files_long_texts_are_rows_of_windows(tmp_path: Path) -> None:
