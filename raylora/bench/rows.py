@@ -25,6 +25,16 @@ def check_files(job: Job, splits: Sequence[str]) -> None:
         raise ConfigError(f"the bench needs {named}, each one parquet file, e.g. data.train=train.parquet.")
 
 
+def check_cut(job: Job) -> None:
+    """Raises:
+    ConfigError: long texts are not cut at their end, as the rivals cut them.
+    """
+    if job.data.truncation != "end":
+        raise ConfigError(
+            f"the rivals of this bench cut the end of a long text: leave out `data.truncation: {job.data.truncation}`."
+        )
+
+
 def read_rows(job: Job, split: str) -> tuple[list[Any], list[str]]:
     """Texts (or pairs of them) and labels.
 
@@ -74,6 +84,6 @@ def make_splits(job: Job, base: "BaseFolder") -> "Splits":
     from raylora.cluster.data.prepare import splits_here
     from raylora.cluster.data.sources import list_sources
     from raylora.model.base.load import load_tokenizer
-    from raylora.model.tokens import tokenizer_spec
+    from raylora.model.tokens import spec_for
 
-    return splits_here(job, list_sources(job.data), tokenizer_spec(load_tokenizer(base.path), job.data.max_length))
+    return splits_here(job, list_sources(job.data), spec_for(load_tokenizer(base.path), job.data))

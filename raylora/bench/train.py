@@ -10,7 +10,7 @@ from typing import Any
 
 from raylora.bench.processes import run_alone
 from raylora.bench.rivals import Measured, Rival
-from raylora.bench.rows import draw
+from raylora.bench.rows import check_cut, draw
 from raylora.bench.verdict import cpu, has_amx, has_bf16, target
 from raylora.config import Job
 from raylora.model.base.find import resolve
@@ -66,8 +66,10 @@ def bench(job: Job, seeds: int, repeats: int, speed_rows: int, top_layers: int, 
         top_layers: that keep an adapter where the states below them are computed once.
 
     Raises:
+        ConfigError: `check_cut`.
         TrainingError: a rival failed.
     """
+    check_cut(job)
     # the loops are compared: what only raylora has before the first step stays out
     job = job.replace({"train.head_init": "random", "train.floor": False})
     layers = int(read_config(resolve(job.model), ("a", "b"), dropout=True).num_hidden_layers)

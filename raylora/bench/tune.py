@@ -13,7 +13,7 @@ import torch
 
 from raylora.bench.packs import Trained, trials_of, use_gpu
 from raylora.bench.processes import Together, run_alone, run_together
-from raylora.bench.rows import draw
+from raylora.bench.rows import check_cut, draw
 from raylora.bench.sweeps import Swept
 from raylora.bench.verdict import cpu, has_amx, target
 from raylora.config import Job
@@ -34,9 +34,10 @@ def bench(job: Job, parts: Sequence[Part], repeats: int, speed_rows: int, sweep_
         job: with parquet files for train and validation (`check_files`) and a sound search space (`parse_space`).
 
     Raises:
-        ConfigError: its trials cannot share a pack.
+        ConfigError: its trials cannot share a pack; `check_cut`.
         TrainingError: a rival failed.
     """
+    check_cut(job)
     job = job.replace({"tune.search_alg": "random", "tune.scheduler": "asha", "tune.metric": None, "tune.mode": None})
     job = job.replace({"train.metric_for_best_model": "accuracy", "tune.num_samples": SWEPT})
     if "pack" in parts:

@@ -23,6 +23,7 @@ def _is_metric(name: str) -> str:
 
 
 Metric = Annotated[str, AfterValidator(_is_metric)]
+Truncation = Literal["end", "start", "middle", "windows"]
 
 NO_TEXT = ("idna", "punycode", "undefined", "unicode_escape", "raw_unicode_escape", "mbcs", "oem")
 
@@ -100,7 +101,19 @@ class DataSection(Section):
         default=None, description="of two labels, the one that f1, precision and recall are of; null = the second"
     )
     max_length: Annotated[int, Field(ge=4)] = Field(
-        default=128, description="tokens kept of a row, special tokens included"
+        default=128, description="tokens kept of a row, or of each of its windows, special tokens included"
+    )
+    truncation: Truncation = Field(
+        default="end",
+        description="what is cut of a longer text: its end (its start, where the tokenizer's own `truncation_side` is "
+        "left), its start, or its middle (a quarter of what is kept is its head); windows = nothing, it is read in "
+        "windows",
+    )
+    stride: Annotated[int, Field(ge=0)] = Field(
+        default=0, description="of `truncation: windows`: tokens that neighbouring windows share"
+    )
+    max_windows: Count = Field(
+        default=8, description="of `truncation: windows`: windows kept of a row; what comes after them is cut"
     )
     max_samples: Count | None = Field(
         default=None, description="take this many rows of `train`, before the split; each label keeps its share"
@@ -137,6 +150,19 @@ class DataSection(Section):
         if self.labels is not None and (len(set(self.labels)) != len(self.labels) or len(self.labels) < fewest):
             number = {1: "one label", 2: "two labels"}[fewest]
             raise ValueError(f"`labels` must name at least {number}, each once, found {self.labels}")
+        return self
+
+    @model_validator(mode="after")
+    def truncation_fits(self) -> Self:
+        if self.text_pair_column and self.truncation in ("middle", "windows"):
+            raise ValueError(
+                f"`truncation: {self.truncation}` is of single texts, found `text_pair_column: "
+                f"{self.text_pair_column}`. Of pairs, end or start cut the longer text"
+            )
+        if self.stride and self.truncation != "windows":
+            raise ValueError(f"`stride` is of `truncation: windows`, found {self.stride} with {self.truncation}")
+        if self.stride >= self.max_length:
+            raise ValueError(f"`stride` must be less than `max_length` ({self.max_length}), found {self.stride}")
         return self
 
     @cached_property

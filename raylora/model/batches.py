@@ -77,7 +77,19 @@ def shuffled_batches(lengths: np.ndarray, rows: int, seed: tuple[int, int]) -> l
     return [batches[i] for i in np.random.default_rng(seed[0]).permutation(len(batches))]
 
 
-def sorted_batches(lengths: np.ndarray, rows: int) -> list[np.ndarray]:
-    """All rows once, by length, in batches of at most `rows`: least padding, for evaluation and prediction."""
+def sorted_batches(lengths: np.ndarray, rows: int, windows: np.ndarray | None = None) -> list[np.ndarray]:
+    """All rows once, by length, in batches of at most `rows`: least padding, for evaluation and prediction.
+
+    Args:
+        windows: [N] how many each row has; a batch then holds at most `rows` windows, or one row.
+    """
     order = np.argsort(lengths, kind="stable")
-    return [order[i : i + rows] for i in range(0, len(order), rows)]
+    if windows is None:
+        return [order[i : i + rows] for i in range(0, len(order), rows)]
+    ends, batches, start = np.cumsum(windows[order]), list[np.ndarray](), 0
+    while start < len(order):
+        most = ends[start] - windows[order[start]] + rows
+        end = max(start + 1, int(np.searchsorted(ends, most, side="right")))
+        batches.append(order[start:end])
+        start = end
+    return batches

@@ -27,6 +27,7 @@ class Body(NamedTuple):
     layers: str
 
 
+NOT_FED = ("labels", "frozen_states", "windows")  # of a batch, to a forward that starts at the embeddings
 _ENCODER, _DECODER = Body("embeddings", "encoder.layer"), Body("embed_tokens", "layers")
 BODIES = {
     **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "deberta-v2"), _ENCODER),
@@ -142,17 +143,17 @@ def compute(
     """
     kept = _empty_states(collator, _width(model), as_array(torch.empty(0, dtype=held_in(model))).dtype, scratch)
     for indices, states in run_batches(collator, batch_rows, lambda batch: as_array(_states_at(model, batch, depth))):
-        for row, index in zip(states, indices, strict=True):
-            chunk, flat = collator.place(index)
-            kept[chunk][flat] = row[collator.span(index, states.shape[1])]
+        places = [place for index in indices for place in collator.places(index)]
+        for sequence, place in zip(states, places, strict=True):
+            kept[place.chunk][place.flat] = sequence[collator.span(place, states.shape[1])]
     return kept
 
 
 def _states_at(model: "PreTrainedModel", batch: dict[str, torch.Tensor], depth: int) -> torch.Tensor:
-    """[B, T, H] entering layer `depth`; what lies above is not run."""
+    """[B, T, H] entering layer `depth`, of windows [W, T, H]; what lies above is not run."""
     found = layers(model)
     assert found, "depth is of constant_layers"
-    inputs = {name: t.to(model.device) for name, t in batch.items() if name not in ("labels", "frozen_states")}
+    inputs = {name: t.to(model.device) for name, t in batch.items() if name not in NOT_FED}
     handle = found[depth - 1].register_forward_hook(_stop)
     try:
         with torch.inference_mode():
@@ -218,5 +219,6 @@ def agrees(table: TokenTable, spec: TokenizerSpec, model: "PreTrainedModel", dep
     assert table.frozen_states is not None, "there are frozen states to compare"
     collator = Collator(table, spec)
     batch = collator(np.arange(1))
-    own, given = _states_at(model, batch, depth), batch["frozen_states"].float()
-    return bool((own.float() - given).norm() < 0.1 * given.norm())
+    tokens = batch["attention_mask"].bool()
+    own, given = _states_at(model, batch, depth).float()[tokens], batch["frozen_states"].float()[tokens]
+    return bool((own - given).norm() < 0.1 * given.norm())

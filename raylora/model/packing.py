@@ -48,6 +48,8 @@ def packable(job: Job) -> str | None:
         return f"lora.bias: {job.lora.bias}"
     if job.train.base_dropout:
         return "train.base_dropout"
+    if job.data.truncation == "windows":  # trials at different epochs would have unequally many for each slot
+        return "data.truncation: windows"
     return None
 
 

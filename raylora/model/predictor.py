@@ -13,7 +13,7 @@ from raylora.model.base.load import load_base, load_tokenizer, read_config
 from raylora.model.lora.manifest import base_of, read_manifest
 from raylora.model.lora.save import load_adapter
 from raylora.model.predict import predict_logits
-from raylora.model.tokens import Collator, Text, encode, table_of, tokenizer_spec
+from raylora.model.tokens import Collator, Text, encode, spec_for, table_of
 from raylora.tasks import task_of
 
 BATCH = 64
@@ -49,7 +49,7 @@ class Predictor:
                 f"{self.manifest.base_model} with weights {self.manifest.base_digest[:12]}…. {ADVICE} to that one."
             )
         tokenizer = load_tokenizer(str(folder))
-        self.tokenizer_spec = tokenizer_spec(tokenizer, self.manifest.max_length)
+        self.tokenizer_spec = spec_for(tokenizer, self.manifest)
         loaded = load_base(
             base, read_config(base, self.labels, True, self.manifest.problem_type), self.tokenizer_spec.pad_id
         )
@@ -67,7 +67,7 @@ class Predictor:
         if not texts:
             return np.empty((0, len(self.labels)), dtype=np.float32)
         table = table_of(encode(texts, self.tokenizer_spec))
-        return predict_logits(self.model, Collator(table, self.tokenizer_spec), BATCH)
+        return predict_logits(self.model, Collator(table, self.tokenizer_spec), BATCH, self.task.pool_windows)
 
     def predict(self, texts: Sequence[Text]) -> list[Prediction]:
         """One prediction per text, in order.

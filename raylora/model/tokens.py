@@ -6,16 +6,22 @@ Imports no torch model code: Ray Data's tasks load it in milliseconds.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from tokenizers import Encoding, Tokenizer
 
+from raylora.config.learning import Truncation
+from raylora.errors import DataError
+from raylora.model.cut import Cut, check_stride, windows_of, without_middle
+
 if TYPE_CHECKING:
     import torch
 
 Text = str | tuple[str, str] | list[str]  # a text, or two: a pair
+WINDOW = 1 << 40  # numbers of rows stay below: a sequence's number is its row's plus so much for each window before it
 
 
 @dataclass(frozen=True)
@@ -23,20 +29,24 @@ class TokenizerSpec:
     """A tokenizer that travels by value.
 
     `state` is `tokenizers`' JSON with truncation set; `pad_id` fills a batch, on the left where `pad_left`;
-    `type_ids` where the base tells the texts of a pair apart.
+    `type_ids` where the base tells the texts of a pair apart. `middle`: tokens kept of a text whose middle is cut;
+    `max_windows`: of a text, where it is read in windows.
     """
 
     state: str
     pad_id: int
     pad_left: bool
     type_ids: bool
+    middle: int | None = None
+    max_windows: int | None = None
 
 
 @dataclass(frozen=True)
 class TokenTable:
     """Token ids of many rows, in the Arrow chunks they came in; nothing is copied.
 
-    `rows[i]` is the place of row i in all chunks laid end to end; `targets[i]` and `lengths[i]` belong to it.
+    `rows[i]` is the place of row i in all chunks laid end to end; `targets[i]` and `lengths[i]` belong to it,
+    the latter its tokens, those of all windows together where it has several.
     `frozen_states`, where there are any, holds per chunk the hidden states [tokens in the chunk, H] that enter the
     lowest layer that is not frozen (`frozen_states.compute`); uint16 stands for bf16.
     """
@@ -60,11 +70,30 @@ def _tokenizer(state: str) -> Tokenizer:
     return Tokenizer.from_str(state)
 
 
-def tokenizer_spec(tokenizer: Any, max_length: int) -> TokenizerSpec:
-    """The spec of a fast `transformers` tokenizer that keeps `max_length` tokens of a row, special ones included."""
+def spec_for(tokenizer: Any, cut: Cut) -> TokenizerSpec:
+    """As `tokenizer_spec`, by a job's `data` or an adapter's manifest."""
+    return tokenizer_spec(tokenizer, cut.max_length, cut.truncation, cut.stride, cut.max_windows)
+
+
+def tokenizer_spec(
+    tokenizer: Any, max_length: int, truncation: Truncation = "end", stride: int = 0, max_windows: int = 1
+) -> TokenizerSpec:
+    """The spec of a fast `transformers` tokenizer that keeps `max_length` tokens of a row, special ones included.
+
+    Args:
+        truncation, stride, max_windows: of `data`.
+
+    Raises:
+        ConfigError: `stride` leaves a window nothing of its own.
+    """
     backend = Tokenizer.from_str(tokenizer.backend_tokenizer.to_str())
-    backend.enable_truncation(max_length, direction=tokenizer.truncation_side)
     backend.no_padding()
+    side = "left" if truncation == "start" else tokenizer.truncation_side if truncation == "end" else "right"
+    if truncation == "middle":
+        backend.no_truncation()
+    else:
+        check_stride(tokenizer, max_length, stride)
+        backend.enable_truncation(max_length, stride=stride, direction=side)
     return TokenizerSpec(
         state=backend.to_str(),
         pad_id=tokenizer.pad_token_id,
@@ -73,11 +102,18 @@ def tokenizer_spec(tokenizer: Any, max_length: int) -> TokenizerSpec:
         # for generation.
         pad_left="XLNet" in type(tokenizer).__name__,
         type_ids="token_type_ids" in tokenizer.model_input_names,
+        middle=max_length if truncation == "middle" else None,
+        max_windows=max_windows if truncation == "windows" else None,
     )
 
 
 def encode(texts: Sequence[Text], spec: TokenizerSpec) -> pa.Table:
-    """Columns `input_ids` list<int32>, and `token_type_ids` list<int8> where there are pairs and the base uses them."""
+    """Columns `input_ids` list<int32>, `token_type_ids` list<int8> where there are pairs and the base uses them, and
+    `windows` list<int32> where texts are read in windows: the tokens of each, whose ids stand end to end.
+
+    Raises:
+        DataError: a pair, where only single texts can be cut so.
+    """
     return _table(texts, _tokenizer(spec.state).encode_batch_fast(list(texts)), spec)
 
 
@@ -89,15 +125,24 @@ def encode_measured(texts: Sequence[Text], spec: TokenizerSpec) -> pa.Table:
 
 
 def _table(texts: Sequence[Text], encodings: Sequence[Encoding], spec: TokenizerSpec) -> pa.Table:
-    columns: dict[str, pa.Array] = {"input_ids": _lists([e.ids for e in encodings], pa.int32())}
-    if spec.type_ids and not all(isinstance(text, str) for text in texts):
+    is_single = all(isinstance(text, str) for text in texts)
+    if not is_single and (spec.middle or spec.max_windows):
+        raise DataError("a pair of texts: `data.truncation: middle` and `windows` are of single texts.")
+    if spec.max_windows:
+        rows = [windows_of(e, spec.max_windows) for e in encodings]
+        ids, counts = [[i for window in row for i in window] for row in rows], [list(map(len, row)) for row in rows]
+        return pa.table({"input_ids": _lists(ids, pa.int32()), "windows": _lists(counts, pa.int32())})
+    ids = [without_middle(e, spec.middle) for e in encodings] if spec.middle else [e.ids for e in encodings]
+    columns: dict[str, pa.Array] = {"input_ids": _lists(ids, pa.int32())}
+    if spec.type_ids and not is_single:
         columns["token_type_ids"] = _lists([e.type_ids for e in encodings], pa.int8())
     return pa.table(columns)
 
 
 def _whole_lengths(texts: Sequence[Text], encodings: Sequence[Encoding], spec: TokenizerSpec) -> list[int]:
-    special = special_tokens(spec)
-    counts = [len(e) + sum(len(part) - special for part in e.overflowing) for e in encodings]
+    truncation = _tokenizer(spec.state).truncation
+    again = special_tokens(spec) + (truncation["stride"] if truncation else 0)
+    counts = [len(e) + sum(len(part) - again for part in e.overflowing) for e in encodings]
     cut = [i for i, e in enumerate(encodings) if e.overflowing and not isinstance(texts[i], str)]
     if cut:  # what is left of a pair comes in every combination of its parts
         tokenizer = Tokenizer.from_str(spec.state)
@@ -132,8 +177,31 @@ def table_of(encoded: pa.Table) -> TokenTable:
     return TokenTable([encoded], np.arange(count), np.zeros(count, dtype=np.int64), lengths.astype(np.int32))
 
 
+def padded_lengths(encoded: pa.Table) -> np.ndarray:
+    """[N] int32: the tokens that a row takes in a batch of its like; of windows, each as many as its longest."""
+    if "windows" not in encoded.column_names:
+        return table_of(encoded).lengths
+    tokens, offsets = _ragged(encoded["windows"])
+    longest = np.maximum.reduceat(tokens, offsets[:-1]) if len(offsets) > 1 else tokens
+    return (longest * np.diff(offsets)).astype(np.int32)
+
+
+class Place(NamedTuple):
+    """A sequence in a table: its chunk, and its tokens among all of that chunk."""
+
+    chunk: int
+    flat: slice
+
+    @property
+    def tokens(self) -> int:
+        return int(self.flat.stop - self.flat.start)
+
+
 class Collator:
-    """Batches of a `TokenTable`, padded to their longest row."""
+    """Batches of a `TokenTable`, padded to their longest sequence: a row, or one of its windows.
+
+    `windows` [N] is how many each row of the table has; None where rows are not read in windows.
+    """
 
     def __init__(self, table: TokenTable, spec: TokenizerSpec) -> None:
         self.table, self.spec = table, spec
@@ -147,6 +215,15 @@ class Collator:
                 _ragged(chunk["token_type_ids"])[0] if has else np.zeros_like(values)
                 for chunk, has, (values, _) in zip(table.chunks, has_types, ids, strict=True)
             ]
+        self.windows: np.ndarray | None = None
+        if any("windows" in chunk.column_names for chunk in table.chunks):
+            self._find_windows()
+
+    def _find_windows(self) -> None:
+        found = [_ragged(chunk["windows"]) for chunk in self.table.chunks]
+        self.first_windows = [offsets for _, offsets in found]
+        self.window_offsets = [np.concatenate([[0], np.cumsum(tokens)]) for tokens, _ in found]
+        self.windows = np.concatenate([np.diff(offsets) for offsets in self.first_windows])[self.table.rows]
 
     def __call__(self, indices: np.ndarray) -> "dict[str, torch.Tensor]":
         """Rows `indices` of the table.
@@ -155,48 +232,64 @@ class Collator:
             input_ids [B, T] int64, attention_mask [B, T] int64 (1 = real token), labels [B] int64 (of other tasks than
             single label [B, C] float32), token_type_ids
             [B, T] int64 where rows are pairs, and frozen_states [B, T, H] (zero at padding) where the table has one.
+            Of rows in windows, all but labels are [W, T]: the windows of one row after those of another; windows [B]
+            int64 says how many each row has.
         """
         import torch
 
-        width = int(self.table.lengths[indices].max())
-        batch = {name: np.full((len(indices), width), fill, dtype=np.int64) for name, fill in self._fills().items()}
-        for i, index in enumerate(indices):
-            span = self.span(index, width)
-            chunk, flat = self.place(index)
+        places = [place for index in indices for place in self.places(index)]
+        width = max(place.tokens for place in places)
+        batch = {name: np.full((len(places), width), fill, dtype=np.int64) for name, fill in self._fills().items()}
+        for i, place in enumerate(places):
+            span = self.span(place, width)
             batch["attention_mask"][i, span] = 1
             for name, column in self.columns.items():
-                batch[name][i, span] = column[chunk][flat]
+                batch[name][i, span] = column[place.chunk][place.flat]
         tensors = {name: torch.from_numpy(values) for name, values in batch.items()}
         if self.table.frozen_states is not None:
-            tensors["frozen_states"] = self._states(indices, width, self.table.frozen_states)
+            tensors["frozen_states"] = self._states(places, width, self.table.frozen_states)
+        if self.windows is not None:
+            tensors["windows"] = torch.from_numpy(self.windows[indices].astype(np.int64))
         return {**tensors, "labels": torch.from_numpy(self.table.targets[indices])}
 
     def tokens(self) -> list[np.ndarray]:
-        """Token ids of every row of the table."""
-        places = (self.place(index) for index in range(len(self.table)))
-        return [self.columns["input_ids"][chunk][flat] for chunk, flat in places]
+        """Token ids of every row of the table, of all of its windows."""
+        ids = self.columns["input_ids"]
+        found = ([ids[p.chunk][p.flat] for p in self.places(index)] for index in range(len(self.table)))
+        return [parts[0] if len(parts) == 1 else np.concatenate(parts) for parts in found]
 
-    def _states(self, indices: np.ndarray, width: int, frozen_states: Sequence[np.ndarray]) -> "torch.Tensor":
+    def numbers(self, indices: np.ndarray) -> np.ndarray:
+        """[B or W] int64, one for each sequence of a batch, whatever batch it is in: its row's place in the table, and
+        above it the window."""
+        if self.windows is None:
+            return indices
+        counts = self.windows[indices]
+        window = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+        return np.repeat(indices, counts) + WINDOW * window
+
+    def _states(self, places: Sequence[Place], width: int, frozen_states: Sequence[np.ndarray]) -> "torch.Tensor":
         import torch
 
-        states = np.zeros((len(indices), width, frozen_states[0].shape[1]), dtype=frozen_states[0].dtype)
-        for i, index in enumerate(indices):
-            chunk, flat = self.place(index)
-            states[i, self.span(index, width)] = frozen_states[chunk][flat]
+        states = np.zeros((len(places), width, frozen_states[0].shape[1]), dtype=frozen_states[0].dtype)
+        for i, place in enumerate(places):
+            states[i, self.span(place, width)] = frozen_states[place.chunk][place.flat]
         tensor = torch.from_numpy(states)
         return tensor.view(torch.bfloat16) if tensor.dtype == torch.uint16 else tensor
 
-    def span(self, index: int, width: int) -> slice:
-        """Where row `index` of the table lies in a batch row of `width`."""
-        length = int(self.table.lengths[index])
-        return slice(width - length, width) if self.spec.pad_left else slice(0, length)
+    def span(self, place: Place, width: int) -> slice:
+        """Where a sequence lies in a batch row of `width`."""
+        return slice(width - place.tokens, width) if self.spec.pad_left else slice(0, place.tokens)
 
-    def place(self, index: int) -> tuple[int, slice]:
-        """The chunk of row `index` of the table, and its tokens among all of that chunk."""
+    def places(self, index: int) -> list[Place]:
+        """Where row `index` of the table is, or each of its windows."""
         row = int(self.table.rows[index])
         chunk = int(np.searchsorted(self.starts, row, side="right")) - 1
         at = row - self.starts[chunk]
-        return chunk, slice(*self.offsets[chunk][at : at + 2])
+        if self.windows is None:
+            return [Place(chunk, slice(*self.offsets[chunk][at : at + 2]))]
+        first, last = self.first_windows[chunk][at : at + 2]
+        ends = self.window_offsets[chunk][first : last + 1]
+        return [Place(chunk, slice(start, end)) for start, end in pairwise(ends)]
 
     def _fills(self) -> dict[str, int]:
         return {"attention_mask": 0, **{name: self.spec.pad_id * (name == "input_ids") for name in self.columns}}

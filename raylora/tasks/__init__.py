@@ -8,7 +8,7 @@ from raylora.tasks.functions import Function
 from raylora.tasks.multi_label import MultiLabel
 from raylora.tasks.regression import Regression
 from raylora.tasks.single_label import SingleLabel
-from raylora.tasks.task import LabelColumn, LabelScore, Parsed, ProblemType, Task, Units
+from raylora.tasks.task import LabelColumn, LabelScore, Parsed, Pooling, ProblemType, Task, Units
 
 __all__ = [
     "TASKS",
@@ -16,6 +16,7 @@ __all__ = [
     "LabelColumn",
     "LabelScore",
     "Parsed",
+    "Pooling",
     "ProblemType",
     "Task",
     "Units",

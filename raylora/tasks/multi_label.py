@@ -11,7 +11,7 @@ from raylora.tasks.calibration import best_temperature, best_thresholds, shared_
 from raylora.tasks.functions import Function, sigmoid
 from raylora.tasks.ranking import by_label, expected_calibration_error
 from raylora.tasks.single_label import f1_of, label_names, quoted_names, sort_labels
-from raylora.tasks.task import LabelColumn, LabelCounts, Parsed, ProblemType, Task, as_text, no_rows
+from raylora.tasks.task import LabelColumn, LabelCounts, Parsed, Pooling, ProblemType, Task, as_text, no_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,7 +23,8 @@ HALF = 0.5
 class MultiLabel(Task):
     """Targets are [N, C] float32, 1 where a row carries a label.
 
-    A label is decided where its score reaches its threshold, 0.5 unless another is given. `subset_accuracy` is the
+    A label is decided where its score reaches its threshold, 0.5 unless another is given; of a long row, where some
+    window carries it. `subset_accuracy` is the
     share of rows all of whose labels are right; `f1_macro` the mean over labels that occur or are predicted; `roc_auc`
     and `average_precision` means over labels; `loss` and `log_loss` the mean binary cross-entropy over rows and labels,
     in nats.
@@ -43,6 +44,7 @@ class MultiLabel(Task):
     decided: ClassVar[tuple[str, ...]] = ("f1_micro", "f1_macro", "subset_accuracy")
     losses: ClassVar[tuple[str, ...]] = ("cross_entropy", "focal")
     function: ClassVar[Function] = "sigmoid"
+    pool_windows: ClassVar[Pooling] = "max"
 
     def parse(self, value: Any, column: LabelColumn) -> Parsed:
         """A list of labels, or one string of them between separators; none is an empty list or a blank string."""

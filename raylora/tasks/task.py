@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+Pooling = Literal["mean", "max"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +82,7 @@ class Task(ABC):
         has_classes: whether labels are classes, which can be weighed.
         fewest_labels: that `data.labels` may name.
         function: what a caller's scores are of logits.
+        pool_windows: how the logits of a long row's windows become the row's.
     """
 
     problem_type: ClassVar[ProblemType]
@@ -91,6 +93,7 @@ class Task(ABC):
     has_classes: ClassVar[bool] = True
     fewest_labels: ClassVar[int] = 1
     function: ClassVar[Function]
+    pool_windows: ClassVar[Pooling] = "mean"
 
     # --- labels
 

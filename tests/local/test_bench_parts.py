@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -206,3 +207,11 @@ def test_bench_accuracy_shows_baselines_settings_and_ranks(data: Job, bases: Bas
     (still,) = re.findall(r"head_init=probe learning_rate=1e-12 +\S+ ± \S+  by epoch (\S+) (\S+)", means)
     assert still[0] == still[1], "nothing is learned at that rate: the probe's own score"
     assert len(re.findall(r"^ranks +head_init=\w+: correlation of epoch 1 with the last ", said, re.M)) == 2
+
+
+@pytest.mark.parametrize("bench", ["train", "tune"])
+def test_rivals_that_cut_the_end_are_not_compared_with_windows(bench: str) -> None:
+    job, module = Job().replace({"data.truncation": "windows"}), import_module(f"raylora.bench.{bench}")
+    counts: dict[str, Any] = {"train": (1, 1, 8, 1), "tune": (["pack"], 1, 8, 8)}
+    with pytest.raises(ConfigError, match=r"leave out `data\.truncation: windows`"):
+        module.bench(job, *counts[bench], print)

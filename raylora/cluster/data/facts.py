@@ -9,6 +9,7 @@ import pyarrow as pa
 from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.scripts import SCRIPTS
 from raylora.config import DataSection
+from raylora.model.cut import most_tokens
 from raylora.tasks import task_of
 from raylora.tasks.task import LabelCounts, NumberRange
 
@@ -21,7 +22,7 @@ IN_ORDER: list[tuple[str, str]] = [("source", "ascending"), ("place", "ascending
 @dataclass(frozen=True)
 class Tokens:
     """Tokens of whole texts, special ones included: half of the texts have at most `p50`. `cut` texts have more than
-    `data.max_length`, and `none` none at all."""
+    `data.max_length`, or its windows, can hold, and `none` none at all."""
 
     p50: int
     p95: int
@@ -105,7 +106,7 @@ def _facts(
         reasons=dict(list(reasons.items())[:SHOWN_REASONS]),
         first_bad=[f"{sources[row['source']].place(row['place'])}: {row['fault']}" for row in first],
         labels=task_of(data.problem_type).tally(counted(good["label"])),
-        tokens=token_facts(good["tokens"].to_numpy(), data.max_length, special),
+        tokens=token_facts(good["tokens"].to_numpy(), most_tokens(data, special), special),
         scripts=counted(pa.array(SCRIPTS).take(good["script"].combine_chunks())),
         duplicates=good.num_rows - len(different),
         conflicts=conflicts(different),
@@ -131,13 +132,17 @@ def label_codes(column: pa.ChunkedArray) -> np.ndarray:
     return encoded.indices.to_numpy(zero_copy_only=False)
 
 
-def token_facts(tokens: np.ndarray, max_length: int, special: int) -> Tokens | None:
-    """Of [N] token counts; None of no rows."""
+def token_facts(tokens: np.ndarray, most: int, special: int) -> Tokens | None:
+    """Of [N] token counts; None of no rows.
+
+    Args:
+        most: of a text that is kept whole.
+    """
     if not len(tokens):
         return None
-    half, most = np.quantile(tokens, (0.5, 0.95), method="inverted_cdf")
-    cut, none = int((tokens > max_length).sum()), int((tokens <= special).sum())
-    return Tokens(int(half), int(most), int(tokens.max()), cut, none)
+    half, p95 = np.quantile(tokens, (0.5, 0.95), method="inverted_cdf")
+    cut, none = int((tokens > most).sum()), int((tokens <= special).sum())
+    return Tokens(int(half), int(p95), int(tokens.max()), cut, none)
 
 
 def different_rows(hashes: np.ndarray, codes: np.ndarray) -> np.ndarray:

@@ -17,7 +17,7 @@ from raylora.config import Job
 from raylora.errors import DataError
 from raylora.model.base.find import resolve
 from raylora.model.base.load import load_tokenizer
-from raylora.model.tokens import TokenizerSpec, tokenizer_spec
+from raylora.model.tokens import TokenizerSpec, spec_for
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Inspection:
         unused = [name for name in self.columns if name not in self.used.values()]
         used = ", ".join(f"{part} '{name}'" for part, name in self.used.items())
         columns = f"{'columns':<11}{used}{'; not used: ' if unused else ''}{', '.join(unused)}"
-        splits = [split_lines(split, facts, self.report.max_length) for split, facts in self.report.splits.items()]
+        splits = [split_lines(split, facts, self.report.limit) for split, facts in self.report.splits.items()]
         task = f"{'task':<11}{self.job.data.problem_type}"
         return [task, columns, *(line for lines in splits for line in lines), *warning_lines(self.report)]
 
@@ -66,7 +66,7 @@ def inspect(job: Job, sources: Sequence[Source]) -> Inspection:
         ModelError: there is no base model to count tokens for.
     """
     job = decide_task(job, list(sources), say=lambda line: None)
-    tokenizer = tokenizer_spec(load_tokenizer(resolve(job.model).path), job.data.max_length)
+    tokenizer = spec_for(load_tokenizer(resolve(job.model).path), job.data)
     outline = read_here(job, list(sources), tokenizer)
     report = report_of(job.data, sources, outline, tokenizer)
     return Inspection(job, _columns(sources[0], job), report, _refusal(job, list(sources), tokenizer, outline))

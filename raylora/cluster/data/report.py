@@ -10,6 +10,7 @@ from raylora.cluster.data.facts import SplitFacts, Tokens, facts_of
 from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.warn import DataWarning, warn
 from raylora.config import DataSection
+from raylora.model.cut import limit_in_words
 from raylora.model.tokens import TokenizerSpec, special_tokens
 from raylora.tasks.task import NumberRange
 
@@ -20,10 +21,11 @@ SHOWN = 10
 class DataReport:
     """The facts of a job's files, whole: before `data.max_samples`, and before a validation split is taken off train.
 
-    `warnings` are those that `data.mute` lets through.
+    `limit` names the key that cuts long texts; `warnings` are those that `data.mute` lets through.
     """
 
     max_length: int
+    limit: str
     splits: dict[Split, SplitFacts]
     warnings: tuple[DataWarning, ...]
 
@@ -38,7 +40,7 @@ def report_of(data: DataSection, sources: Sequence[Source], outline: pa.Table, t
     """
     special = special_tokens(tokenizer, pair=data.text_pair_column is not None)
     splits = facts_of(outline, sources, data, special)
-    return DataReport(data.max_length, splits, warn(data, splits, tokenizer))
+    return DataReport(data.max_length, limit_in_words(data), splits, warn(data, splits, tokenizer))
 
 
 def warning_lines(report: DataReport) -> list[str]:
@@ -48,13 +50,11 @@ def warning_lines(report: DataReport) -> list[str]:
 def head_lines(report: DataReport) -> list[str]:
     """Two lines for the head of a run."""
     train = report.splits["train"]
-    lines = (
-        [f"{'tokens':<11}{tokens_in_words(train.tokens, train.good_rows, report.max_length)}"] if train.tokens else []
-    )
+    lines = [f"{'tokens':<11}{tokens_in_words(train.tokens, train.good_rows, report.limit)}"] if train.tokens else []
     return [*lines, f"{'texts':<11}{scripts_in_words(train)}; {sameness_in_words(train)}"]
 
 
-def split_lines(split: Split, facts: SplitFacts, max_length: int) -> list[str]:
+def split_lines(split: Split, facts: SplitFacts, limit: str) -> list[str]:
     """All of a split's facts."""
     files = f"{facts.files} file{'s' * (facts.files != 1)}"
     lines = [f"{split:<11}{facts.rows:,} rows in {files}{_bad_in_words(facts)}"]
@@ -63,7 +63,7 @@ def split_lines(split: Split, facts: SplitFacts, max_length: int) -> list[str]:
         return lines
     found = {
         "labels": labels_in_words(facts),
-        "tokens": tokens_in_words(facts.tokens, facts.good_rows, max_length),
+        "tokens": tokens_in_words(facts.tokens, facts.good_rows, limit),
         "texts": f"{scripts_in_words(facts)}; {sameness_in_words(facts)}",
     }
     return lines + [f"  {name:<9}{text}" for name, text in found.items()]
@@ -84,9 +84,9 @@ def labels_in_words(facts: SplitFacts) -> str:
     return f"{len(shares)}: {', '.join(shares[:SHOWN])}{more}"
 
 
-def tokens_in_words(tokens: Tokens, rows: int, max_length: int) -> str:
+def tokens_in_words(tokens: Tokens, rows: int, limit: str) -> str:
     cut = f"{tokens.cut:,} ({percent(tokens.cut, rows)})" if tokens.cut else "none"
-    return f"p50 {tokens.p50}, p95 {tokens.p95}, max {tokens.max}; {cut} cut at data.max_length={max_length}"
+    return f"p50 {tokens.p50}, p95 {tokens.p95}, max {tokens.max}; {cut} cut at {limit}"
 
 
 def scripts_in_words(facts: SplitFacts) -> str:

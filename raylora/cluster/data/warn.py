@@ -9,6 +9,7 @@ from raylora.cluster.data.find import splits_there
 from raylora.cluster.data.rows import Split
 from raylora.cluster.data.scripts import OTHER, SCRIPTS, pieces_of
 from raylora.config import DataSection
+from raylora.model.cut import limit_in_words
 from raylora.model.tokens import TokenizerSpec, vocabulary
 from raylora.tasks import task_of
 
@@ -95,7 +96,7 @@ def _leaks(seen: _Seen) -> Iterator[str]:
 def _cut(seen: _Seen) -> Iterator[str]:
     tokens, rows = seen.train.tokens, seen.train.good_rows
     if tokens and tokens.cut > MANY_CUT * rows:
-        cut = f"{100 * tokens.cut / rows:.0f} % of train texts are cut at data.max_length={seen.data.max_length}"
+        cut = f"{100 * tokens.cut / rows:.0f} % of train texts are cut at {limit_in_words(seen.data)}"
         yield f"{cut}; 95 % have at most {tokens.p95} tokens."
 
 

@@ -15,7 +15,7 @@ from raylora.model.base.load import load_tokenizer
 from raylora.model.lora.manifest import read_manifest, served_base
 from raylora.model.predict import in_order, run_batches
 from raylora.model.serving.base import ServedBase
-from raylora.model.tokens import Collator, TokenTable, tokenizer_spec
+from raylora.model.tokens import Collator, TokenTable, spec_for
 from raylora.records import Say
 
 ROWS, BATCH = 1000, 64
@@ -42,7 +42,7 @@ def tell_change(job: Job, say: Say) -> None:
 def _change(folder: Path, named: ModelSection) -> str:
     manifest = read_manifest(folder)
     own = parse_saved(manifest.config)
-    spec = tokenizer_spec(load_tokenizer(str(folder)), manifest.max_length)
+    spec = spec_for(load_tokenizer(str(folder)), manifest)
     splits = prepare(own, list_sources(own.data), spec).load()
     table = splits.validation
     rows = np.arange(min(ROWS, len(table.rows)))  # their order is that of their texts' hashes
@@ -62,6 +62,6 @@ def _labels(model: ModelSection, folder: Path, table: TokenTable, rows: np.ndarr
     collator = Collator(table.take(rows), adapter.spec)
 
     def forward(batch: dict[str, torch.Tensor]) -> np.ndarray:
-        return np.stack(base.logits(batch, [adapter] * len(batch["input_ids"]))).argmax(axis=1)
+        return np.stack(base.logits(batch, [adapter] * len(batch.get("windows", batch["input_ids"])))).argmax(axis=1)
 
     return in_order(list(run_batches(collator, BATCH, forward)))

@@ -24,7 +24,7 @@ from raylora.model.base.find import resolve
 from raylora.model.base.load import load_tokenizer
 from raylora.model.fit.build import check_fits
 from raylora.model.limits import bytes_written
-from raylora.model.tokens import tokenizer_spec
+from raylora.model.tokens import spec_for
 from raylora.records import Say, TrainResult
 
 
@@ -50,7 +50,7 @@ def _train(folder: RunFolder, held: Held, job: Job, sources: list[Source], say: 
     base = resolve(job.model)
     check_fits(job, base)
     folder.check_room(bytes_written(job, base))
-    tokenizer = tokenizer_spec(load_tokenizer(base.path), job.data.max_length)
+    tokenizer = spec_for(load_tokenizer(base.path), job.data)
     say(f"run        {folder.uri}")
     say(f"base       {base.id} ({base.origin})")
     with resolve_on_cluster(job, {job.model.base_model: base}, folder, sources, say) as found:

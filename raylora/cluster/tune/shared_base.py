@@ -25,7 +25,7 @@ from raylora.model.fit.head import draws_below_last
 from raylora.model.fit.start import Start, local_start
 from raylora.model.limits import check_limits, latency_ms, trainable_parameters
 from raylora.model.resolved import ResolvedJob
-from raylora.model.tokens import tokenizer_spec
+from raylora.model.tokens import spec_for
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def make_shared_base(found: Resolution, name: str, sources: list[Source], trials
         DataError, ModelError: as `prepare` and `load_base`.
     """
     resolved = found.of(found.job.replace({"model.base_model": name}))
-    spec = tokenizer_spec(load_tokenizer(resolved.base.path), found.job.data.max_length)
+    spec = spec_for(load_tokenizer(resolved.base.path), found.job.data)
     dataset = prepare(found.job, sources, spec)
     lengths = sorted(dataset.splits["train"].lengths)
     task: Any = ray.remote(_load).options(num_returns=2, **remote_options(found.plan))
@@ -159,4 +159,4 @@ def _load(
     weights = base_weights(loaded)
     model: Any = loaded.model.eval().float()
     model = model.to("cuda" if plan.use_gpu else "cpu")
-    return weights, (loaded.new_modules, round(latency_ms(model, length), 3))
+    return weights, (loaded.new_modules, round(latency_ms(model, length, resolved.job.data.max_length), 3))

@@ -65,7 +65,8 @@ def finish(
 
     def logits(split: str) -> np.ndarray:
         table: TokenTable = getattr(splits, split)
-        return predict_logits(model, Collator(table, splits.tokenizer), job.train.per_device_eval_batch_size)
+        rows, pooling = job.train.per_device_eval_batch_size, splits.task.pool_windows
+        return predict_logits(model, Collator(table, splits.tokenizer), rows, pooling)
 
     settled = settle(job, splits, model, logits("validation"))
     predicted, test = {"validation": settled.decisions}, None

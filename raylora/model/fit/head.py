@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from raylora.model.predict import ALL, Share, in_order, run_batches
 from raylora.model.tokens import Collator
+from raylora.model.windows import pool, sequences
 from raylora.tasks import Units
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Features:
     """What a frozen base says of rows: `head` [N, F] is what the head's last linear layer sees, None where there is no
-    new one (`last_linear`); `mean` [N, H] the mean of the last hidden states over a row's tokens; float32."""
+    new one (`last_linear`); `mean` [N, H] the mean of the last hidden states over a row's tokens; float32. Of rows in
+    windows, the mean of these."""
 
     head: np.ndarray | None
     mean: np.ndarray
@@ -150,11 +152,13 @@ def features(model: Any, collator: Collator, batch_rows: int, share: Share = ALL
     with headless(model) as states:
 
         def forward(batch: dict[str, Tensor]) -> Features:
-            seen = model(**batch).logits
+            seen = model(**sequences(batch)).logits
             if not states or states[-1].ndim != 3 or states[-1].shape[:2] != batch["input_ids"].shape:
                 raise NotProbed("the base's last hidden states are not one for each token")
             weights = batch["attention_mask"][..., None].float()
             means = (states.pop().float() * weights).sum(1) / weights.sum(1)
+            if "windows" in batch:
+                seen, means = (pool(values, batch["windows"], "mean") for values in (seen, means))
             return Features(seen.float().cpu().numpy() if is_new else None, means.cpu().numpy())
 
         return list(run_batches(collator, batch_rows, forward, next(model.parameters()).device, share))

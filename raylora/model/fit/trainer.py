@@ -14,6 +14,7 @@ from raylora.model.lora.dropout import BatchMasks, dropout_context
 from raylora.model.losses import RowLoss
 from raylora.model.predict import Share, in_order, logits_of, run_batches
 from raylora.model.tokens import Collator
+from raylora.model.windows import pooled_logits
 from raylora.tasks import Task, Units
 
 
@@ -87,13 +88,13 @@ class PlanTrainer(Trainer):
 
     def _collate(self, micro: MicroBatch) -> dict[str, Any]:
         pad_left = self.train_split.spec.pad_left
-        masks = BatchMasks(micro.indices, self.plan.seed, self._epoch(), micro.step, pad_left)
+        masks = BatchMasks(self.train_split.numbers(micro.indices), self.plan.seed, self._epoch(), micro.step, pad_left)
         return {**self.train_split(micro.indices), "weight": micro.weight, "masks": masks}
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
         weight, targets = inputs.pop("weight"), inputs.pop("labels")
         with self.dropout.of(inputs.pop("masks")):
-            logits = model(**inputs).logits
+            logits = pooled_logits(model, inputs, self.task.pool_windows)
         loss = self.row_loss(logits, targets).mean()
         return loss if weight == 1 else loss * weight
 
@@ -108,8 +109,8 @@ class PlanTrainer(Trainer):
         """[N, C] float32 of every row, in table order, on every worker."""
         model: Any = self.model
         model.eval()
-        rows = self.args.per_device_eval_batch_size
-        mine = list(run_batches(collator, rows, logits_of(model), self.args.device, self._share))
+        rows, forward = self.args.per_device_eval_batch_size, logits_of(model, self.task.pool_windows)
+        mine = list(run_batches(collator, rows, forward, self.args.device, self._share))
         return in_order(gather_object(mine) if self.args.world_size > 1 else mine)
 
     def features(self, collator: Collator) -> Features:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylora.config import ModelSection
+from raylora.config.learning import Truncation
 from raylora.config.yaml12 import inline
 from raylora.errors import ModelError
 from raylora.floor import BASELINES, WORDS
@@ -25,6 +26,7 @@ class Manifest:
 
     Args:
         is_pair: whether a text is a pair; None in adapters of before December 2026.
+        truncation, stride, max_windows: of `data`.
         calibration, thresholds, min_scores: of `settle.Settled`.
     """
 
@@ -35,6 +37,9 @@ class Manifest:
     max_length: int
     problem_type: ProblemType = "single_label_classification"
     pooling: str = "auto"
+    truncation: Truncation = "end"
+    stride: int = 0
+    max_windows: int = 1
     metrics: dict[str, Any] = field(default_factory=dict)
     floor: dict[str, Any] = field(default_factory=dict)
     is_pair: bool | None = None
@@ -102,6 +107,19 @@ def _cells(scores: dict[str, Any], names: Iterable[str]) -> str:
     return "".join(f" {scores[name]:.4f} |" if name in scores else " |" for name in names)
 
 
+def _cut_in_words(manifest: Manifest) -> str:
+    """What an adapter makes of long texts, in a sentence's end and, of windows, another sentence."""
+    if manifest.truncation != "windows":
+        where = {"end": "", "start": ", which keep their end", "middle": ", which keep both ends"}[manifest.truncation]
+        return f"texts are cut at\n{manifest.max_length} tokens{where}."
+    pooling = task_of(manifest.problem_type).pool_windows
+    shared = f" that share {manifest.stride} tokens" if manifest.stride else ""
+    return (
+        f"texts are read in\nup to {manifest.max_windows} windows of {manifest.max_length} tokens{shared}. A text's "
+        f"logits are the {pooling} of its windows': without raylora, pool them so."
+    )
+
+
 def _python(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
 
@@ -132,8 +150,8 @@ tags: [lora, raylora]
 # LoRA adapter for {manifest.base_model}
 
 {task.purpose(manifest.labels)}
-Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(adapted)}; texts are cut at
-{manifest.max_length} tokens. Trained with [raylora](https://pypi.org/project/raylora/).
+Rank {config.r}, alpha {config.lora_alpha}, on {", ".join(adapted)}; {_cut_in_words(manifest)}
+Trained with [raylora](https://pypi.org/project/raylora/).
 
 | split | {" | ".join(columns)} | rows |
 |---|{"---|" * len(columns)}---|

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +31,9 @@ from raylora.model.serving.adapter import (
 )
 from raylora.model.serving.int8 import held_bytes, to_int8
 from raylora.model.serving.layers import BatchIndex, ServedHead, ServedLinear
-from raylora.model.tokens import TokenizerSpec, tokenizer_spec
+from raylora.model.tokens import TokenizerSpec, spec_for
+from raylora.model.windows import pool, sequences
+from raylora.tasks import task_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -99,9 +102,11 @@ class ServedBase:
     def _spec(self, files: Files) -> TokenizerSpec:
         """Adapters with the same tokenizer share one: 700 kB each otherwise."""
         paths = [files.folder / name for name in TOKENIZER]
-        key = (*(path.read_bytes() if path.is_file() else b"" for path in paths), b"%d" % files.manifest.max_length)
+        own = files.manifest
+        cut = (own.max_length, own.truncation, own.stride, own.max_windows)
+        key = (*(path.read_bytes() if path.is_file() else b"" for path in paths), repr(cut).encode())
         if key not in self.specs:
-            self.specs[key] = tokenizer_spec(load_tokenizer(str(files.folder)), files.manifest.max_length)
+            self.specs[key] = spec_for(load_tokenizer(str(files.folder)), own)
         return self.specs[key]
 
     def _whole(self, files: Files, spec: TokenizerSpec) -> ServedAdapter:
@@ -125,6 +130,8 @@ class ServedBase:
         Args:
             batch: of `Collator`, [N, T]; row i is of `adapters[i]`. All are of one batch_key, and of one padding.
         """
+        if "windows" in batch:
+            return self._pooled_logits(batch, adapters)
         inputs = {name: values.to(self.device) for name, values in batch.items() if name != "labels"}
         if adapters[0].whole is not None:
             own: Any = adapters[0].whole
@@ -145,6 +152,18 @@ class ServedBase:
             raise
         rows = {i: row[: len(a.labels)] for i, a, row in zip(order, ordered, found, strict=True)}
         return [rows[i] for i in range(len(adapters))]
+
+    def _pooled_logits(self, batch: dict[str, Tensor], adapters: Sequence[ServedAdapter]) -> list[np.ndarray]:
+        """Each window through its row's adapter, as a row of its own."""
+        counts: list[int] = batch["windows"].tolist()
+        owners = [adapter for adapter, count in zip(adapters, counts, strict=True) for _ in range(count)]
+        found = iter(self.logits(sequences(batch), owners))
+        rows: list[np.ndarray] = []
+        for adapter, count in zip(adapters, counts, strict=True):
+            windows = torch.from_numpy(np.stack(list(islice(found, count))))
+            pooling = task_of(adapter.manifest.problem_type).pool_windows
+            rows.append(pool(windows, torch.tensor([count]), pooling)[0].numpy())
+        return rows
 
     @torch.inference_mode()
     def time(self, rows: int, width: int) -> float:

@@ -19,7 +19,7 @@ from raylora.model.serving.adapter import ServedAdapter
 from raylora.model.serving.base import ServedBase
 from raylora.model.serving.cost import Cost, cheapest_for, measure
 from raylora.model.serving.queue import LOOK_AHEAD, Waiting, choose
-from raylora.model.tokens import Collator, TokenTable, table_of
+from raylora.model.tokens import Collator, TokenTable, padded_lengths
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Batch:
 
 @dataclass(eq=False)
 class _Request:
-    """All rows of one request; `done` is called on its event loop, once."""
+    """All rows of one request, `lengths` of `padded_lengths`; `done` is called on its event loop, once."""
 
     adapter: ServedAdapter
     encoded: pa.Table
@@ -111,7 +111,7 @@ class Engine:
         Raises:
             OverloadError: too much waits already.
         """
-        lengths = table_of(encoded).lengths
+        lengths = padded_lengths(encoded)
         loop = asyncio.get_running_loop()
         request = _Request(
             adapter,
@@ -248,7 +248,7 @@ class Engine:
             if not row.request.missing:
                 finished.append(row.request)
         self._settle(finished, None)
-        tokens, run_s = sum(row.tokens for row in rows), time.perf_counter() - start
+        tokens, run_s = int(batch["attention_mask"].sum()), time.perf_counter() - start
         adapters = len({id(row.request.adapter) for row in rows})
         self.observe(Batch(len(rows), tokens, padded, adapters, run_s, [start - row.request.arrived for row in rows]))
 

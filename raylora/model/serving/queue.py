@@ -12,7 +12,8 @@ LOOK_AHEAD = 256  # rows looked at for a batch; dividing so many takes about two
 
 @dataclass(frozen=True, eq=False)
 class Waiting:
-    """A row in the queue: its tokens, and `ServedBase.batch_key` of its adapter: rows of one key share a batch."""
+    """A row in the queue: its tokens, with windows' padding, and `ServedBase.batch_key` of its adapter: rows of one key
+    share a batch."""
 
     tokens: int
     batch_key: object
