@@ -11,7 +11,7 @@ import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import pyarrow as pa
 
@@ -36,8 +36,11 @@ def splits_of(data: Any) -> dict[Split, Any] | None:
     """
     if _library(data) != "datasets" or not isinstance(data, Mapping):
         return None
-    named = [(split_of(str(name)), each) for name, each in data.items()]
-    found: dict[Split, Any] = {split: each for split, each in named if split}
+    found: dict[Split, Any] = {}
+    for name, each in cast(Mapping[Any, Any], data).items():
+        split = split_of(str(name))
+        if split:
+            found[split] = each
     if not found:
         raise DataError(f"the {kind_of(data)} has the keys {', '.join(map(str, data))}, none that names a split.")
     return found
