@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from datafiles import AWKWARD, pairs, read_path, rows_of
 
+from raylora.cluster.data.find import splits_there
 from raylora.cluster.data.guess import read_columns, write_config
 from raylora.cluster.data.parts import cut
 from raylora.cluster.data.sources import list_sources, read_rows
@@ -294,6 +295,11 @@ def test_object_storage_has_globs_folders_and_compressed_files(s3_address: Calla
     assert names("bucket/in/**") == ["in/a%20b.csv", "in/deep/c.csv.gz", "in/deep/er/d.jsonl", "in/e.csv/part-0.csv"]
     assert names("bucket/in/d*p/c*.gz") == ["in/deep/c.csv.gz"]
     assert names("bucket/two") == ["two/train/a.csv"]
+    assert splits_there(s3_address("bucket/two")).keys() == {"train", "test"}
+    assert (
+        splits_there([s3_address("bucket/in/deep"), s3_address("bucket/texts/pos/1.txt"), s3_address("bucket/no")])
+        == {}
+    )
     assert pairs(read_path(s3_address("bucket/texts"))) == [("bad", "neg"), ("good", "pos")]
     assert set(pairs(read_path(s3_address("bucket/in/**")))) == {("a", "x"), ("b", "y")}
     with pytest.raises(DataError, match=r"\*\.parquet.* is not there: no file matches it"):

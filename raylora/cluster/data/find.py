@@ -44,8 +44,19 @@ def _is_folder(pattern: str) -> bool:
     if pattern.startswith("hf://") or web.is_web(pattern):
         return False
     if is_remote(pattern):
-        return not is_remote_pattern(pattern) and not ending_of(pattern)
+        return not is_remote_pattern(pattern) and ending_of(pattern) not in EXTENSIONS and _is_remote_folder(pattern)
     return os.path.isdir(plain(pattern))
+
+
+def _is_remote_folder(uri: str) -> bool:
+    """Raises:
+    DataError: the storage cannot be reached.
+    """
+    try:
+        stat = locate(uri).stat()
+    except OSError as error:
+        raise DataError(f"{uri} cannot be reached: {error}") from None
+    return stat is not None and stat.is_folder
 
 
 def _find(pattern: str, chosen: str, split: Split) -> list[Found]:
