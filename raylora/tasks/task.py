@@ -3,23 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from raylora.errors import DataError
 from raylora.metrics import Scores
+from raylora.tasks.answers import Answers
 from raylora.tasks.calibration import MinScore
-from raylora.tasks.functions import FUNCTIONS, Function
 
 if TYPE_CHECKING:
     import numpy as np
-
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
-
-
-@dataclass(frozen=True)
-class LabelScore:
-    label: str
-    score: float
 
 
 @dataclass(frozen=True)
@@ -51,8 +43,8 @@ class LabelColumn:
 
 
 @dataclass(frozen=True)
-class Task(ABC):
-    """One problem type.
+class Task(Answers, ABC):
+    """One problem type; what its callers see is `Answers`.
 
     A label travels as its `form`, a string, until the driver knows all of them; then as a target: a row of an array,
     whose first axis is the rows.
@@ -63,16 +55,13 @@ class Task(ABC):
         decided: those that are known of decisions alone, without scores; a floor is compared by one of them.
         losses: what `train.loss` may be, the default first.
         has_classes: whether labels are classes, which can be weighed.
-        function: what a caller's scores are of logits.
     """
 
-    problem_type: ClassVar[ProblemType]
     metrics: ClassVar[tuple[str, ...]]
     shown: ClassVar[tuple[str, ...]]
     decided: ClassVar[tuple[str, ...]]
     losses: ClassVar[tuple[str, ...]]
     has_classes: ClassVar[bool] = True
-    function: ClassVar[Function]
 
     # --- labels
 
@@ -194,25 +183,6 @@ class Task(ABC):
     def titles(self, labels: Sequence[str]) -> list[str]:
         """Of the columns of `shown`."""
         return list(self.shown)
-
-    # --- answers
-
-    def scores(self, outputs: "np.ndarray", function: Function | None = None) -> "np.ndarray":
-        """[N, C] float64, as a caller sees them; by the task's own function unless another is named."""
-        import numpy as np
-
-        return FUNCTIONS[function or self.function](outputs.astype(np.float64))
-
-    def answer(
-        self,
-        scores: "np.ndarray",
-        labels: Sequence[str],
-        top_k: int | None = None,
-    ) -> list[LabelScore]:
-        """Labels of one row of `scores` [C] with their scores; the earlier label first among equals."""
-        import numpy as np
-
-        return [LabelScore(labels[int(i)], float(scores[i])) for i in np.argsort(-scores, kind="stable")[:top_k]]
 
 
 def as_text(value: Any, column: str) -> Parsed:
