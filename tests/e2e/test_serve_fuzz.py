@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 CASES = int(os.environ.get("RAYLORA_FUZZ_CASES", "1000"))
 ROUND = 20  # calls of one route on end
-NAMES = ["demo", "topics", "three", "nobody"]
+NAMES = ["demo", "topics", "three", "nobody", "moods", "stars", "pairs", "careful"]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +57,9 @@ class Fuzz:
     def _make_likely(self, case: Any, count: int) -> None:
         """Names and paths that exist: no generator hits them, and what lies behind them is to be fuzzed too."""
         if "name" in (case.path_parameters or {}):
-            case.path_parameters["name"] = NAMES[count % 4]
+            case.path_parameters["name"] = NAMES[count % len(NAMES)]
         if isinstance(case.body, dict) and isinstance(case.body.get("path"), str):
-            case.body["path"] = str(self.adapters / NAMES[count // 4 % 4])
+            case.body["path"] = str(self.adapters / NAMES[count // len(NAMES) % len(NAMES)])
         if case.path.endswith("/infer"):
             self._make_tensor(case.body)
 
