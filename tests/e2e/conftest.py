@@ -17,8 +17,8 @@ def adapters(bases: Callable[[str], Path], tmp_path_factory: pytest.TempPathFact
     make_adapter(base, folder / "demo", ("negative", "positive"), seed=1)
     make_adapter(base, folder / "topics", ("sports", "business", "science", "world"), seed=2, lora__r=8)
     make_adapter(base, folder / "three", ("a", "b", "c"), seed=3, lora__target_modules=["key", "dense"])
-    many = {"problem_type": "multi_label_classification", "thresholds": {"joy": 0.2, "love": 0.9, "fear": 0.5}}
-    promise = {"score": 0.8, "coverage": 0.5, "rows": 50, "error": 0.04}
+    many = {"problem_type": "multi_label_classification", "thresholds": {"joy": 0.63, "love": 0.7, "fear": 0.6}}
+    promise = {"score": 0.6, "coverage": 0.5, "rows": 50, "error": 0.04}
     make_adapter(base, folder / "moods", ("joy", "love", "fear"), seed=4, facts=many)
     make_adapter(base, folder / "stars", ("stars",), seed=5, facts={"problem_type": "regression", "is_pair": False})
     make_adapter(base, folder / "pairs", ("same", "other"), seed=6, facts={"is_pair": True})

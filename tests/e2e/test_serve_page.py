@@ -430,12 +430,22 @@ def test_a_number_is_shown_without_a_bar(visit: Visit) -> None:
     assert shown(page) == [[["stars", -1234.5]]]
 
 
-def test_an_adapter_of_pairs_gets_a_second_box(visit: Visit) -> None:
-    page = visit.open()
+def test_an_adapter_of_pairs_gets_a_second_box_once_it_is_known(visit: Visit) -> None:
+    page = visit.page
+    expected = answer(visit.url, [[GOOD, BAD]], "pairs")
+
+    def not_loaded(route: Route) -> None:
+        listed = route.fetch().json()
+        for each in listed["adapters"]:
+            each.update(labels=None, task=None, pairs=None)
+        route.fulfill(json=listed)
+
+    page.route("**/adapters?*", not_loaded, times=1)
+    visit.open()
     second = page.get_by_label("Second of each pair")
-    expect(second).to_be_hidden()
     page.get_by_label("Adapter").fill("pairs")
     page.get_by_label("Texts").fill(GOOD)
+    expect(second).to_be_hidden()
     page.get_by_role("button", name="Predict").click()
     expect(page.get_by_role("alert")).to_contain_text("trained on pairs")
     expect(second).to_be_visible()
@@ -445,6 +455,6 @@ def test_an_adapter_of_pairs_gets_a_second_box(visit: Visit) -> None:
     second.fill(BAD)
     predict(page, GOOD)
     assert page.get_by_role("heading", level=3).all_inner_texts() == [f"{GOOD} | {BAD}"]
-    assert_shows(page, answer(visit.url, [[GOOD, BAD]], "pairs"))
+    assert_shows(page, expected)
     page.get_by_label("Adapter").fill("demo")
     expect(second).to_be_hidden()

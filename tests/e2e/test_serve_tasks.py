@@ -50,7 +50,7 @@ def refused(reply: Reply) -> str:
 def test_several_labels_are_told_by_their_thresholds_or_as_the_caller_wishes(server: Server, adapters: Path) -> None:
     own = expected(adapters, "moods")
     assert found(server.predict(TEXTS, adapter="moods")) == entries(own, decided=True)
-    assert len({each.labels for each in own}) > 1
+    assert {len(each.labels) for each in own} == {0, 1, 2, 3}
     assert found(server.predict(TEXTS, adapter="moods", top_k=2)) == [row[:2] for row in entries(own)]
     assert found(server.predict(TEXTS, adapter="moods", threshold=0)) == entries(own)
     lower = expected(adapters, "moods", threshold=0.4)
@@ -69,7 +69,7 @@ def test_numbers_are_told_in_their_own_unit(server: Server, adapters: Path) -> N
 def test_an_unsure_answer_has_no_label(server: Server, adapters: Path) -> None:
     plain = found(server.predict(TEXTS, adapter="careful"))
     asked = found(server.predict(TEXTS, adapter="careful", min_accuracy=0.9))
-    assert asked == [row if row[0][1] >= 0.8 else [[None, row[0][1]]] for row in plain]
+    assert asked == [row if row[0][1] >= 0.6 else [[None, row[0][1]]] for row in plain]
     assert {row[0][0] is None for row in asked} == {True, False}
     said = refused(server.predict("Fine", adapter="careful", min_accuracy=0.95))
     assert said.endswith("which is 0.9 (50.0 % of texts).")
@@ -109,7 +109,7 @@ def test_what_a_loaded_adapter_offers_is_listed(server: Server) -> None:
     server.predict(PAIRS, adapter="pairs")
     listed = {each["name"]: each for each in server.ask("GET", "/adapters").json["adapters"]}
     assert listed["moods"]["task"] == "multi_label_classification"
-    assert listed["moods"]["thresholds"] == {"joy": 0.2, "love": 0.9, "fear": 0.5}
+    assert listed["moods"]["thresholds"] == {"joy": 0.63, "love": 0.7, "fear": 0.6}
     assert (listed["stars"]["task"], listed["stars"]["thresholds"]) == ("regression", None)
     assert listed["careful"]["min_accuracy"] == {"0.9": 0.5}
     assert [listed[name]["pairs"] for name in ("pairs", "stars", "careful")] == [True, False, None]
