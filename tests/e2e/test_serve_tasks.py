@@ -88,7 +88,7 @@ def test_an_unsure_answer_has_no_label(server: Server, adapters: Path) -> None:
     ],
 )
 def test_what_an_adapter_does_not_take_is_refused(
-    name: str, inputs: Any, parameters: dict[str, float], said: str, server: Server
+    name: str, inputs: Any, parameters: dict[str, Any], said: str, server: Server
 ) -> None:
     assert said in refused(server.predict(inputs, adapter=name, **parameters))
 
