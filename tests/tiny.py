@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -104,8 +105,19 @@ def tiny_job(base: Path, **changes: Any) -> Job:
     return Job().replace(settings | {key.replace("__", "."): value for key, value in changes.items()})
 
 
-def make_adapter(base: Path, folder: Path, labels: tuple[str, ...], seed: int = 0, **changes: Any) -> Path:
-    """An adapter of random weights on a base, saved as a run saves it; `changes` as of `tiny_job`."""
+def make_adapter(
+    base: Path,
+    folder: Path,
+    labels: tuple[str, ...],
+    seed: int = 0,
+    facts: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Path:
+    """An adapter of random weights on a base, saved as a run saves it; `changes` as of `tiny_job`.
+
+    Args:
+        facts: of the manifest: problem_type, is_pair, thresholds, min_scores.
+    """
     job = tiny_job(base, **changes)
     source = resolve(job.model)
     tokenizer = load_tokenizer(str(base))
@@ -116,7 +128,7 @@ def make_adapter(base: Path, folder: Path, labels: tuple[str, ...], seed: int = 
         for name, parameter in model.named_parameters():
             if parameter.requires_grad:  # large enough that each adapter says something else
                 parameter.copy_(torch.randn_like(parameter) * (0.3 if "lora_" in name else 0.5))
-    manifest = Manifest(labels, str(base), None, weights_digest(source), job.data.max_length)
+    manifest = Manifest(labels, str(base), None, weights_digest(source), job.data.max_length, **facts or {})
     save_adapter(model, source, manifest, folder)
     return folder
 

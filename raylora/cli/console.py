@@ -6,7 +6,7 @@ import re
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import Any, Literal, TextIO
 
 from raylora.config import Job
 from raylora.errors import ConfigError
@@ -14,9 +14,6 @@ from raylora.floor import advice, difference_line, is_below
 from raylora.metrics import Scores
 from raylora.records import Say
 from raylora.tasks import scores_in_words
-
-if TYPE_CHECKING:
-    from raylora.model.predictor import Prediction
 
 Level = Literal["info", "warning", "error"]
 TRIAL = re.compile(r"trial +(\S+)  ")
@@ -87,7 +84,13 @@ def say_floor(say: Say, job: Job, floor: dict[str, Any] | None) -> None:
         say(f"warning    the adapter ends below its floor. {advice(job)}")
 
 
-def say_predictions(say: Say, texts: Sequence[str], predictions: "Sequence[Prediction]") -> None:
-    width = max(len(prediction.label) for prediction in predictions)
-    for text, prediction in zip(texts, predictions, strict=True):
-        say(f"{prediction.label:<{width}}  {prediction.score:.4f}  {text}")
+def say_predictions(
+    say: Say, texts: Sequence[str] | Sequence[tuple[str, str]], columns: Sequence[Sequence[str]]
+) -> None:
+    """Args:
+    columns: of `Task.columns`, one after another of each prediction; as many of all.
+    """
+    widths = [max(map(len, column)) for column in zip(*columns, strict=True)]
+    for text, own in zip(texts, columns, strict=True):
+        said = "  ".join(f"{cell:<{width}}" for cell, width in zip(own, widths, strict=True))
+        say(f"{said}  {text if isinstance(text, str) else ' | '.join(text)}")

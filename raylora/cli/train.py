@@ -53,8 +53,8 @@ def run(options: argparse.Namespace) -> None:
     if job.data.train is None:
         from raylora.demo import NEW_SENTENCES
 
-        trusted = job.model.trust_remote_code
-        say_predictions(say, NEW_SENTENCES, raylora.load(result.adapter_uri, trusted).predict(NEW_SENTENCES))
+        own = raylora.load(result.adapter_uri, job.model.trust_remote_code)
+        say_predictions(say, NEW_SENTENCES, list(map(own.task.columns, own.predict(NEW_SENTENCES))))
     adapter = Path(result.adapter_uri)
     shown = adapter.relative_to(Path.cwd()) if adapter.is_relative_to(Path.cwd()) else adapter
     say(f"try it     {shlex.join(['raylora', 'predict', '--adapter', str(shown)])} 'a text of yours'")

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,23 +9,15 @@ import numpy as np
 from raylora.errors import DataError, ModelError
 from raylora.model.base.find import resolve, weights_digest
 from raylora.model.base.load import load_base, load_tokenizer, read_config
+from raylora.model.kinds import check_kind
 from raylora.model.lora.manifest import base_of, read_manifest
 from raylora.model.lora.save import load_adapter
 from raylora.model.predict import predict_logits
 from raylora.model.tokens import Collator, Text, encode, spec_for, table_of
-from raylora.tasks import task_of
+from raylora.tasks import Prediction, Wish, task_of
 
 BATCH = 64
 ADVICE = "Set `base_model=` of raylora.load, or `raylora predict --base-model`,"
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """`label` has the highest of `scores`, which are probabilities by label, best first, and sum to 1."""
-
-    label: str
-    score: float
-    scores: dict[str, float]
 
 
 class Predictor:
@@ -61,27 +52,33 @@ class Predictor:
         """[N, C] float32, in the order of `texts`.
 
         Raises:
-            DataError: a text is not a string (or a pair of strings), is blank, or is not Unicode.
+            DataError: a text is not a string (or a pair of strings), is blank, is not Unicode, or is a pair where the
+                adapter was trained on single texts, or the other way round.
         """
         _check(texts)
+        check_kind(self.manifest, texts, "text")
         if not texts:
             return np.empty((0, len(self.labels)), dtype=np.float32)
         table = table_of(encode(texts, self.tokenizer_spec))
         return predict_logits(self.model, Collator(table, self.tokenizer_spec), BATCH, self.task.pool_windows)
 
-    def predict(self, texts: Sequence[Text]) -> list[Prediction]:
+    def predict(
+        self, texts: Sequence[Text], *, threshold: float | None = None, min_accuracy: float | None = None
+    ) -> list[Prediction]:
         """One prediction per text, in order.
+
+        Args:
+            threshold: the score from which on a label is said, of several; None = of each label the adapter's own.
+            min_accuracy: how often labels are to be right, of those that the adapter promises
+                (`manifest.min_scores`); where the score is too low for that, `label` is None.
 
         Raises:
             DataError: as `logits`.
+            ConfigError: the adapter's task has no such setting, or it promises no such accuracy.
         """
-        if not texts:
-            return []
-        return [self._prediction(row) for row in self.task.scores(self.logits(texts))]
-
-    def _prediction(self, row: np.ndarray) -> Prediction:
-        ranked = self.task.answer(row, self.labels)
-        return Prediction(ranked[0].label, ranked[0].score, {entry.label: entry.score for entry in ranked})
+        wish = Wish(threshold=threshold, min_accuracy=min_accuracy)
+        self.task.check(wish, self.manifest.learned)
+        return self.task.answers(self.logits(texts), self.manifest.learned, wish)
 
 
 def _check(texts: Sequence[Text]) -> None:

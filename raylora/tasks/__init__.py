@@ -4,22 +4,27 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from raylora.tasks.answers import AS_IT_IS, LabelScore, Learned, Prediction, ProblemType, Wish
 from raylora.tasks.functions import Function
 from raylora.tasks.multi_label import MultiLabel
 from raylora.tasks.regression import Regression
 from raylora.tasks.single_label import SingleLabel
-from raylora.tasks.task import LabelColumn, LabelScore, Parsed, Pooling, ProblemType, Task, Units
+from raylora.tasks.task import LabelColumn, Parsed, Pooling, Task, Units
 
 __all__ = [
+    "AS_IT_IS",
     "TASKS",
     "Function",
     "LabelColumn",
     "LabelScore",
+    "Learned",
     "Parsed",
     "Pooling",
+    "Prediction",
     "ProblemType",
     "Task",
     "Units",
+    "Wish",
     "infer",
     "scores_in_words",
     "shown_metrics",

@@ -7,16 +7,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raylora.errors import DataError
 from raylora.metrics import Scores
+from raylora.tasks.answers import AS_IT_IS, HALF, LabelScore, Learned, Prediction, ProblemType, Wish, ranked
 from raylora.tasks.calibration import best_temperature, best_thresholds, shared_threshold
 from raylora.tasks.functions import Function, sigmoid
 from raylora.tasks.ranking import by_label, expected_calibration_error
 from raylora.tasks.single_label import f1_of, label_names, quoted_names, sort_labels
-from raylora.tasks.task import LabelColumn, LabelCounts, Parsed, Pooling, ProblemType, Task, as_text, no_rows
+from raylora.tasks.task import LabelColumn, LabelCounts, Parsed, Pooling, Task, as_text, no_rows
 
 if TYPE_CHECKING:
     import numpy as np
-
-HALF = 0.5
 
 
 @dataclass(frozen=True)
@@ -190,3 +189,41 @@ class MultiLabel(Task):
             return np.zeros(len(draws))
         f1s, occur = zip(*(f1_of(draws, truth[:, c], decided[:, c]) for c in columns), strict=True)
         return np.sum(f1s, axis=0) / np.maximum(np.sum(occur, axis=0), 1)
+
+    def answers(self, outputs: "np.ndarray", learned: Learned, wish: Wish = AS_IT_IS) -> list[Prediction]:
+        """What is decided depends on the probabilities, whatever function the caller names."""
+        rows = ranked(learned.labels, self.scores(outputs, wish.function), outputs)
+        decided = self.decisions(outputs, _thresholds(learned, wish)).tolist()
+        return [
+            _prediction(scores, dict(zip(learned.labels, said, strict=True)))
+            for scores, said in zip(rows, decided, strict=True)
+        ]
+
+    def listed(self, prediction: Prediction, wish: Wish = AS_IT_IS) -> list[LabelScore]:
+        """The labels that are decided; with `top_k`, and no threshold beside it, the best whatever theirs."""
+        names = prediction.scores if wish.top_k and wish.threshold is None else prediction.labels
+        return [LabelScore(name, prediction.scores[name]) for name in names][: wish.top_k]
+
+    def in_text(self, prediction: Prediction) -> str:
+        """A JSON list."""
+        return json.dumps(prediction.labels, ensure_ascii=False)
+
+    def columns(self, prediction: Prediction) -> list[str]:
+        said = ", ".join(f"{label} {prediction.scores[label]:.4f}" for label in prediction.labels)
+        return [said or f"- {prediction.score:.4f}"]
+
+    def changed(self, before: "np.ndarray", after: "np.ndarray", thresholds: "np.ndarray | None") -> str:
+        others = (self.decisions(before, thresholds) != self.decisions(after, thresholds)).any(axis=1)
+        return f"{int(others.sum())} get other labels"
+
+
+def _thresholds(learned: Learned, wish: Wish) -> "np.ndarray | None":
+    """[C], of `Learned.threshold_of_each`."""
+    import numpy as np
+
+    return learned.threshold_of_each() if wish.threshold is None else np.full(len(learned.labels), wish.threshold)
+
+
+def _prediction(scores: dict[str, float], decided: dict[str, bool]) -> Prediction:
+    labels = tuple(label for label in scores if decided[label])
+    return Prediction(next(iter(labels), None), scores[next(iter(labels or scores))], scores, labels)

@@ -7,19 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raylora.errors import DataError
 from raylora.metrics import Scores
+from raylora.tasks.answers import AS_IT_IS, Learned, Prediction, ProblemType, Wish
 from raylora.tasks.functions import Function
 from raylora.tasks.single_label import quoted_names
-from raylora.tasks.task import (
-    LabelColumn,
-    LabelCounts,
-    LabelScore,
-    NumberRange,
-    Parsed,
-    ProblemType,
-    Task,
-    Units,
-    no_rows,
-)
+from raylora.tasks.task import LabelColumn, LabelCounts, NumberRange, Parsed, Task, Units, no_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -158,9 +149,22 @@ class Regression(Task):
         ]
         return np.mean(columns, axis=0)
 
-    def answer(self, scores: "np.ndarray", labels: Sequence[str], top_k: int | None = None) -> list[LabelScore]:
-        """The numbers in the order of their labels."""
-        return [LabelScore(label, float(score)) for label, score in zip(labels, scores, strict=True)][:top_k]
+    def answers(self, outputs: "np.ndarray", learned: Learned, wish: Wish = AS_IT_IS) -> list[Prediction]:
+        """Numbers are not decided upon: all are told, in the order of their names."""
+        rows = self.scores(outputs, wish.function).tolist()
+        return [Prediction(learned.labels[0], row[0], _by_name(learned, row), learned.labels) for row in rows]
+
+    def columns(self, prediction: Prediction) -> list[str]:
+        return [f"{name} {number:.6g}" for name, number in prediction.scores.items()]
+
+    def changed(self, before: "np.ndarray", after: "np.ndarray", thresholds: "np.ndarray | None") -> str:
+        import numpy as np
+
+        return f"the numbers move by {float(np.abs(before - after).mean()):.4g} on average"
+
+
+def _by_name(learned: Learned, numbers: list[float]) -> dict[str, float]:
+    return dict(zip(learned.labels, numbers, strict=True))
 
 
 def _number(value: Any) -> float | None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raylora.errors import ConfigError, DataError
 from raylora.metrics import Scores
+from raylora.tasks.answers import AS_IT_IS, LabelScore, Learned, Prediction, ProblemType, Wish, ranked
 from raylora.tasks.calibration import PROMISES, MinScore, best_temperature, min_score
 from raylora.tasks.functions import Function, log_softmax
 from raylora.tasks.ranking import by_label, expected_calibration_error
-from raylora.tasks.task import LabelColumn, Parsed, ProblemType, Task, as_text, no_rows
+from raylora.tasks.task import LabelColumn, Parsed, Task, as_text, no_rows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -193,6 +194,52 @@ class SingleLabel(Task):
         labels = np.unique(np.concatenate([targets, decisions]))
         f1s, occur = zip(*(f1_of(draws, targets == label, decisions == label) for label in labels), strict=True)
         return np.sum(f1s, axis=0) / np.sum(occur, axis=0)
+
+    def check(self, wish: Wish, learned: Learned) -> None:
+        super().check(wish, learned)
+        if wish.min_accuracy is not None and _promise(wish.min_accuracy) not in learned.min_scores:
+            raise ConfigError(
+                f"`min_accuracy` {wish.min_accuracy:g} is not among what this adapter promises, which is "
+                f"{_promised(learned)}."
+            )
+
+    def answers(self, outputs: "np.ndarray", learned: Learned, wish: Wish = AS_IT_IS) -> list[Prediction]:
+        rows = ranked(learned.labels, self.scores(outputs, wish.function), outputs)
+        return [_prediction(row, sure) for row, sure in zip(rows, self._sure(outputs, learned, wish), strict=True)]
+
+    def _sure(self, outputs: "np.ndarray", learned: Learned, wish: Wish) -> list[bool]:
+        """Of each row whether its best score, a probability whatever function the caller names, is high enough."""
+        if wish.min_accuracy is None:
+            return [True] * len(outputs)
+        least = learned.min_scores[_promise(wish.min_accuracy)]["score"]
+        return (self.scores(outputs).max(axis=1) >= least).tolist()
+
+    def listed(self, prediction: Prediction, wish: Wish = AS_IT_IS) -> list[LabelScore]:
+        """All labels, or one entry without a label where the adapter abstains."""
+        if prediction.label is None:
+            return [LabelScore(None, prediction.score)]
+        return super().listed(prediction, wish)
+
+    def columns(self, prediction: Prediction) -> list[str]:
+        return ["-" if prediction.label is None else prediction.label, f"{prediction.score:.4f}"]
+
+    def changed(self, before: "np.ndarray", after: "np.ndarray", thresholds: "np.ndarray | None") -> str:
+        return f"{int((self.decisions(before) != self.decisions(after)).sum())} get another label"
+
+
+def _prediction(scores: dict[str, float], sure: bool) -> Prediction:
+    label, score = next(iter(scores.items()))
+    return Prediction(label if sure else None, score, scores, (label,) if sure else ())
+
+
+def _promise(accuracy: float) -> str:
+    return f"{accuracy:g}"
+
+
+def _promised(learned: Learned) -> str:
+    """By what share of the validation rows each promise is kept."""
+    each = [f"{promise} ({100 * known['coverage']:.1f} % of texts)" for promise, known in learned.min_scores.items()]
+    return ", ".join(each) or "none: its validation rows bore none out, or it was saved before there were any"
 
 
 def sort_labels(forms: Sequence[str]) -> tuple[str, ...]:

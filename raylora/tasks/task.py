@@ -7,20 +7,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raylora.errors import DataError
 from raylora.metrics import Scores
+from raylora.tasks.answers import Answers
 from raylora.tasks.calibration import MinScore
-from raylora.tasks.functions import FUNCTIONS, Function
 
 if TYPE_CHECKING:
     import numpy as np
 
-ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
 Pooling = Literal["mean", "max"]
-
-
-@dataclass(frozen=True)
-class LabelScore:
-    label: str
-    score: float
 
 
 @dataclass(frozen=True)
@@ -68,8 +61,8 @@ class LabelColumn:
 
 
 @dataclass(frozen=True)
-class Task(ABC):
-    """One problem type.
+class Task(Answers, ABC):
+    """One problem type; what its callers see is `Answers`.
 
     A label travels as its `form`, a string, until the driver knows all of them; then as a target: a row of an array,
     whose first axis is the rows.
@@ -81,18 +74,15 @@ class Task(ABC):
         losses: what `train.loss` may be, the default first.
         has_classes: whether labels are classes, which can be weighed.
         fewest_labels: that `data.labels` may name.
-        function: what a caller's scores are of logits.
         pool_windows: how the logits of a long row's windows become the row's.
     """
 
-    problem_type: ClassVar[ProblemType]
     metrics: ClassVar[tuple[str, ...]]
     shown: ClassVar[tuple[str, ...]]
     decided: ClassVar[tuple[str, ...]]
     losses: ClassVar[tuple[str, ...]]
     has_classes: ClassVar[bool] = True
     fewest_labels: ClassVar[int] = 1
-    function: ClassVar[Function]
     pool_windows: ClassVar[Pooling] = "mean"
 
     # --- labels
@@ -224,25 +214,6 @@ class Task(ABC):
     def titles(self, labels: Sequence[str]) -> list[str]:
         """Of the columns of `shown`."""
         return list(self.shown)
-
-    # --- answers
-
-    def scores(self, outputs: "np.ndarray", function: Function | None = None) -> "np.ndarray":
-        """[N, C] float64, as a caller sees them; by the task's own function unless another is named."""
-        import numpy as np
-
-        return FUNCTIONS[function or self.function](outputs.astype(np.float64))
-
-    def answer(
-        self,
-        scores: "np.ndarray",
-        labels: Sequence[str],
-        top_k: int | None = None,
-    ) -> list[LabelScore]:
-        """Labels of one row of `scores` [C] with their scores; the earlier label first among equals."""
-        import numpy as np
-
-        return [LabelScore(labels[int(i)], float(scores[i])) for i in np.argsort(-scores, kind="stable")[:top_k]]
 
 
 def as_text(value: Any, column: str) -> Parsed:

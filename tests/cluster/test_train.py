@@ -280,4 +280,4 @@ def test_what_int8_costs_is_told_from_the_adapters_own_validation_rows(job: Job)
     )
     Path(str(job.data.train)).unlink()
     tell_change(job.replace({"serve.adapters": {"own": result.adapter_uri}}), lines.append)
-    assert "own: the change in accuracy is not measured: " in lines[1]
+    assert "own: the change in its scores is not measured: " in lines[1]

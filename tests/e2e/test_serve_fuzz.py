@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 CASES = int(os.environ.get("RAYLORA_FUZZ_CASES", "1000"))
 ROUND = 20  # calls of one route on end
 NAMES = ["demo", "topics", "three", "nobody"]
+ASKED = [*NAMES, "moods", "stars", "pairs", "careful"]
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +58,14 @@ class Fuzz:
     def _make_likely(self, case: Any, count: int) -> None:
         """Names and paths that exist: no generator hits them, and what lies behind them is to be fuzzed too."""
         if "name" in (case.path_parameters or {}):
-            case.path_parameters["name"] = NAMES[count % 4]
+            names = ASKED if case.path.endswith(("/predict", "/infer")) else NAMES
+            case.path_parameters["name"] = names[count % len(names)]
         if isinstance(case.body, dict) and isinstance(case.body.get("path"), str):
             case.body["path"] = str(self.adapters / NAMES[count // 4 % 4])
+        wished = case.body.get("parameters") if isinstance(case.body, dict) else None
+        if isinstance(wished, dict) and count % 2:  # few adapters have a threshold, fewer a promise
+            wished.pop("threshold", None)
+            wished.pop("min_accuracy", None)
         if case.path.endswith("/infer"):
             self._make_tensor(case.body)
 

@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,7 +81,7 @@ def visit(browser: Browser, server: Server) -> Iterator[Visit]:
         yield visit
 
 
-def answer(url: str, inputs: list[str], adapter: str) -> list[list[dict[str, Any]]]:
+def answer(url: str, inputs: Sequence[str | list[str]], adapter: str) -> list[list[dict[str, Any]]]:
     """What the server itself says, asked beside the page."""
     body = json.dumps({"inputs": inputs, "parameters": {"adapter": adapter}}).encode()
     request = urllib.request.Request(url + "/predict", body, {"content-type": "application/json"})
@@ -400,3 +400,61 @@ def test_it_is_readable_light_and_dark_wide_and_narrow(
         assert (int(re.findall(r"\d+", ground)[0]) < 128) == (scheme == "dark")
         assert page.evaluate("document.getAnimations().length") == 0
         assert visit.complaints == []
+
+
+def test_labels_that_are_decided_all_stand_out_and_none_is_said(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_label("Adapter").fill("moods")
+    predict(page, GOOD, BAD)
+    expected = answer(visit.url, [GOOD, BAD], "moods")
+    assert_shows(page, expected)
+    expect(page.locator(".scores .best")).to_have_count(sum(map(len, expected)))
+    page.route("**/predict", lambda route: route.fulfill(json=[[]], headers={"x-adapter": "moods"}))
+    predict(page, GOOD)
+    expect(page.get_by_text("No label reaches its threshold.")).to_be_visible()
+    assert visit.complaints == []
+
+
+def test_a_number_is_shown_without_a_bar(visit: Visit) -> None:
+    page = visit.open()
+    page.get_by_label("Adapter").fill("stars")
+    predict(page, GOOD, BAD)
+    assert_shows(page, answer(visit.url, [GOOD, BAD], "stars"))
+    expect(page.locator(".scores .bar")).to_have_count(0)
+    expect(page.get_by_text("Numbers: stars.")).to_be_visible()
+    page.route(
+        "**/predict",
+        lambda route: route.fulfill(json=[[{"label": "stars", "score": -1234.5}]], headers={"x-adapter": "stars"}),
+    )
+    predict(page, GOOD)
+    assert shown(page) == [[["stars", -1234.5]]]
+
+
+def test_an_adapter_of_pairs_gets_a_second_box_once_it_is_known(visit: Visit) -> None:
+    page = visit.page
+    expected = answer(visit.url, [[GOOD, BAD]], "pairs")
+
+    def not_loaded(route: Route) -> None:
+        listed = route.fetch().json()
+        for each in listed["adapters"]:
+            each.update(labels=None, task=None, pairs=None)
+        route.fulfill(json=listed)
+
+    page.route("**/adapters?*", not_loaded, times=1)
+    visit.open()
+    second = page.get_by_label("Second of each pair")
+    page.get_by_label("Adapter").fill("pairs")
+    page.get_by_label("Texts").fill(GOOD)
+    expect(second).to_be_hidden()
+    page.get_by_role("button", name="Predict").click()
+    expect(page.get_by_role("alert")).to_contain_text("trained on pairs")
+    expect(second).to_be_visible()
+    second.fill("one\ntwo")
+    page.get_by_role("button", name="Predict").click()
+    expect(page.get_by_role("alert")).to_contain_text("1 line, and 2 to pair them with")
+    second.fill(BAD)
+    predict(page, GOOD)
+    assert page.get_by_role("heading", level=3).all_inner_texts() == [f"{GOOD} | {BAD}"]
+    assert_shows(page, expected)
+    page.get_by_label("Adapter").fill("demo")
+    expect(second).to_be_hidden()

@@ -19,7 +19,6 @@ from tiny import LAYOUTS, demo_splits, make_adapter, save_base, tiny_job
 import raylora
 from raylora.config import Job
 from raylora.errors import ConfigError, DataError, ModelError, RayLoraError
-from raylora.metrics import softmax
 from raylora.model.base.find import resolve
 from raylora.model.base.load import empty_base, read_config
 from raylora.model.fit.build import build, check_fits
@@ -29,6 +28,7 @@ from raylora.model.lora.manifest import read_manifest, served_base
 from raylora.model.resolved import resolve_job
 from raylora.model.serving.base import ServedBase
 from raylora.model.tokens import Collator, encode, table_of
+from raylora.tasks.functions import softmax
 
 Bases = Callable[[str], Path]
 

@@ -14,11 +14,11 @@ from tiny import LAYOUTS, make_adapter, save_base
 import raylora
 from raylora.config import ModelSection
 from raylora.errors import ModelError, OverloadError
-from raylora.metrics import softmax
 from raylora.model.serving.adapter import ServedAdapter, folder_digest
 from raylora.model.serving.base import ServedBase
 from raylora.model.serving.engine import Batch, Engine, Limits
 from raylora.model.tokens import Collator, Text, TokenTable, encode
+from raylora.tasks.functions import softmax
 
 Bases = Callable[[str], Path]
 

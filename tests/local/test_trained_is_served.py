@@ -14,12 +14,12 @@ from transformers import AutoModelForSequenceClassification
 
 import raylora
 from raylora.config import ModelSection
-from raylora.metrics import softmax
 from raylora.model.fit.fit import fit
 from raylora.model.resolved import resolve_job
 from raylora.model.serving.base import ServedBase
 from raylora.model.serving.engine import Engine, Limits
 from raylora.model.tokens import encode
+from raylora.tasks.functions import softmax
 
 Bases = Callable[[str], Path]
 TEXTS = ["Works well.", "It broke after a week and nobody answers.", "Fine", "Late too."]

@@ -361,8 +361,6 @@ def test_scores_take_the_form_of_the_task() -> None:
     assert task_of(None).scores(logits, "sigmoid")[0].tolist() == pytest.approx([0.5, 0.5, 2 / 3])
     assert task_of(None).scores(np.array([[-1000.0, 1000.0]]), "sigmoid").tolist() == [[0.0, 1.0]]
     assert task_of(None).scores(logits, "none")[0].tolist() == logits[0].tolist()
-    best = task_of(None).answer(np.array([0.2, 0.4, 0.4]), ("a", "b", "c"), top_k=2)
-    assert [(entry.label, entry.score) for entry in best] == [("b", 0.4), ("c", 0.4)]
 
 
 def test_a_replica_that_asked_for_no_gpu_uses_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from raylora.cluster.serve.schemas import (
     ChangeAnswer,
     ErrorBody,
     MissingReplica,
+    Parameters,
     PredictBody,
     PutBody,
     Score,
@@ -31,8 +32,9 @@ from raylora.cluster.serve.schemas import (
 from raylora.cluster.serve.service import Service
 from raylora.cluster.serve.table import Outcome
 from raylora.errors import ConfigError
+from raylora.model.lora.manifest import Manifest
 from raylora.model.tokens import Text
-from raylora.tasks import task_of
+from raylora.tasks import Wish, task_of
 
 PAGE = Path(__file__).with_name("page.html")
 PAGE_POLICY = (
@@ -85,16 +87,16 @@ def _predict_routes(service: Service) -> APIRouter:
     router = APIRouter(tags=["predict"])
 
     async def answer(asked: PredictBody, name: str | None) -> list[list[Score]]:
-        wished = asked.parameters
+        wished = asked.parameters or Parameters()
         own = request_context.get()
-        own.adapter = name = name or (wished.adapter if wished else None) or ""
+        own.adapter = name = name or wished.adapter or ""
         texts = _texts(asked.inputs)
         own.inputs = len(texts)
-        found = await service.predict(name or None, texts, wished.function_to_apply if wished else None)
+        wish = _wish(wished)
+        found = await service.predict(name or None, texts, wish)
         own.adapter, own.version = found.found.name, found.found.version
-        labels, top_k = found.found.adapter.labels, wished.top_k if wished else None
         task = task_of(found.found.adapter.manifest.problem_type)
-        rows = [task.answer(row, labels, top_k) for row in found.scores]
+        rows = [task.listed(prediction, wish) for prediction in found.predictions]
         # a plain response: validating each score once more takes longer than a small model
         return JSONResponse([[{"label": s.label, "score": s.score} for s in row] for row in rows])  # pyright: ignore[reportReturnType]
 
@@ -102,7 +104,8 @@ def _predict_routes(service: Service) -> APIRouter:
     async def predict(
         asked: PredictBody, serve_multiplexed_model_id: Annotated[str | None, Header(convert_underscores=False)] = None
     ) -> list[list[Score]]:
-        """Labels with their scores, best first, for each input."""
+        """Labels with their scores, best first, for each input: of several labels a text those that reach their
+        thresholds; numbers in the order of their names."""
         return await answer(asked, serve_multiplexed_model_id)
 
     @router.post("/", include_in_schema=False)
@@ -119,10 +122,25 @@ def _predict_routes(service: Service) -> APIRouter:
     return router
 
 
+def _wish(wished: Parameters) -> Wish:
+    return Wish(wished.function_to_apply, wished.top_k, wished.threshold, wished.min_accuracy)
+
+
 def _texts(inputs: str | list[str] | list[list[str]]) -> list[Text]:
     if isinstance(inputs, str):
         return [inputs]
     return [text if isinstance(text, str) else (text[0], text[1]) for text in inputs]
+
+
+def _offers(manifest: Manifest) -> dict[str, Any]:
+    """What can be asked of a loaded adapter, for `AdapterInfo`."""
+    return {
+        "labels": list(manifest.labels),
+        "task": manifest.problem_type,
+        "pairs": manifest.takes_pairs,
+        "thresholds": manifest.thresholds,
+        "min_accuracy": {promise: known["coverage"] for promise, known in manifest.min_scores.items()} or None,
+    }
 
 
 def _adapter_routes(service: Service) -> APIRouter:
@@ -131,22 +149,21 @@ def _adapter_routes(service: Service) -> APIRouter:
 
     def describe(name: str) -> AdapterInfo:
         known, entry = store.known(name), store.table.entries.get(name)
-        labels = list(known.labels) if known else None
+        offers = _offers(known.manifest) if known else {"labels": None}
         if entry is None:
             place = store.rooted.get(name)
             version = known.digest[:12] if known else None
-            return AdapterInfo(
-                name=name, version=version, path=place.path if place else None, labels=labels, loaded=known is not None
-            )
+            path = place.path if place else None
+            return AdapterInfo(name=name, version=version, path=path, loaded=known is not None, **offers)
         canary = Canary(version=str(entry.canary.number), traffic=entry.traffic) if entry.canary else None
         return AdapterInfo(
             name=name,
             version=str(entry.current.number),
             path=entry.current.path,
-            labels=labels,
             loaded=known is not None,
             previous=str(entry.previous.number) if entry.previous else None,
             canary=canary,
+            **offers,
         )
 
     @router.get("")

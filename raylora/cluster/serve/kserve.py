@@ -11,9 +11,10 @@ from fastapi import APIRouter
 import raylora
 from raylora.cluster.serve.middleware import request_context
 from raylora.cluster.serve.schemas import InferAnswer, InferBody, OutputTensor, Tensor
-from raylora.cluster.serve.service import Service
+from raylora.cluster.serve.service import Answer, Service
 from raylora.errors import DataError
 from raylora.model.tokens import Text
+from raylora.tasks import task_of
 
 
 def routes(service: Service) -> APIRouter:
@@ -35,12 +36,12 @@ def routes(service: Service) -> APIRouter:
     @router.get("/models/{name}")
     async def model(name: str) -> dict[str, Any]:
         found = await service.store.find(name, 1.0)
-        labels = len(found.adapter.labels)
+        labels, pairs = len(found.adapter.labels), found.adapter.manifest.takes_pairs
         return {
             "name": name,
             "versions": [found.version],
             "platform": "raylora_lora",
-            "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1]}],
+            "inputs": [{"name": "text", "datatype": "BYTES", "shape": [-1, 2] if pairs else [-1]}],
             "outputs": [
                 {"name": "label", "datatype": "BYTES", "shape": [-1]},
                 {"name": "score", "datatype": "FP32", "shape": [-1]},
@@ -55,28 +56,31 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("/models/{name}/infer", response_model_exclude_none=True)
     async def infer(name: str, asked: InferBody) -> InferAnswer:
-        """`text` BYTES [n], or [n, 2] for pairs, to `label`, `score` and all `scores` in label order."""
+        """`text` BYTES [n], or [n, 2] for pairs, to `label`, `score` and all `scores` in label order.
+
+        Of several labels a text, `label` is a JSON list of those that reach their thresholds, `score` that of the best;
+        of numbers, the name and the value of the first.
+        """
         own = request_context.get()
         own.adapter = name
         texts = _texts(asked.inputs[0])
         own.inputs = len(texts)
         answer = await service.predict(name, texts)
         own.adapter, own.version = answer.found.name, answer.found.version
-        best = answer.scores.argmax(1)
-        labels, count = answer.found.adapter.labels, len(texts)
-        flat = [float(score) for row in answer.scores for score in row]
-        return InferAnswer(
-            model_name=name,
-            model_version=answer.found.version,
-            id=asked.id,
-            outputs=[
-                OutputTensor(name="label", datatype="BYTES", shape=[count], data=[labels[i] for i in best]),
-                OutputTensor(name="score", datatype="FP32", shape=[count], data=answer.scores.max(1).tolist()),
-                OutputTensor(name="scores", datatype="FP32", shape=[count, len(labels)], data=flat),
-            ],
-        )
+        return InferAnswer(model_name=name, model_version=answer.found.version, id=asked.id, outputs=_outputs(answer))
 
     return router
+
+
+def _outputs(answer: Answer) -> list[OutputTensor]:
+    adapter, each, count = answer.found.adapter, answer.predictions, len(answer.predictions)
+    task, labels = task_of(adapter.manifest.problem_type), adapter.labels
+    flat = [prediction.scores[label] for prediction in each for label in labels]
+    return [
+        OutputTensor(name="label", datatype="BYTES", shape=[count], data=list(map(task.in_text, each))),
+        OutputTensor(name="score", datatype="FP32", shape=[count], data=[prediction.score for prediction in each]),
+        OutputTensor(name="scores", datatype="FP32", shape=[count, len(labels)], data=flat),
+    ]
 
 
 def _texts(tensor: Tensor) -> list[Text]:

@@ -1,4 +1,4 @@
-"""What int8 costs in accuracy: an adapter's own validation rows, labelled in fp32 and in int8."""
+"""What int8 costs: an adapter's own validation rows, answered in fp32 and in int8."""
 
 from pathlib import Path
 
@@ -22,21 +22,21 @@ ROWS, BATCH = 1000, 64
 
 
 def tell_change(job: Job, say: Say) -> None:
-    """Say how accurate the default adapter is in fp32 and in int8; on a running Ray.
+    """Say how good the default adapter is in fp32 and in int8; on a running Ray.
 
     The rows are those that its run chose its best epoch by: read again from where its config says they are.
     """
     settings = job.serve
     name = settings.default or next(iter(settings.adapters), None)
     if name is None:
-        say("int8       no adapter is the default: the change in accuracy is not measured")
+        say("int8       no adapter is the default: the change in its scores is not measured")
         return
     path = settings.adapters.get(name) or inside(str(settings.adapter_root), name)
     try:
         with folders.local(folders.find(path)) as folder:
             say(f"int8       {name}: {_change(folder, job.model)}")
     except (RayLoraError, OSError) as error:
-        say(f"int8       {name}: the change in accuracy is not measured: {error}")
+        say(f"int8       {name}: the change in its scores is not measured: {error}")
 
 
 def _change(folder: Path, named: ModelSection) -> str:
@@ -47,21 +47,23 @@ def _change(folder: Path, named: ModelSection) -> str:
     table = splits.validation
     rows = np.arange(min(ROWS, len(table.rows)))  # their order is that of their texts' hashes
     model = served_base(manifest, named)
-    exact, coarse = (_labels(model, folder, table, rows, int8) for int8 in (False, True))
-    right = table.targets[rows]
+    exact, coarse = (_outputs(model, folder, table, rows, int8) for int8 in (False, True))
+    task, thresholds = splits.task, manifest.learned.threshold_of_each()
+    before, after = (task.score(outputs, table.targets[rows], thresholds) for outputs in (exact, coarse))
+    metric = task.metrics[0]
     return (
-        f"accuracy {(coarse == right).mean():.4f}, in float32 {(exact == right).mean():.4f}, on {len(rows):,} of its "
-        f"validation rows; {int((coarse != exact).sum())} get another label"
+        f"{metric} {after[metric]:.4f}, in float32 {before[metric]:.4f}, on {len(rows):,} of its validation rows; "
+        f"{task.changed(exact, coarse, thresholds)}"
     )
 
 
-def _labels(model: ModelSection, folder: Path, table: TokenTable, rows: np.ndarray, int8: bool) -> np.ndarray:
-    """[N] label id of each row."""
+def _outputs(model: ModelSection, folder: Path, table: TokenTable, rows: np.ndarray, int8: bool) -> np.ndarray:
+    """[N, C] of each row."""
     base = ServedBase(model, torch.float32, torch.device("cpu"), int8)
     adapter = base.load(folder)
     collator = Collator(table.take(rows), adapter.spec)
 
     def forward(batch: dict[str, torch.Tensor]) -> np.ndarray:
-        return np.stack(base.logits(batch, [adapter] * len(batch.get("windows", batch["input_ids"])))).argmax(axis=1)
+        return np.stack(base.logits(batch, [adapter] * len(batch.get("windows", batch["input_ids"]))))
 
     return in_order(list(run_batches(collator, BATCH, forward)))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, FailFast, Field, PlainValidator, model_validator
 
 from raylora.cluster.serve.texts import check_data, check_texts
-from raylora.tasks import Function
+from raylora.tasks import Function, ProblemType
 
 TOLD = 5  # faults of one body; more are not read
 Pair = Annotated[list[str], Field(min_length=2, max_length=2)]
@@ -34,8 +34,20 @@ class Body(BaseModel):
 
 
 class Parameters(Body):
-    top_k: Annotated[int, Field(ge=1)] | None = Field(default=None, description="labels per input; all by default")
+    top_k: Annotated[int, Field(ge=1)] | None = Field(
+        default=None,
+        description="entries per input, the best, whatever their thresholds; by default all, of several labels a text "
+        "those that reach theirs",
+    )
     function_to_apply: Function | None = Field(default=None, description="to the logits; by default the task's own")
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        default=None, description="of several labels a text: the score from which on each is told, in place of its own"
+    )
+    min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = Field(
+        default=None,
+        description="of one label a text: how often answers are to be right, of what the adapter promises; below its "
+        "score the label is null",
+    )
     adapter: str | None = Field(default=None, description="adapter's name; the default one if not given")
 
 
@@ -47,7 +59,9 @@ class PredictBody(Body):
 
 
 class Score(BaseModel):
-    label: str
+    """`label` is null below the score that `min_accuracy` needs."""
+
+    label: str | None
     score: float
 
 
@@ -64,11 +78,18 @@ class Canary(BaseModel):
 
 
 class AdapterInfo(BaseModel):
+    """Known of a loaded adapter: its labels, task, whether it takes pairs, thresholds by label, and by accuracy that
+    can be asked for the share of texts that get a label then."""
+
     name: str
     version: str | None
     path: str | None
     labels: list[str] | None
     loaded: bool
+    task: ProblemType | None = None
+    pairs: bool | None = None
+    thresholds: dict[str, float] | None = None
+    min_accuracy: dict[str, float] | None = None
     previous: str | None = None
     canary: Canary | None = None
 

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import pyarrow as pa
 
 from raylora.cluster.serve.adapter_store import AdapterStore, Found
@@ -18,9 +17,10 @@ from raylora.cluster.storage.filesystem import parent
 from raylora.config import Job
 from raylora.config.serve import NAME
 from raylora.errors import ConfigError, DataError, NotReadyError, OverloadError, TooLargeError
+from raylora.model.kinds import check_kind
 from raylora.model.serving.engine import Engine
 from raylora.model.tokens import Text, TokenizerSpec, encode
-from raylora.tasks import Function, task_of
+from raylora.tasks import AS_IT_IS, Prediction, Wish, task_of
 
 INLINE_CHARACTERS = 4000  # about a millisecond of tokenizing; more goes to a thread
 WAITING_BODIES = 16  # of the largest size, whose texts may wait for their tokens
@@ -38,10 +38,10 @@ class Changes(Protocol):
 
 @dataclass(frozen=True)
 class Answer:
-    """`scores` [N, C] of N inputs, by the labels of the adapter that gave them."""
+    """One prediction an input, and the adapter that gave them."""
 
     found: Found
-    scores: np.ndarray
+    predictions: list[Prediction]
 
 
 class Service:
@@ -52,19 +52,24 @@ class Service:
         self.ready = False
         self.requests, self.characters = 0, 0  # that wait for their adapter or their tokens; the engine counts the rest
 
-    async def predict(self, name: str | None, inputs: Sequence[Text], function: Function | None = None) -> Answer:
+    async def predict(self, name: str | None, inputs: Sequence[Text], wish: Wish = AS_IT_IS) -> Answer:
         """Raises:
         DataError, TooLargeError: the inputs.
+        ConfigError: the wish is not of this adapter's task, or more than it promises.
         UnknownAdapterError, NotReadyError: the adapter.
         OverloadError: too much waits.
         """
         check_inputs(inputs, self.settings.max_inputs, self.settings.max_characters)
         with self._admitted(_characters(inputs)):
             found = await self.store.find(name, random.random())
+            manifest = found.adapter.manifest
+            task = task_of(manifest.problem_type)
+            task.check(wish, manifest.learned)
+            check_kind(manifest, inputs, "input")
             encoded = await _encode(inputs, found.adapter.spec)
         logits = await self.engine.logits(found.adapter, encoded)
         self.meters.count_inputs(found.name, len(inputs))
-        return Answer(found, task_of(found.adapter.manifest.problem_type).scores(logits, function))
+        return Answer(found, task.answers(logits, manifest.learned, wish))
 
     @contextmanager
     def _admitted(self, characters: int) -> Generator[None]:

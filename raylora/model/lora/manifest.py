@@ -11,7 +11,7 @@ from raylora.config.learning import Truncation
 from raylora.config.yaml12 import inline
 from raylora.errors import ModelError
 from raylora.floor import BASELINES, WORDS
-from raylora.tasks import ProblemType, task_of
+from raylora.tasks import Learned, ProblemType, task_of
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -25,7 +25,7 @@ class Manifest:
     """What is saved beside the weights: all that serving needs. `labels` are in id order.
 
     Args:
-        is_pair: whether a text is a pair; None in adapters of before December 2026.
+        is_pair: whether a text is a pair; None in adapters of before December 2026 (`takes_pairs`).
         truncation, stride, max_windows: of `data`.
         calibration, thresholds, min_scores: of `settle.Settled`.
     """
@@ -49,6 +49,17 @@ class Manifest:
     data: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     config: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def learned(self) -> Learned:
+        return Learned(self.labels, self.thresholds, self.min_scores)
+
+    @property
+    def takes_pairs(self) -> bool | None:
+        """`is_pair`, of an old adapter by its config; None where that says nothing either."""
+        data = self.config.get("data", {})
+        known = self.is_pair is not None or "text_pair_column" not in data
+        return self.is_pair if known else data["text_pair_column"] is not None
 
 
 def base_of(manifest: Manifest, trust_remote_code: bool = False, base_model: str | None = None) -> ModelSection:
