@@ -280,9 +280,9 @@ def test_a_row_longer_than_a_window_is_timed_in_windows() -> None:
     class Model(torch.nn.Linear):
         shapes: set[tuple[int, ...]] = set()
 
-        def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> Any:
-            self.shapes.add(tuple(input_ids.shape))
-            self.logits = attention_mask
+        def forward(self, *_: Any, **inputs: torch.Tensor) -> Any:
+            self.shapes.add(tuple(inputs["input_ids"].shape))
+            self.logits = inputs["attention_mask"]
             return self
 
     assert latency_ms(Model(1, 1), 1000, 128, repeats=3) > 0
