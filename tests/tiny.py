@@ -17,11 +17,12 @@ from raylora.config import Job
 from raylora.demo import REVIEWS
 from raylora.model.base.find import resolve, weights_digest
 from raylora.model.base.load import load_base, load_tokenizer, read_config
+from raylora.model.collator import Collator
 from raylora.model.fit.splits import Splits
 from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter
-from raylora.model.tokens import Collator, TokenTable, encode, table_of, tokenizer_spec
+from raylora.model.tokens import TokenTable, encode, table_of, tokenizer_spec
 from raylora.tasks import task_of
 
 SHAPE = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}

@@ -15,12 +15,12 @@ from raylora.errors import ConfigError
 from raylora.leaderboard import describe
 from raylora.model.bank import Bank
 from raylora.model.base.find import BaseFolder, resolve
+from raylora.model.collator import Collator
 from raylora.model.fit.build import build, check_fits
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.fit.start import Start, local_start
 from raylora.model.packing import pack_key, packable
 from raylora.model.resolved import ResolvedJob, resolve_job
-from raylora.model.tokens import Collator
 from raylora.records import Say
 
 # what raylora's defaults were before docs/accuracy.md: the DistilBERT tutorial's

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from raylora.model.tokens import Collator
+from raylora.model.collator import Collator
 
 if TYPE_CHECKING:
     from peft import PeftModel

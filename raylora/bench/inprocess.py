@@ -63,7 +63,8 @@ class InProcess(Model):
         self.spec = tokenizer_spec(self.tokenizer, self.max_length)
 
     def batch(self, texts: Sequence[str]) -> Any:
-        from raylora.model.tokens import Collator, encode, table_of
+        from raylora.model.collator import Collator
+        from raylora.model.tokens import encode, table_of
 
         found = Collator(table_of(encode(texts, self.spec)), self.spec)(np.arange(len(texts)))
         return {name: tensor for name, tensor in found.items() if name != "labels"}

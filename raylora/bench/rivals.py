@@ -64,8 +64,8 @@ def _trainer(rival: Literal["tutorial", "padded", "grouped"], job: Job, scored: 
 def _fit(job: Job) -> Measured:
     """raylora's own loop in this process, without Ray."""
     from raylora.bench.flops import flops_per_row
+    from raylora.model.collator import Collator
     from raylora.model.fit.fit import fit
-    from raylora.model.tokens import Collator
 
     resolved = resolve_job(job)
     splits, frozen_states_s = _with_frozen_states(resolved, make_splits(job, resolved.base))

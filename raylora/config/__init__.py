@@ -8,8 +8,9 @@ from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
+from raylora.config.data import DataSection
 from raylora.config.explain import explain, leaves, not_unicode
-from raylora.config.learning import DataSection, LoraSection, ModelSection, RaySection, TrainSection
+from raylora.config.learning import LoraSection, ModelSection, RaySection, TrainSection
 from raylora.config.renamed import new_key, rename_keys
 from raylora.config.secrets import ADVICE, find_secret
 from raylora.config.section import Section, Seed

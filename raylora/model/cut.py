@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any, Protocol
 
-from raylora.config.learning import Truncation
+from raylora.config.data import Truncation
 from raylora.errors import ConfigError
 
 if TYPE_CHECKING:

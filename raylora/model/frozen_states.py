@@ -12,8 +12,9 @@ from torch import nn
 
 from raylora.model.base.load import as_array
 from raylora.model.base.precision import held_in
+from raylora.model.collator import Collator
 from raylora.model.predict import run_batches
-from raylora.model.tokens import Collator, TokenizerSpec, TokenTable
+from raylora.model.tokens import TokenizerSpec, TokenTable
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from raylora.model.batches import sorted_batches
-from raylora.model.tokens import Collator
+from raylora.model.collator import Collator
 from raylora.model.windows import pooled_logits
 from raylora.tasks import Pooling
 

@@ -9,11 +9,12 @@ import numpy as np
 from raylora.errors import DataError, ModelError
 from raylora.model.base.find import resolve, weights_digest
 from raylora.model.base.load import load_base, load_tokenizer, read_config
+from raylora.model.collator import Collator
 from raylora.model.kinds import check_kind
 from raylora.model.lora.manifest import base_of, read_manifest
 from raylora.model.lora.save import load_adapter
 from raylora.model.predict import predict_logits
-from raylora.model.tokens import Collator, Text, encode, spec_for, table_of
+from raylora.model.tokens import Text, encode, spec_for, table_of
 from raylora.tasks import Prediction, Wish, task_of
 
 BATCH = 64

@@ -40,7 +40,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> str:
 
 
 def tokens_of(dataset: Dataset, split: str) -> list[list[int]]:
-    from raylora.model.tokens import Collator
+    from raylora.model.collator import Collator
 
     table = getattr(dataset.load(), split)
     collate = Collator(table, dataset.tokenizer)
@@ -233,7 +233,7 @@ def test_int_labels_sort_as_numbers(spec: TokenizerSpec, tmp_path: Path) -> None
 def test_pairs_keep_their_token_types(spec: TokenizerSpec, real_data: Path) -> None:
     path = str(real_data / "mrpc" / "validation.parquet")
     dataset = load(spec, train=path, text_column="text_a", text_pair_column="text_b")
-    from raylora.model.tokens import Collator
+    from raylora.model.collator import Collator
 
     table = dataset.load().train
     batch = Collator(table, dataset.tokenizer)(np.arange(4))

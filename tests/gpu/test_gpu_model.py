@@ -13,13 +13,14 @@ from tiny import apart, demo_splits, make_adapter, tiny_job
 
 from raylora.config import Job, ModelSection
 from raylora.model.bank import Bank
+from raylora.model.collator import Collator
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import FitResult, fit
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.lora.save import trainable_state
 from raylora.model.resolved import resolve_job
 from raylora.model.serving.base import ServedBase
-from raylora.model.tokens import Collator, TokenTable, encode
+from raylora.model.tokens import TokenTable, encode
 
 Bases = Callable[[str], Path]
 Weights = dict[str, torch.Tensor]

@@ -21,13 +21,14 @@ from raylora.config import Job
 from raylora.errors import ConfigError, DataError, ModelError, RayLoraError
 from raylora.model.base.find import resolve
 from raylora.model.base.load import empty_base, read_config
+from raylora.model.collator import Collator
 from raylora.model.fit.build import build, check_fits
 from raylora.model.fit.fit import fit
 from raylora.model.lora.attach import lora_config, target_modules
 from raylora.model.lora.manifest import read_manifest, served_base
 from raylora.model.resolved import resolve_job
 from raylora.model.serving.base import ServedBase
-from raylora.model.tokens import Collator, encode, table_of
+from raylora.model.tokens import encode, table_of
 from raylora.tasks.functions import softmax
 
 Bases = Callable[[str], Path]
@@ -71,7 +72,8 @@ def test_each_layout_attaches_trains_a_step_saves_and_reloads(kind: str, bases: 
     reloaded = raylora.load(tmp_path / "adapter")
     fitted.model.eval()
     tokenizer = reloaded.tokenizer_spec
-    from raylora.model.tokens import Collator, encode, table_of
+    from raylora.model.collator import Collator
+    from raylora.model.tokens import encode, table_of
 
     table = table_of(encode(texts, tokenizer))
     batch = Collator(table, tokenizer)(np.arange(2))
@@ -127,8 +129,8 @@ def test_three_labels_survive_saving(bases: Bases, tmp_path: Path) -> None:
 
 
 def test_predictions_equal_the_trainers_own_logits(bases: Bases, tmp_path: Path) -> None:
+    from raylora.model.collator import Collator
     from raylora.model.fit.trainer import PlanTrainer
-    from raylora.model.tokens import Collator
 
     kept: list[PlanTrainer] = []
     original = PlanTrainer.logits

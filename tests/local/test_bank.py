@@ -20,6 +20,7 @@ from raylora.errors import ModelError
 from raylora.model.bank import Bank
 from raylora.model.base.find import resolve
 from raylora.model.base.load import load_base, read_config
+from raylora.model.collator import Collator
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import fit
@@ -29,7 +30,6 @@ from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import load_adapter, save_adapter, set_trainable_state, trainable_state
 from raylora.model.packing import NotPackable, pack_key, packable, slots
 from raylora.model.resolved import ResolvedJob, resolve_job
-from raylora.model.tokens import Collator
 
 Bases = Callable[[str], Path]
 Weights = dict[str, torch.Tensor]

@@ -23,11 +23,11 @@ from raylora.bench.tune import check_pack, ways
 from raylora.bench.verdict import target
 from raylora.config import Job
 from raylora.errors import ConfigError, TrainingError
+from raylora.model.collator import Collator
 from raylora.model.fit.build import build
 from raylora.model.fit.fit import use_frozen_states
 from raylora.model.fit.splits import Worker
 from raylora.model.resolved import resolve_job
-from raylora.model.tokens import Collator
 
 Bases = Callable[[str], Path]
 

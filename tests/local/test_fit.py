@@ -16,13 +16,14 @@ from raylora.config import Job
 from raylora.errors import TrainingError
 from raylora.model.base.find import resolve
 from raylora.model.base.load import read_config
+from raylora.model.collator import Collator
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import FitResult, fit
 from raylora.model.fit.splits import Splits
 from raylora.model.fit.trainer import PlanTrainer
 from raylora.model.lora.save import trainable_state
 from raylora.model.resolved import resolve_job
-from raylora.model.tokens import Collator, TokenTable
+from raylora.model.tokens import TokenTable
 from raylora.tasks import task_of
 
 Bases = Callable[[str], Path]

@@ -12,6 +12,7 @@ from tiny import LAYOUTS, demo_splits, largest_difference, save_base, tiny_job
 from transformers import BertConfig, ElectraConfig, ElectraForSequenceClassification, set_seed
 
 from raylora.config import Job
+from raylora.model.collator import Collator
 from raylora.model.fit import fit as module
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
@@ -21,7 +22,7 @@ from raylora.model.frozen_states import compute, constant_layers, fill, install,
 from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.lora.save import trainable_state
 from raylora.model.resolved import resolve_job
-from raylora.model.tokens import Collator, TokenizerSpec, TokenTable, encode, table_of
+from raylora.model.tokens import TokenizerSpec, TokenTable, encode, table_of
 
 Bases = Callable[[str], Path]
 

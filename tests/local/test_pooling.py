@@ -13,10 +13,11 @@ from tiny import LAYOUTS, OTHERS, demo_splits, make_adapter, save_base, tiny_job
 import raylora
 from raylora.config import ModelSection
 from raylora.errors import ConfigError
+from raylora.model.collator import Collator
 from raylora.model.fit.fit import fit
 from raylora.model.resolved import resolve_job
 from raylora.model.serving.base import ServedBase
-from raylora.model.tokens import Collator, encode, table_of
+from raylora.model.tokens import encode, table_of
 
 Bases = Callable[[str], Path]
 TEXTS = ["Beautifully made, and a pleasure to use.", "Broken on arrival."]

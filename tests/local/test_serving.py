@@ -14,10 +14,11 @@ from tiny import LAYOUTS, make_adapter, save_base
 import raylora
 from raylora.config import ModelSection
 from raylora.errors import ModelError, OverloadError
+from raylora.model.collator import Collator
 from raylora.model.serving.adapter import ServedAdapter, folder_digest
 from raylora.model.serving.base import ServedBase
 from raylora.model.serving.engine import Batch, Engine, Limits
-from raylora.model.tokens import Collator, Text, TokenTable, encode
+from raylora.model.tokens import Text, TokenTable, encode
 from raylora.tasks.functions import softmax
 
 Bases = Callable[[str], Path]

@@ -20,6 +20,7 @@ import raylora
 from raylora.config import Job
 from raylora.errors import ModelError
 from raylora.model.bank import Bank
+from raylora.model.collator import Collator
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import fit, use_frozen_states
@@ -28,7 +29,7 @@ from raylora.model.fit.splits import Splits, Worker
 from raylora.model.fit.start import HEAD_SCALES, NO_LAYER, begin_from, local_start, make_start
 from raylora.model.lora.save import trainable_state
 from raylora.model.resolved import resolve_job
-from raylora.model.tokens import Collator, encode, table_of
+from raylora.model.tokens import encode, table_of
 from raylora.probe import fit_probe
 
 Bases = Callable[[str], Path]

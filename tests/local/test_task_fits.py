@@ -18,13 +18,14 @@ from transformers import AutoModelForSequenceClassification
 
 import raylora
 from raylora.config import Job
+from raylora.model.collator import Collator
 from raylora.model.fit.callback import Event
 from raylora.model.fit.finish import finish
 from raylora.model.fit.fit import FitResult, fit
 from raylora.model.fit.splits import ALONE, Splits
 from raylora.model.lora.save import trainable_state
 from raylora.model.resolved import resolve_job
-from raylora.model.tokens import Collator, encode, table_of
+from raylora.model.tokens import encode, table_of
 from raylora.tasks import ProblemType
 
 Bases = Callable[[str], Path]

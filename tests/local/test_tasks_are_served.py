@@ -17,10 +17,11 @@ from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.service import Answer, Service
 from raylora.config import Job, ModelSection
 from raylora.errors import ConfigError, DataError
+from raylora.model.collator import Collator
 from raylora.model.lora.manifest import Manifest
 from raylora.model.serving.base import ServedBase
 from raylora.model.serving.engine import Engine, Limits
-from raylora.model.tokens import Collator, Text, encode, table_of
+from raylora.model.tokens import Text, encode, table_of
 from raylora.tasks import Prediction, Wish, task_of
 
 TEXTS = ["Works well.", "It broke after a week and nobody answers.", "Fine", "Late too."]

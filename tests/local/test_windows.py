@@ -16,6 +16,7 @@ from tiny import largest_difference, make_adapter, tiny_job
 import raylora
 from raylora.config import Job, ModelSection
 from raylora.model.base.load import load_tokenizer
+from raylora.model.collator import Collator
 from raylora.model.fit import fit as module
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
@@ -28,7 +29,7 @@ from raylora.model.lora.save import trainable_state
 from raylora.model.resolved import resolve_job
 from raylora.model.serving.base import ServedBase
 from raylora.model.serving.engine import Batch, Engine, Limits
-from raylora.model.tokens import Collator, encode, spec_for, table_of, tokenizer_spec
+from raylora.model.tokens import encode, spec_for, table_of, tokenizer_spec
 
 Bases = Callable[[str], Path]
 LENGTH = 16  # 14 tokens of text: two windows of a text of 20 words, three of one of 30

@@ -12,12 +12,12 @@ from raylora.floor import (
     advice,
     difference,
     difference_line,
-    fit_tfidf,
     floor_line,
     is_below,
     read_floor,
     summary,
 )
+from raylora.tfidf import fit_tfidf
 
 LABELS = np.array([0, 0, 0, 1, 1, 2] * 20)
 

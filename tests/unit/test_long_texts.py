@@ -16,19 +16,11 @@ from raylora.cluster.data.sources import list_sources
 from raylora.config import Job
 from raylora.errors import ConfigError, DataError
 from raylora.model.batches import BatchPlan, sorted_batches
+from raylora.model.collator import Collator
 from raylora.model.cut import limit_in_words, most_tokens
 from raylora.model.limits import latency_ms
 from raylora.model.packing import packable
-from raylora.model.tokens import (
-    Collator,
-    TokenTable,
-    encode,
-    encode_measured,
-    padded_lengths,
-    spec_for,
-    table_of,
-    tokenizer_spec,
-)
+from raylora.model.tokens import TokenTable, encode, encode_measured, padded_lengths, spec_for, table_of, tokenizer_spec
 from raylora.model.windows import pool, pooled_logits
 from raylora.tasks import TASKS
 

@@ -10,8 +10,8 @@ import pytest
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from raylora.model.collator import Collator
 from raylora.model.tokens import (
-    Collator,
     TokenTable,
     encode,
     encode_measured,

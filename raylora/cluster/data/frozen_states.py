@@ -13,10 +13,11 @@ from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.session import SETTLE_S, alive_nodes, free_resources
 from raylora.model.base.load import as_tensor, base_weights, empty_base, load_base, read_config
 from raylora.model.base.precision import eager_when_short
+from raylora.model.collator import Collator
 from raylora.model.frozen_states import compute, constant_layers
 from raylora.model.lora.attach import attach_adapter, lora_config
 from raylora.model.resolved import ResolvedJob
-from raylora.model.tokens import Collator, TokenTable
+from raylora.model.tokens import TokenTable
 
 
 def frozen_depth(resolved: ResolvedJob, labels: tuple[str, ...]) -> int:

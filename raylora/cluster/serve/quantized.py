@@ -12,10 +12,11 @@ from raylora.cluster.storage.filesystem import inside
 from raylora.config import Job, ModelSection, parse_saved
 from raylora.errors import RayLoraError
 from raylora.model.base.load import load_tokenizer
+from raylora.model.collator import Collator
 from raylora.model.lora.manifest import read_manifest, served_base
 from raylora.model.predict import in_order, run_batches
 from raylora.model.serving.base import ServedBase
-from raylora.model.tokens import Collator, TokenTable, spec_for
+from raylora.model.tokens import TokenTable, spec_for
 from raylora.records import Say
 
 ROWS, BATCH = 1000, 64

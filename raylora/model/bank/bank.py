@@ -21,6 +21,7 @@ from raylora.model.bank.trial import EpochResult, PackedTrial
 from raylora.model.base.load import load_base, read_config
 from raylora.model.base.precision import eager_when_short, train_in_fp32
 from raylora.model.batches import MicroBatch
+from raylora.model.collator import Collator
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import batch_plan, training_arguments, use_frozen_states
@@ -33,7 +34,6 @@ from raylora.model.lora.dropout import BatchMasks
 from raylora.model.losses import row_loss
 from raylora.model.predict import in_order, run_batches
 from raylora.model.resolved import ResolvedJob
-from raylora.model.tokens import Collator
 
 if TYPE_CHECKING:
     from peft import PeftModel

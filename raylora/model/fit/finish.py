@@ -14,6 +14,7 @@ from transformers import set_seed
 from raylora.config.space import WHOLE_EPOCHS
 from raylora.floor import Floor, summary
 from raylora.metrics import Scores
+from raylora.model.collator import Collator
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import BEST, Event
 from raylora.model.fit.fit import fit, manifest_of
@@ -23,7 +24,7 @@ from raylora.model.fit.splits import Splits, Worker
 from raylora.model.lora.save import save_adapter, set_trainable_state
 from raylora.model.predict import predict_logits
 from raylora.model.resolved import ResolvedJob
-from raylora.model.tokens import Collator, TokenTable
+from raylora.model.tokens import TokenTable
 
 
 @dataclass(frozen=True)

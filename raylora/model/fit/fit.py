@@ -20,6 +20,7 @@ from raylora.metrics import Scores
 from raylora.model.base.find import weights_digest
 from raylora.model.base.load import pooling_of
 from raylora.model.batches import BatchPlan
+from raylora.model.collator import Collator
 from raylora.model.fit.build import build
 from raylora.model.fit.callback import BestCheckpointCallback, Event, Report
 from raylora.model.fit.head import units_of
@@ -33,7 +34,7 @@ from raylora.model.lora.manifest import Manifest
 from raylora.model.lora.save import save_adapter, set_trainable_state
 from raylora.model.losses import row_loss
 from raylora.model.resolved import ResolvedJob
-from raylora.model.tokens import Collator, TokenTable
+from raylora.model.tokens import TokenTable
 from raylora.version import __version__
 
 if TYPE_CHECKING:

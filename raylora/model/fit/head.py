@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from raylora.model.collator import Collator
 from raylora.model.predict import ALL, Share, in_order, run_batches
-from raylora.model.tokens import Collator
 from raylora.model.windows import pool, sequences
 from raylora.tasks import Units
 

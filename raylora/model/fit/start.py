@@ -10,7 +10,8 @@ import numpy as np
 from torch import nn
 
 from raylora.config import Job
-from raylora.floor import Baseline, Floor, FloorSplit, fit_tfidf, read_floor, summary
+from raylora.floor import Baseline, Floor, FloorSplit, read_floor, summary
+from raylora.model.collator import Collator
 from raylora.model.fit.callback import FLOOR, Event
 from raylora.model.fit.head import (
     Features,
@@ -24,9 +25,9 @@ from raylora.model.fit.head import (
     units_of,
 )
 from raylora.model.losses import class_weights
-from raylora.model.tokens import Collator
 from raylora.probe import FITTED, spread
 from raylora.tasks import ProblemType
+from raylora.tfidf import fit_tfidf
 
 if TYPE_CHECKING:
     from raylora.model.fit.splits import Splits

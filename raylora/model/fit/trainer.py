@@ -9,11 +9,11 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer
 
 from raylora.model.batches import BatchPlan, MicroBatch
+from raylora.model.collator import Collator
 from raylora.model.fit.head import Features, features, join
 from raylora.model.lora.dropout import BatchMasks, dropout_context
 from raylora.model.losses import RowLoss
 from raylora.model.predict import Share, in_order, logits_of, run_batches
-from raylora.model.tokens import Collator
 from raylora.model.windows import pooled_logits
 from raylora.tasks import Task, Units
 

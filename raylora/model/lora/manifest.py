@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylora.config import ModelSection
-from raylora.config.learning import Truncation
+from raylora.config.data import Truncation
 from raylora.config.yaml12 import inline
 from raylora.errors import ModelError
 from raylora.floor import BASELINES, WORDS

@@ -14,12 +14,13 @@ import pyarrow as pa
 import torch
 
 from raylora.errors import OverloadError
+from raylora.model.collator import Collator
 from raylora.model.packing import NotPackable
 from raylora.model.serving.adapter import ServedAdapter
 from raylora.model.serving.base import ServedBase
 from raylora.model.serving.cost import Cost, cheapest_for, measure
 from raylora.model.serving.queue import LOOK_AHEAD, Waiting, choose
-from raylora.model.tokens import Collator, TokenTable, padded_lengths
+from raylora.model.tokens import TokenTable, padded_lengths
 
 logger = logging.getLogger(__name__)
 
