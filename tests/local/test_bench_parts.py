@@ -22,7 +22,7 @@ from raylora.bench.train import contenders
 from raylora.bench.tune import check_pack, ways
 from raylora.bench.verdict import target
 from raylora.config import Job
-from raylora.errors import ConfigError, TrainingError
+from raylora.errors import ConfigError, DataError, TrainingError
 from raylora.model.collator import Collator
 from raylora.model.fit.build import build
 from raylora.model.fit.fit import use_frozen_states
@@ -139,7 +139,7 @@ def test_packed_trials_score_as_the_same_trials_one_after_another(data: Job, bas
 
 
 def test_a_rival_that_fails_is_an_error_with_its_own_words() -> None:
-    with pytest.raises(TrainingError, match=r"bench of 'packed' failed:(.|\n)*FileNotFoundError"):
+    with pytest.raises(TrainingError, match=r"bench of 'packed' failed:(.|\n)*nope.parquet is not there"):
         tree = json.dumps(Job().replace({"data.train": "nope.parquet"}).model_dump())
         run_together("raylora.bench.packs", [("packed", tree, "0", "1", "1")] * 2)
 
@@ -181,13 +181,13 @@ def test_rows_that_a_bench_cannot_take_are_named(data: Job, bases: Bases, tmp_pa
     def refused(table: dict[str, list[str | None]]) -> str:
         pyarrow.parquet.write_table(pa.table(table), test)
         own = job.replace({"data.test": test})
-        with pytest.raises(ConfigError) as caught:
+        with pytest.raises(DataError) as caught:
             accuracy.bench(own, {"own": own}, samples=0, seeds=1, threads=1, say=print)
         return str(caught.value)
 
-    assert "has no column 'label'; it has text, stars" in refused({"text": ["a"], "stars": ["1"]})
-    assert "has 1 rows without 'text'" in refused({"text": ["a", None], "label": ["negative", "positive"]})
-    assert refused({"text": ["a"], "label": ["new"]}) == "`data.test` holds labels that train never saw: ['new']."
+    assert "has no column 'label'. Columns found: 'text', 'stars'" in refused({"text": ["a"], "stars": ["1"]})
+    assert "row 2: 'text' is null" in refused({"text": ["a", None], "label": ["negative", "positive"]})
+    assert "test holds labels that train never saw: 'new' (1 rows" in refused({"text": ["a"], "label": ["new"]})
 
 
 def test_bench_accuracy_shows_baselines_settings_and_ranks(data: Job, bases: Bases) -> None:
