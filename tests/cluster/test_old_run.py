@@ -22,8 +22,9 @@ def test_an_old_interrupted_run_goes_on_from_its_checkpoint(old_folders: Path) -
     result = train(job, list_sources(job.data), say=lines.append)
     assert f"resuming   from epoch {reached['epoch']:g} of 40, step {reached['step']}" in lines
     history = [json.loads(line) for line in (cut / "history.jsonl").read_text().splitlines()]
-    epochs = [each["epoch"] for each in history if each["kind"] == "evaluation"]
+    evaluations = [each for each in history if each["kind"] == "evaluation"]
+    epochs = [each["epoch"] for each in evaluations]
     assert epochs == list(range(1, 41)), "each epoch once"
-    assert history[-1]["step"] == 40 * 2, "20 rows, 16 a step, as before"
-    best = max((each for each in history if each["kind"] == "evaluation"), key=lambda each: each["eval_accuracy"])
+    assert evaluations[-1]["step"] == 40 * 2, "20 rows, 16 a step, as before"
+    best = max(evaluations, key=lambda each: each["eval_accuracy"])
     assert result.validation.accuracy == best["eval_accuracy"]

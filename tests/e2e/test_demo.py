@@ -123,8 +123,8 @@ def test_the_run_is_listed_and_shown_as_it_was(demo: Demo) -> None:
     done = run("raylora", "runs", cwd=demo.home)
     assert done.returncode == 0, done.stderr
     (line,) = done.stdout.splitlines()[1:]
-    expected = [demo.folder.name, "run", "finished", f"{metrics['validation']['accuracy']:.4f}", "-"]
-    assert line.split()[:5] == expected
+    expected = [demo.folder.name, "run", "finished", f"{metrics['validation']['accuracy']:.4f}", "accuracy", "-"]
+    assert line.split()[:6] == expected
     done = run("raylora", "runs", "show", demo.folder.name, "--json", cwd=demo.home)
     shown = json.loads(done.stdout)
     assert [record["epoch"] for record in shown["history"]] == [1, 2, 3]

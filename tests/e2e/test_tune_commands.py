@@ -57,6 +57,7 @@ def test_trials_of_two_workers_report_every_epoch_and_the_winner_is_refitted(
         "ray.max_failures=1",
         "tune.num_samples=1",
         "tune.metric=loss",
+        "train.calibrate=false",
         "tune.refit=true",
         "tune.scheduler=none",
         "tune.space={train.learning_rate: {grid: [0.01, 0.003, 1e30]}}",

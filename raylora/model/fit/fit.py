@@ -134,7 +134,8 @@ def fit(
         set_trainable_state(model, best_checkpoint.best.state)
         settled = settle(job, splits, model, trainer.logits(trainer.validation))
         if main_log and settled.calibration:
-            main_log({"kind": "calibration", **asdict(settled.calibration)})
+            place = {"step": trainer.state.global_step, "epoch": trainer.state.epoch}
+            main_log({"kind": "calibration", **place, **asdict(settled.calibration)})
         predicted, test = {"validation": settled.decisions}, None
         if splits.test:
             logits = trainer.logits(Collator(splits.test, splits.tokenizer))
