@@ -159,6 +159,7 @@ class DataSection(Section):
         labels = None if self.labels is None else tuple(self.labels)
         return LabelColumn(self.label_column, labels, self.label_separator)
 
+    @model_validator(mode="after")
     def muted_codes_are_known(self) -> Self:
         unknown = next((code for code in self.mute if code not in CODES), None)
         if unknown is not None:

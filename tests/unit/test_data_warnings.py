@@ -106,7 +106,7 @@ def test_rare_labels_are_said_below_ten_rows_and_lopsided_ones_from_ten_times_on
     found = said(split({"a": 100, "b": 50, "c": 10}))
     assert list(found) == ["D008"]
     assert found["D008"][0].startswith("'a' has 100 train rows, 'c' 10: ")
-    assert found["D008"][0].endswith("Set train.metric_for_best_model=f1_macro.")
+    assert found["D008"][0].endswith("Set train.metric_for_best_model=f1_macro, or train.class_weights=balanced.")
     found = said(split({"a": 50, "b": 9, "c": 8}))
     assert list(found) == ["D006"]
     assert found["D006"][0].startswith("2 of 3 labels have fewer than 10 train rows") and "'c' 8, 'b' 9." in str(found)

@@ -49,7 +49,7 @@ def test_a_run_that_goes_on_warns_of_no_key_in_its_folder(old_folders: Path) -> 
     with pytest.warns(RenamedKeyWarning):
         job = jobfile.read(["cut/config.yaml"], {})
     folder = RunFolder(job)
-    assert check_folder(folder, job) == job
+    assert check_folder(folder, job) == job.replace({"data.problem_type": "single_label_classification"})
     with pytest.raises(ConfigError, match=r"lora\.r: 2 -> 3"):
         check_folder(folder, job.replace({"lora.r": 3}))
 

@@ -71,8 +71,8 @@ def _fetch(address: str, say: Say, anew: bool = True) -> None:
             return
         known = _seen(copy)
         url = urllib.parse.quote(address, QUOTED_AS_IS)
-        request = urllib.request.Request(url, headers={"User-Agent": f"raylora/{__version__}", **known})
         try:
+            request = urllib.request.Request(url, headers={"User-Agent": f"raylora/{__version__}", **known})
             with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
                 _save(answer, copy, address, say)
         except FAULTS as error:
