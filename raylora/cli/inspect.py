@@ -71,5 +71,7 @@ def _read_job(options: argparse.Namespace) -> Job:
 
 
 def _is_config(word: str) -> bool:
-    """A config file, or the value of a key."""
-    return word.endswith((".yaml", ".yml")) or ("=" in word and not os.path.exists(word))
+    """A config file, or the value of a key. An address may hold `=`, too: in its options, or in a folder's name."""
+    key, mark, _ = word.partition("=")
+    is_setting = bool(mark) and not os.path.exists(word) and not set(key) & set("/?*")
+    return is_setting or word.endswith((".yaml", ".yml"))

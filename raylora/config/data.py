@@ -153,12 +153,6 @@ class DataSection(Section):
             raise ValueError(f"`stride` must be less than `max_length` ({self.max_length}), found {self.stride}")
         return self
 
-    @cached_property
-    def column(self) -> LabelColumn:
-        """What the task knows of labels."""
-        labels = None if self.labels is None else tuple(self.labels)
-        return LabelColumn(self.label_column, labels, self.label_separator)
-
     @model_validator(mode="after")
     def muted_codes_are_known(self) -> Self:
         unknown = next((code for code in self.mute if code not in CODES), None)
@@ -168,3 +162,9 @@ class DataSection(Section):
                 f"`mute` names '{unknown}', which is no code of a warning{close_to(unknown, CODES)} {known}"
             )
         return self
+
+    @cached_property
+    def column(self) -> LabelColumn:
+        """What the task knows of labels."""
+        labels = None if self.labels is None else tuple(self.labels)
+        return LabelColumn(self.label_column, labels, self.label_separator)

@@ -1,5 +1,6 @@
 """What the driver decides from the outline of all rows: labels, splits, and what it says of them. No Ray runs."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -20,12 +21,18 @@ SPEC = TokenizerSpec(
 
 
 def dataset(
-    forms: list[str | None], heldout: list[str] | None = None, texts: list[str] | None = None, **data: Any
+    forms: Sequence[str | None],
+    heldout: list[str] | None = None,
+    texts: list[str] | None = None,
+    split_off: bool = False,
+    **data: Any,
 ) -> Dataset:
-    """Of rows with these labels, one file a split; no label is a bad row."""
+    """Of rows with these labels, one file a split; no label is a bad row. Where validation is split off train, what is
+    held out is test."""
     rows: list[tuple[int, str | None]] = [(0, label) for label in forms] + [(1, label) for label in heldout or []]
     texts = texts or [f"text {i}" for i in range(len(rows))]
-    splits: tuple[Split, Split] = ("train", "validation")
+    other: Split = "test" if split_off else "validation"
+    splits: tuple[Split, Split] = ("train", other)
     sources = [Source(f"/x/{split}.csv", split, "csv") for split in splits]
     outline = pa.table(
         {
@@ -39,7 +46,7 @@ def dataset(
             "script": pa.array([LATIN] * len(rows), pa.int8()),
         }
     )
-    section = DataSection(validation="v.csv" if heldout else None, **data)
+    section = DataSection(**({other: "v.csv"} if heldout else {}), **data)
     return assemble(section, 0, sources, SPEC, [], outline)
 
 
@@ -122,6 +129,24 @@ def test_numbers_of_both_splits_are_of_all_sizes() -> None:
     assert found.facts["rows"] == {"train": {"label": 80}, "validation": {"label": 20}}
     tenths = (found.splits["validation"].targets[:, 0] // 10).astype(int).tolist()
     assert sorted(set(tenths)) == list(range(10))
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "forms", "others"),
+    [
+        ("regression", [f"[{i}.0]" for i in range(60)], [f"[{i}.0]" for i in range(40, 60)]),
+        ("multi_label_classification", ['["a", "b"]', '["a"]', '["b", "c"]', '["b"]'] * 15, ['["a", "c"]'] * 40),
+    ],
+)
+def test_rows_of_other_splits_and_bad_ones_have_no_say_in_what_validation_is(
+    problem_type: str, forms: list[str], others: list[str]
+) -> None:
+    alone = dataset(forms, problem_type=problem_type)
+    beside = dataset(forms, others, split_off=True, problem_type=problem_type)
+    bad = dataset([*forms, *[None] * 40], problem_type=problem_type, on_bad_row="skip")
+    for split in ("train", "validation"):
+        assert beside.splits[split].rows.tolist() == alone.splits[split].rows.tolist()
+        assert bad.splits[split].rows.tolist() == alone.splits[split].rows.tolist()
 
 
 def test_other_numbers_are_another_dataset() -> None:

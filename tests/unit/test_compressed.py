@@ -61,6 +61,35 @@ def test_a_file_packed_in_pieces_is_read_to_its_end(tmp_path: Path, ending: str)
     assert pairs(read_path(tmp_path / f"a.csv{ending}")) == ROWS
 
 
+@pytest.mark.parametrize("ending", [".gz", ".bz2", ".zst"])
+@pytest.mark.parametrize("how", ["broken", "cut"])
+def test_no_row_is_lost_without_a_word_where_a_later_piece_is_broken(tmp_path: Path, ending: str, how: str) -> None:
+    head, tail = PACK[ending](TEXT.encode()), PACK[ending](TEXT.encode())
+    (tmp_path / f"a.csv{ending}").write_bytes(head + (b"X" + tail[1:] if how == "broken" else tail[:-6]))
+    with pytest.raises(DataError, match=rf"a\.csv\{ending} cannot be unpacked: .*Is it whole"):
+        read_path(tmp_path / f"a.csv{ending}")
+
+
+def test_an_empty_piece_of_a_bz2_is_no_end(tmp_path: Path) -> None:
+    pieces = [TEXT.encode()[:20], b"", TEXT.encode()[20:], b""]
+    (tmp_path / "a.csv.bz2").write_bytes(b"".join(map(bz2.compress, pieces)))
+    assert pairs(read_path(tmp_path / "a.csv.bz2")) == ROWS
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_zip_of_any_method_is_read_or_one_clear_error(tmp_path: Path, method: int) -> None:
+    path = tmp_path / "a.csv.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("a.csv", TEXT)
+    assert pairs(read_path(path)) == ROWS
+    whole = bytearray(path.read_bytes())
+    middle = len("a.csv") + 30 + 20  # bytes of the zip's header, and some of the member
+    whole[middle : middle + 8] = bytes(byte ^ 0xFF for byte in whole[middle : middle + 8])
+    path.write_bytes(whole)
+    with pytest.raises(DataError, match=r"a\.csv\.zip cannot be unpacked: .*Is it whole"):
+        read_path(path)
+
+
 @pytest.mark.parametrize("ending", PACK)
 def test_a_long_compressed_file_is_read_in_pieces_and_its_header_once(tmp_path: Path, ending: str) -> None:
     rows = 400_000

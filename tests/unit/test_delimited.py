@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,32 @@ def test_a_decimal_comma_is_read_in_labels_that_are_numbers(tmp_path: Path, labe
     path = save(tmp_path / "a.csv", f"text;label\n3,5 stars;{label}\n")
     assert pairs(read_path(path, decimal=",")) == [("3,5 stars", expected)]
     assert pairs(read_path(path)) == [("3,5 stars", label)]
+
+
+@pytest.mark.parametrize(
+    ("separator", "cells", "expected"),
+    [
+        ("|", ["1.0", "1.0|2.0", " 2.0 | x"], [["1"], ["1", "2"], ["2", "x"]]),
+        ("; ", ["v1.0", "1.5; 2.0"], [["v1.0"], ["1.5", "2"]]),
+    ],
+)
+def test_a_label_among_several_is_the_one_that_stands_alone(
+    tmp_path: Path, separator: str, cells: list[str], expected: list[list[str]]
+) -> None:
+    path = save(tmp_path / "a.csv", written([("text", "label"), *(("a text", cell) for cell in cells)]))
+    rows = read_path(path, label_separator=separator, problem_type="multi_label_classification")
+    assert [json.loads(row.label) for row in rows] == expected
+
+
+def test_numbers_between_separators_may_have_a_decimal_comma(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.csv", "text\tlabel\na text\t1,5;2;1.000,25\n")
+    rows = read_path(path, decimal=",", label_separator=";", delimiter="tab", problem_type="regression")
+    assert [json.loads(row.label) for row in rows] == [[1.5, 2.0, 1000.25]]
+
+
+def test_a_whole_number_with_blanks_around_it_is_that_number(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.csv", "text,label\na text, 1.0 \na text,1\n")
+    assert [row.label for row in read_path(path)] == ["1", "1"]
 
 
 def test_a_label_that_the_config_names_is_no_number(tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ def test_a_name_that_is_too_long_is_one_clear_error(words: list[str], capsys: py
     assert error.startswith("error: ") and "x" * 300 in error
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1/rows.csv?download=true", "gone/label=*/rows.csv"])
+def test_inspect_takes_an_address_that_holds_an_equals_sign(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["inspect", address, "data.max_length=64"]) == 2
+    assert capsys.readouterr().err.startswith((f"error: {address} cannot be fetched", f"error: {address} is not there"))
+
+
 @pytest.mark.parametrize("word", ["mine.yaml", "lora.r=8"])
 def test_a_job_without_its_command_is_told_so(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([word]) == 2

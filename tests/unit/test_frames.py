@@ -1,6 +1,7 @@
 """Rows from a Python program: the checks and messages of a file, and a bad row is named by its number."""
 
 import datetime
+import io
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -10,6 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
 import pytest
 from datafiles import ROWS, pairs, rows_of
 
@@ -49,6 +52,12 @@ def datasets(columns: dict[str, Any]) -> Any:
     return datasets.Dataset.from_dict(columns)
 
 
+def parquet_file(columns: dict[str, Any]) -> pq.ParquetFile:
+    stream = io.BytesIO()
+    pq.write_table(pa.table(columns), stream)
+    return pq.ParquetFile(stream)
+
+
 MAKE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "pandas": pd.DataFrame,
     "pandas of Arrow": lambda columns: pa.table(columns).to_pandas(types_mapper=pd.ArrowDtype),
@@ -59,6 +68,8 @@ MAKE: dict[str, Callable[[dict[str, Any]], Any]] = {
     "lazy polars": lambda columns: polars(columns, lazy=True),
     "datasets": datasets,
     "dicts": lambda columns: pa.table(columns).to_pylist(),
+    "pyarrow dataset": lambda columns: pyarrow.dataset.dataset(pa.table(columns)),
+    "parquet file": parquet_file,
     "generator": lambda columns: iter(pa.table(columns).to_pylist()),
     "columns": dict,
 }
@@ -111,7 +122,7 @@ def test_a_column_of_pandas_may_hold_anything(read: Read) -> None:
         "'text' is null",
         "'text' must be text, found dict \"{'en': 'a'}\"",
         "'text' must be text, found dict \"{'date': '2026-01-02'}\"",
-        "'text' must be text, found dict \"{'Decimal': '1.5'}\"",
+        "'text' must be text, found float '1.5'",
         "'text' is not UTF-8: lone surrogate \\ud83d at character 0",
         "'text' is not UTF-8: byte 0xe9 at character 3",
         "",
@@ -127,6 +138,38 @@ def test_labels_of_numpy_and_categories_are_the_labels_of_a_file(read: Read) -> 
         (pd.array([True, False], dtype="boolean"), ["true", "false"]),
     ):
         assert [row.label for row in read(pd.DataFrame({"text": ["a", "b"], "label": labels}))] == expected
+
+
+def test_a_set_is_several_labels_in_the_order_of_any_process(read: Read) -> None:
+    data = {"text": ["a", "b"], "label": [{"y", "x", "z"}, frozenset[str]()]}
+    rows = read(data, problem_type="multi_label_classification")
+    assert [(row.label, row.value) for row in rows] == [('["x", "y", "z"]', ["x", "y", "z"]), ("[]", [])]
+
+
+@pytest.mark.parametrize("make", [dict, pd.DataFrame, pa.table, datasets])
+def test_decimals_are_numbers(read: Read, make: Callable[[dict[str, Any]], Any]) -> None:
+    labels = [Decimal("4.5"), Decimal("3.0"), Decimal("12345678901234567890")]
+    halves = {"text": ["a", "b"], "label": labels[:2]}
+    assert [row.label for row in read(make(halves), problem_type="regression")] == ["[4.5]", "[3.0]"]
+    whole = {"text": ["a", "b"], "label": labels[1:]}
+    assert [row.label for row in read(make(whole))] == ["3", "12345678901234567890"]
+
+
+def test_what_no_json_can_hold_is_the_fault_of_its_row_alone(read: Read) -> None:
+    odd = [{(1, 2): 3}, 10**5000, "x"]
+    for data in (
+        {"text": ["a", "b", "c"], "label": odd},
+        [{"text": "a", "label": odd[0]}, {("text",): "b"}, {"text": "c", "label": "x"}],
+    ):
+        *faulty, good = read(data)
+        assert pairs([good]) == [("c", "x")]
+        assert all(row.fault and row.fault.startswith("'") for row in faulty)
+
+
+@pytest.mark.parametrize("data", [{"text": "ab", "label": "xy"}, {"text": 1, "label": 2}, {"text": iter("ab")}])
+def test_a_column_that_is_no_list_of_values_is_refused(read: Read, data: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"column 'text' of the dict is a \w+\. Pass a list, a value a row\."):
+        read({"label": ["x", "y"], **data})
 
 
 def test_columns_of_pandas_that_are_numbered_are_named_by_their_numbers(read: Read) -> None:

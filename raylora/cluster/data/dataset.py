@@ -133,8 +133,9 @@ def _splits(
         return rows[canonical_order(hashes[rows], known.order[rows])]
 
     splits: dict[Split, np.ndarray] = {}
-    strata = known.task.strata(known.targets)
     rows = members["train"]
+    strata = np.zeros(len(hashes), np.int64)
+    strata[rows] = known.task.strata(known.targets[rows])  # other rows have no say in how these are shared out
     if data.max_samples:
         rows = sample(ordered(rows), strata, data.max_samples)
     if data.validation is None:

@@ -117,16 +117,27 @@ def delimited_rows(source: Source, text: TextIO, data: DataSection, header: Head
             continue
         values: list[Any] = [cells[i] for i in positions]
         fault = undecodable(place, values, wanted, encoding)
-        values[1] = _number(values[1], data)
+        values[1] = _label(values[1], data)
         yield fault or check_row(place, values, data)
+
+
+def _label(cell: str, data: DataSection) -> str | int:
+    """A cell's label, or several between separators, each as if it stood alone."""
+    separator = data.label_separator
+    if separator is None or separator not in cell:
+        return _number(cell, data)
+    return separator.join(str(_number(each, data)) for each in cell.split(separator))
 
 
 def _number(label: str, data: DataSection) -> str | int:
     """A csv has no types: 1.0 is what pandas writes of an int where another is missing."""
-    if data.decimal == "," and COMMA_NUMBER.fullmatch(label.strip()) and label not in (data.labels or ()):
-        label = label.strip().replace(".", "").replace(",", ".")
-    if label.endswith("0") and WHOLE_FLOAT.fullmatch(label.strip()) and label.strip() not in (data.labels or ()):
-        return int(float(label))
+    number = label.strip()
+    if not number[-1:].isdigit() or number in (data.labels or ()):
+        return label
+    if data.decimal == "," and COMMA_NUMBER.fullmatch(number):
+        label = number = number.replace(".", "").replace(",", ".")
+    if number.endswith("0") and WHOLE_FLOAT.fullmatch(number):
+        return int(float(number))
     return label
 
 

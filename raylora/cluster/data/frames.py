@@ -10,6 +10,7 @@ import math
 import tempfile
 from codecs import BOM_UTF8
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from itertools import chain
 from typing import IO, Any, cast
 
@@ -18,13 +19,14 @@ import pyarrow as pa
 from raylora.cluster.data.columns import positions_of, wanted_columns
 from raylora.cluster.data.folders import split_of
 from raylora.cluster.data.rows import Split
-from raylora.cluster.data.tables import label_names, named_labels, to_values
+from raylora.cluster.data.tables import as_number, label_names, named_labels, to_values
 from raylora.cluster.storage.filesystem import Location
 from raylora.config import DataSection
 from raylora.errors import DataError
 
 ROWS_AT_ONCE = 4096
 PIECE = 2**22  # bytes
+UNWRITABLE = (TypeError, ValueError, RecursionError)  # a dict's key that is no text, an int of 4,300 digits, a circle
 TABLES = ("pandas", "polars")  # of columns by their names
 
 
@@ -73,10 +75,26 @@ def _write(records: Iterable[Any], file: IO[bytes]) -> str:
     digest = hashlib.sha256()
     file.write(BOM_UTF8)  # surer than `data.encoding`, which is of other files
     for record in records:
-        line = f"{json.dumps(record, default=_odd)}\n".encode()
+        line = f"{_as_json(record)}\n".encode()
         digest.update(line)
         file.write(line)
     return digest.hexdigest()
+
+
+def _as_json(record: Any) -> str:
+    """A record, without those values that JSON cannot hold even so: they are the faults of their row."""
+    try:
+        return json.dumps(record, default=_odd)
+    except UNWRITABLE:
+        values = dict(record) if isinstance(record, Mapping) else {"": record}
+        return json.dumps({name: value if _is_json(value) else {_kind(value): ""} for name, value in values.items()})
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return bool(json.dumps(value))
+    except UNWRITABLE:
+        return False
 
 
 def _copy(file: IO[bytes], place: Location) -> None:
@@ -102,10 +120,7 @@ def _records(data: Any, section: DataSection) -> Iterator[Any]:
     if library in TABLES and hasattr(data, "columns"):
         return _of_columns(data, section)
     if library == "pyarrow" and hasattr(data, "schema"):
-        batches = (
-            [data] if isinstance(data, pa.RecordBatch) else data.to_batches() if isinstance(data, pa.Table) else data
-        )
-        return _of_batches(data, data.schema, batches, section)
+        return _of_batches(data, getattr(data, "schema_arrow", data.schema), _batches(data), section)
     if library == "datasets" and hasattr(data, "with_format") and hasattr(data, "num_rows"):
         return _of_datasets(data, section)
     if library == "ray" and hasattr(data, "iter_batches"):
@@ -125,10 +140,21 @@ def _of_columns(data: Any, section: DataSection) -> Iterator[dict[str, Any]]:
     own = {str(name): name for name in (data if isinstance(data, Mapping) else data.columns)}
     names = _wanted(data, [str(name) for name in (data if isinstance(data, Mapping) else data.columns)], section)
     columns = [data[own[name]] for name in names]
+    for name, column in zip(names, columns, strict=True):
+        if isinstance(column, str | bytes) or not hasattr(column, "__len__"):
+            raise DataError(f"column '{name}' of the {kind_of(data)} is a {_kind(column)}. Pass a list, a value a row.")
     if len({len(column) for column in columns}) > 1:
         raise DataError(f"the columns of the {kind_of(data)} are of different lengths.")
     values = (column.to_list() if hasattr(column, "to_list") else column for column in columns)
     return (dict(zip(names, map(_plain, row), strict=True)) for row in zip(*values, strict=True))
+
+
+def _batches(data: Any) -> Iterable[Any]:
+    """Of a record batch, a table or dataset, a ParquetFile, or a reader."""
+    if isinstance(data, pa.RecordBatch):
+        return [data]
+    cut = getattr(data, "to_batches", None) or getattr(data, "iter_batches", None)
+    return cut() if cut else data
 
 
 def _of_batches(data: Any, schema: pa.Schema, batches: Iterable[Any], section: DataSection) -> Iterator[dict[str, Any]]:
@@ -169,7 +195,8 @@ def _of_dicts(data: Iterable[Any], section: DataSection) -> Iterator[Any]:
     names = list(wanted_columns(section).values())
     for record in data:
         whole = isinstance(record, Mapping) and all(name in record for name in names)
-        yield {name: _plain(record[name]) for name in names} if whole else record
+        lacking = dict.fromkeys(map(str, record)) if isinstance(record, Mapping) else record
+        yield {name: _plain(record[name]) for name in names} if whole else lacking
 
 
 def _wanted(data: Any, found: Sequence[str], section: DataSection) -> list[str]:
@@ -186,16 +213,24 @@ def _plain(value: Any) -> Any:
         return value.decode("utf-8", "surrogateescape")
     if isinstance(value, list | tuple):
         return [_plain(each) for each in value]
+    if isinstance(value, set | frozenset):  # in an order of its own: the file is named by its content
+        return sorted(map(_plain, cast(set[Any], value)), key=str)
+    if isinstance(value, Decimal):
+        return _plain(as_number(value))
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
-    return None if type(value).__name__ in ("NAType", "NaTType") else value
+    return None if _kind(value) in ("NAType", "NaTType") else value
 
 
 def _odd(value: Any) -> Any:
-    """What JSON does not know (a date, a Decimal) is the fault of its row, by its type."""
+    """What JSON does not know (a date) is the fault of its row, by its type."""
     if hasattr(value, "tolist"):
         return value.tolist()
-    return {type(value).__name__: str(value)}
+    return {_kind(value): str(value)}
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
 
 
 def _library(data: Any) -> str:

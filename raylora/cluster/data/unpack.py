@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import io
+import lzma
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -15,7 +16,17 @@ from raylora.errors import DataError
 
 PACKED = (".gz", ".bz2", ".zst", ".zip")
 UNREAD = (".xz", ".lz4", ".7z", ".rar", ".tar", ".tgz")
-FAULTS = (OSError, EOFError, zlib.error, zipfile.BadZipFile, RuntimeError, NotImplementedError, pa.ArrowException)
+FAULTS = (
+    OSError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    NotImplementedError,
+    pa.ArrowException,
+)
+PIECE = 2**18  # bytes of a bz2 read at once
 SHOWN = 5
 
 
@@ -89,6 +100,40 @@ class Unpacked(io.BufferedIOBase):
         super().close()
 
 
+class _Bz2(io.RawIOBase):
+    """Streams one after another, as several cores write them. BZ2File takes a later one that is broken for the end, and
+    what follows is lost without a word."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream, self._inner, self._piece = stream, bz2.BZ2Decompressor(), b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        found = b""
+        while not found and self._fill():
+            found, self._piece = self._inner.decompress(self._piece, len(buffer)), b""
+        buffer[: len(found)] = found
+        return len(found)
+
+    def _fill(self) -> bool:
+        """Whether there is more: what the decompressor holds yet, the next piece, or another stream.
+
+        Raises:
+            EOFError: a stream has no end.
+        """
+        if self._inner.eof:
+            self._piece = self._inner.unused_data or self._stream.read(PIECE)
+            self._inner = bz2.BZ2Decompressor() if self._piece else self._inner
+            return bool(self._piece)
+        if self._inner.needs_input:
+            self._piece = self._stream.read(PIECE)
+            if not self._piece:
+                raise EOFError("it ends before its end")
+        return True
+
+
 def _broken(path: str, error: BaseException) -> DataError:
     if isinstance(error, DataError):
         return error
@@ -119,7 +164,7 @@ def _open_zip(path: str, stream: IO[bytes]) -> IO[bytes]:
 
 _OPENERS: dict[str, Callable[[str, IO[bytes]], Any]] = {
     ".gz": lambda _, stream: gzip.GzipFile(fileobj=stream),
-    ".bz2": lambda _, stream: bz2.BZ2File(stream),
+    ".bz2": lambda _, stream: io.BufferedReader(_Bz2(stream)),
     ".zst": lambda _, stream: pa.CompressedInputStream(stream, "zstd"),
     ".zip": _open_zip,
 }
