@@ -11,7 +11,7 @@ from raylora.tasks.answers import AS_IT_IS, HALF, LabelScore, Learned, Predictio
 from raylora.tasks.calibration import best_temperature, best_thresholds, shared_threshold
 from raylora.tasks.functions import Function, sigmoid
 from raylora.tasks.ranking import by_label, expected_calibration_error
-from raylora.tasks.single_label import f1_of, label_names, quoted_names, sort_labels
+from raylora.tasks.single_label import LISTED, f1_of, label_names, quoted_names, sort_labels
 from raylora.tasks.task import LabelColumn, LabelCounts, Parsed, Pooling, Task, as_text, no_rows
 
 if TYPE_CHECKING:
@@ -68,6 +68,11 @@ class MultiLabel(Task):
                 return Parsed(
                     fault=f"'{column.name}' must be a list of labels, found the text {value[:40]!r}. Labels in one "
                     "text? Set data.label_separator"
+                )
+            if LISTED.fullmatch(value.strip()):
+                return Parsed(
+                    fault=f"'{column.name}' holds a list written as text, {value[:40]!r}: save the file as jsonl or "
+                    "parquet, which have lists, or join the labels"
                 )
             return [each for each in value.split(column.separator) if each.strip()]
         if isinstance(value, list | tuple):

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import numpy as np
 
 
+LISTED = re.compile(r"\[\s*(['\"]).*\1\s*\]")  # as pandas writes a column of lists to a csv
+
+
 @dataclass(frozen=True)
 class SingleLabel(Task):
     """Targets are label ids [N] int64.
@@ -53,6 +56,11 @@ class SingleLabel(Task):
 
     def parse(self, value: Any, column: LabelColumn) -> Parsed:
         found = as_text(value, column.name)
+        if LISTED.fullmatch(found.form):
+            return Parsed(
+                fault=f"'{column.name}' holds a list written as text, {found.form[:40]!r}: save the file as jsonl or "
+                "parquet, which have lists, or join the labels and set data.label_separator"
+            )
         if found.fault is None and column.labels is not None and found.form not in column.labels:
             return Parsed(fault=f"label '{found.form}' is not one of `data.labels` ({', '.join(column.labels[:10])})")
         return found

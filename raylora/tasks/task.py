@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from raylora.errors import DataError
+from raylora.errors import ConfigError, DataError
 from raylora.metrics import Scores
 from raylora.tasks.answers import Answers
 from raylora.tasks.calibration import MinScore
@@ -138,8 +138,10 @@ class Task(Answers, ABC):
         """The task of these labels.
 
         Raises:
-            ConfigError: `data.positive_label` is not one of them.
+            ConfigError: `data.positive_label` is not one of them, or the task has no such label.
         """
+        if positive_label is not None:
+            raise ConfigError(f"`data.positive_label` is of one label a row; the task is {self.problem_type}.")
         return self
 
     def units(self, targets: "np.ndarray", num_outputs: int) -> Units:

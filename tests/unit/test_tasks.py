@@ -472,3 +472,17 @@ def test_outputs_that_are_no_numbers_of_the_data_have_no_units() -> None:
         said, targets = random_case(task)
         assert np.array_equal(task.units(targets, 3).of(said), said)
         assert task.standard(task.units(targets, 3), targets) is targets
+
+
+@pytest.mark.parametrize("written", ["['joy', 'anger']", '["joy"]', "[ 'joy' ]"])
+def test_a_list_that_was_written_as_text_is_no_label(written: str) -> None:
+    """pandas writes a column of lists so to a csv."""
+    for task, separator in ((SINGLE, None), (MULTI, ",")):
+        assert "holds a list written as text" in str(task.parse(written, LabelColumn("tags", None, separator)).fault)
+    assert SINGLE.parse("[joy]", LabelColumn("tags")).fault is None
+
+
+def test_a_positive_label_is_of_one_label_a_row() -> None:
+    for task in (MULTI, NUMBERS):
+        with pytest.raises(ConfigError, match="is of one label a row; the task is"):
+            task.for_labels(("a", "b"), "a")

@@ -2,6 +2,7 @@
 
 import gzip
 import io
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -171,3 +172,15 @@ def test_init_writes_a_config_for_a_file_on_the_web(site: Site, tmp_path: Path) 
     path = write_config(f"{site.address}/mine.csv.gz", str(tmp_path / "job.yaml"))
     data = jobfile.read([str(path)], {}).data
     assert (data.train, data.text_column) == (f"{site.address}/mine.csv.gz", "said")
+
+
+def test_a_folder_of_copies_that_is_a_link_is_refused(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another user could have put it there, to give this one other rows."""
+    site.files["/a.csv"] = CSV
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"raylora-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="is not this user's folder"):
+        read_path(f"{site.address}/a.csv")

@@ -8,6 +8,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 import urllib.error
 import urllib.parse
@@ -112,10 +113,18 @@ def _seen(copy: Path) -> dict[str, str]:
 
 @contextmanager
 def _alone(copy: Path) -> Generator[None]:
-    """One process of a node fetches a file, others wait for it."""
+    """One process of a node fetches a file, others wait for it.
+
+    Raises:
+        DataError: the folder of copies is another user's, who could put other rows there.
+    """
     import fcntl  # not on Windows
 
-    copy.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for folder in (copy.parent.parent, copy.parent):
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if found.st_uid != os.getuid() or not stat.S_ISDIR(found.st_mode):
+            raise DataError(f"{folder} is not this user's folder. Remove it, or set TMPDIR to a folder of your own.")
     with copy.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
