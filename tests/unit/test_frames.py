@@ -111,11 +111,17 @@ def test_a_column_of_pandas_may_hold_anything(read: Read) -> None:
         "'text' is null",
         "'text' must be text, found dict \"{'en': 'a'}\"",
         "'text' must be text, found dict \"{'date': '2026-01-02'}\"",
-        "'text' must be text, found dict \"{'Decimal': '1.5'}\"",
+        "'text' must be text, found float '1.5'",
         "'text' is not UTF-8: lone surrogate \\ud83d at character 0",
         "'text' is not UTF-8: byte 0xe9 at character 3",
         "",
     ]
+
+
+def test_decimals_of_a_database_are_the_numbers_of_a_file(read: Read) -> None:
+    labels = [Decimal("2.00"), Decimal("3.25"), Decimal("1e999999999")]
+    rows = read(pd.DataFrame({"text": ["a", "b", "c"], "label": labels}))
+    assert [row.value for row in rows[:2]] == [2, 3.25] and rows[2].fault
 
 
 def test_labels_of_numpy_and_categories_are_the_labels_of_a_file(read: Read) -> None:

@@ -170,7 +170,9 @@ def test_a_trial_is_told_by_the_metric_of_the_sweep_and_its_best_by_the_same(wan
     numbers = {"data.problem_type": "regression", "train.metric_for_best_model": "pearson"}
     job = Job().replace(numbers | {"tune.metric": wanted, "tune.scheduler": "none"})
     said: list[str] = []
-    SweepEvents(job, folder, said.append).add([report("a", 1, 0.5) | {"eval_mse": 2.5, "eval_pearson": 0.1, "score": 2}])
+    SweepEvents(job, folder, said.append).add(
+        [report("a", 1, 0.5) | {"eval_mse": 2.5, "eval_pearson": 0.1, "score": 2}]
+    )
     assert said == ["trial      a  epoch 1  mse 2.5000  best 2.0000  (r=4)"]
 
 

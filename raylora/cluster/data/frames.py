@@ -22,6 +22,7 @@ from raylora.cluster.data.tables import label_names, named_labels, to_values
 from raylora.cluster.storage.filesystem import Location
 from raylora.config import DataSection
 from raylora.errors import DataError
+from raylora.tasks.task import plain
 
 ROWS_AT_ONCE = 4096
 PIECE = 2**22  # bytes
@@ -192,7 +193,9 @@ def _plain(value: Any) -> Any:
 
 
 def _odd(value: Any) -> Any:
-    """What JSON does not know (a date, a Decimal) is the fault of its row, by its type."""
+    """What JSON does not know (a date) is the fault of its row, by its type."""
+    if (number := plain(value)) is not value:
+        return number
     if hasattr(value, "tolist"):
         return value.tolist()
     return {type(value).__name__: str(value)}

@@ -32,7 +32,7 @@ def _check_metric(metric: str, dataset: Dataset) -> None:
     known = task.score(np.zeros((len(targets), len(dataset.labels))), targets)
     if metric not in known:
         raise ConfigError(
-            f"`{metric}` cannot choose an epoch: of the {len(targets):,} validation rows it is not known, as each label "
-            "is carried by all of them or by none, or as they are too many to sort for each label. Choose by another "
-            f"metric ({', '.join(known)}), or give `data.validation` other rows."
+            f"`{metric}` cannot choose an epoch: of the {len(targets):,} validation rows it is not known, as each "
+            "label is carried by all of them or by none, or as they are too many to sort for each label. Choose by "
+            f"another metric ({', '.join(known)}), or give `data.validation` other rows."
         )
