@@ -93,7 +93,8 @@ def keep_head_in_fp32(model: "PreTrainedModel", paths: Iterable[str], dtype: tor
     """
     prefix: Any = model.base_model_prefix
     heads = {path: copy.deepcopy(model.get_submodule(path)) for path in paths if not base_goes_on(path, prefix)}
-    model.to(dtype=dtype)  # pyright: ignore[reportCallIssue]
+    whole: Any = model
+    whole.to(dtype=dtype)
     for path, head in heads.items():
         above, _, leaf = path.rpartition(".")
         setattr(model.get_submodule(above), leaf, head)
