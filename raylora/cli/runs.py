@@ -36,8 +36,8 @@ List the runs, sweeps and endpoints under a storage path, last written first, or
   raylora runs show first s3://bucket/runs --json
 
 Read from the folders alone: `finished` has metrics.json; `unfinished` runs now or was interrupted; an endpoint is
-neither, and `unreadable` has a broken file. validation and test are accuracies: of the best epoch, or, while
-unfinished, a run's last epoch and a sweep's most accurate trial so far.
+neither, and `unreadable` has a broken file. validation and test are of the task's first metric (accuracy, f1_micro,
+pearson): of the best epoch, or, while unfinished, a run's last epoch and a sweep's best trial so far by that metric.
 """
 
 

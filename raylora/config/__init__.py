@@ -18,6 +18,7 @@ from raylora.config.serve import ServeSection
 from raylora.config.tune import SIZES, TuneSection
 from raylora.config.typed import place_of
 from raylora.errors import ConfigError
+from raylora.metrics import greater_is_better
 from raylora.tasks import Task, task_of
 
 __all__ = [
@@ -101,6 +102,16 @@ class Job(Section):
         if self.train.loss is not None and self.train.loss not in losses:
             raise ValueError(
                 f"`train.loss` must be one of {', '.join(losses)} for {self.data.problem_type}, found {self.train.loss}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def mode_is_the_metrics_own(self) -> Self:
+        """`tune.metric` itself is looked at there."""
+        mode = "max" if greater_is_better(self.metric) else "min"
+        if self.tune.mode and self.tune.metric is None and self.tune.mode != mode:
+            raise ValueError(
+                f"`tune.mode` must be {mode} for {self.metric} (train.metric_for_best_model), found {self.tune.mode}"
             )
         return self
 

@@ -1,11 +1,13 @@
 """What a run learns and how: model, lora, train, ray."""
 
 import difflib
+from collections.abc import Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
 from raylora.config.section import Count, NotNegative, Positive, Probability, Section
+from raylora.errors import ConfigError
 from raylora.metrics import METRICS
 
 
@@ -126,6 +128,18 @@ class TrainSection(Section):
         default=2 * 2**30,
         description="memory for the states below the lowest layer of lora.layers_to_transform; beyond it, on disk",
     )
+
+    def check_weighed(self, labels: Sequence[str]) -> None:
+        """Raises:
+        ConfigError: `class_weights` names a label that the data has not.
+        """
+        given = self.class_weights if isinstance(self.class_weights, dict) else {}
+        unknown = [label for label in given if label not in labels]
+        if unknown:
+            raise ConfigError(
+                f"`train.class_weights` names '{unknown[0]}', which is not a label of the data: "
+                f"{', '.join(labels[:20])}."
+            )
 
     def is_over(self, epoch: float, best_epoch: float) -> bool:
         """Whether a training ends with this whole epoch: none is left, or patience is."""

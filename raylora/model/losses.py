@@ -10,7 +10,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from raylora.config import Job
-from raylora.errors import ConfigError
 from raylora.tasks import ProblemType, Units
 
 if TYPE_CHECKING:
@@ -73,12 +72,7 @@ def class_weights(job: Job, splits: "Splits") -> np.ndarray | None:
         others = (rows - counts) if several else np.full(len(labels), rows / len(labels))
         weights = np.minimum(others / np.maximum(counts, 1), MOST_WEIGHT)
     else:
-        unknown = [label for label in given if label not in labels]
-        if unknown:
-            raise ConfigError(
-                f"`train.class_weights` names '{unknown[0]}', which is not a label of the data: "
-                f"{', '.join(labels[:20])}."
-            )
+        job.train.check_weighed(labels)
         weights = np.array([given.get(label, 1.0) for label in labels])
     if not several:
         weights = weights * rows / (weights * counts).sum()

@@ -10,7 +10,7 @@ from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, Learned, Prediction, ProblemType, Wish
 from raylora.tasks.functions import Function
 from raylora.tasks.single_label import quoted_names
-from raylora.tasks.task import LabelColumn, LabelCounts, NumberRange, Parsed, Task, Units, no_rows
+from raylora.tasks.task import LabelColumn, LabelCounts, NumberRange, Parsed, Task, Units, no_rows, plain
 
 if TYPE_CHECKING:
     import numpy as np
@@ -168,6 +168,7 @@ def _by_name(learned: Learned, numbers: list[float]) -> dict[str, float]:
 
 
 def _number(value: Any) -> float | None:
+    value = plain(value)
     try:
         number = float(value)  # of a string, too: a csv has no other
     except (TypeError, ValueError, OverflowError):

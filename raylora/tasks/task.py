@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raylora.errors import ConfigError, DataError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 Pooling = Literal["mean", "max"]
+MOST_DIGITS = 100  # of a Decimal: Decimal("1e999999999") as an int would fill the memory
 
 
 @dataclass(frozen=True)
@@ -218,10 +220,21 @@ class Task(Answers, ABC):
         return list(self.shown)
 
 
+def plain(value: Any) -> Any:
+    """A Decimal, as databases and Spark write numbers, as Python's int or float; all else as it is."""
+    if not isinstance(value, Decimal):
+        return value
+    if not value.is_finite():
+        return float("nan" if value.is_nan() else value)
+    is_whole = value.adjusted() < MOST_DIGITS and value == value.to_integral_value()
+    return int(value) if is_whole else float(value)
+
+
 def as_text(value: Any, column: str) -> Parsed:
     """A label that is a string or a whole number, as text."""
     import math
 
+    value = plain(value)
     if isinstance(value, bytes):
         value = value.decode("utf-8", "surrogateescape")
     if value is None or (isinstance(value, float) and math.isnan(value)):

@@ -100,6 +100,15 @@ def test_a_number_is_the_models_own_output(folder: Path) -> None:
     assert [each.score for each in predictor.predict(TEXTS)] == pytest.approx(logits[:, 0].tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("name", ["label", "tags", "stars", "pair"])
+def test_the_model_cards_own_line_of_python_answers(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    card = (folder / name / "README.md").read_text()
+    (line,) = [line for line in card.splitlines() if line.startswith("raylora.load(")]
+    monkeypatch.chdir(folder)
+    (prediction,) = eval(line.replace('"adapter"', f'"{name}"'), {"raylora": raylora})
+    assert prediction.scores
+
+
 def test_labels_are_decided_by_the_manifest_unless_the_caller_names_a_threshold(folder: Path) -> None:
     predictor = raylora.load(folder / "tags")
     own, none, every = (predictor.predict(TEXTS, threshold=t) for t in (None, 1.0, 0.0))

@@ -11,8 +11,9 @@ from raylora.cluster.data.dataset import Dataset, assemble
 from raylora.cluster.data.rows import Source, Split
 from raylora.cluster.data.scripts import LATIN
 from raylora.cluster.data.split import text_hash
-from raylora.config import DataSection
-from raylora.errors import DataError
+from raylora.cluster.data.wanted import check_wanted
+from raylora.config import DataSection, Job
+from raylora.errors import ConfigError, DataError
 from raylora.model.tokens import TokenizerSpec
 
 SPEC = TokenizerSpec(
@@ -168,3 +169,35 @@ def test_the_positive_label_is_found_by_its_name() -> None:
         for labels in (["yes", "no"], None):
             found = dataset(["yes", "no"] * 5, positive_label=positive, labels=labels)
             assert found.task.titles(found.labels)[1] == f"F1 (`{positive}`)"
+
+
+# --- what a job wants of the rows
+
+
+@pytest.mark.parametrize(
+    ("wanted", "words"),
+    [
+        ({"train.metric_for_best_model": "roc_auc"}, r"`roc_auc` cannot choose an epoch: of the 3 validation rows"),
+        ({"train.metric_for_best_model": "average_precision"}, r"another metric \(accuracy, f1, .*log_loss"),
+        ({"train.class_weights": {"goood": 2.0}}, r"names 'goood', which is not a label of the data: bad, good"),
+    ],
+)
+def test_what_the_rows_cannot_give_is_told_before_a_worker_starts(wanted: dict[str, Any], words: str) -> None:
+    one_label = dataset(["good", "bad"] * 3, heldout=["good"] * 3)
+    jobs = [Job().replace({"data.problem_type": "single_label_classification"} | each) for each in ({}, wanted)]
+    with pytest.raises(ConfigError, match=words):
+        check_wanted(jobs, one_label)
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "ece", "loss", "accuracy"])
+def test_rows_of_both_labels_give_each_metric(metric: str) -> None:
+    wanted = {"train.metric_for_best_model": metric, "train.class_weights": {"bad": 2.0}}
+    job = Job().replace({"data.problem_type": "single_label_classification"} | wanted)
+    check_wanted([job], dataset(["good", "bad"] * 3, heldout=["good", "bad"]))
+
+
+def test_several_labels_that_all_rows_carry_cannot_be_ranked() -> None:
+    job = Job().replace({"data.problem_type": "multi_label_classification", "train.metric_for_best_model": "roc_auc"})
+    rows = dataset(['["a"]', '["b"]'] * 3, heldout=['["a"]', '["a"]'], problem_type="multi_label_classification")
+    with pytest.raises(ConfigError, match="each label is carried by all of them or by none"):
+        check_wanted([job], rows)

@@ -170,6 +170,19 @@ def test_each_problem_type_takes_its_own_metrics_and_no_others() -> None:
         Job().replace({"train.metric_for_best_model": "acuracy"})
 
 
+@pytest.mark.parametrize(
+    ("metric", "mode", "right"),
+    [("mse", "max", "min"), ("ece", "max", "min"), ("loss", "max", "min"), (None, "min", "max")],
+)
+def test_the_mode_of_a_sweep_is_its_metrics_own_wherever_that_is_named(
+    metric: str | None, mode: str, right: str
+) -> None:
+    for key in ("train.metric_for_best_model", "tune.metric") if metric else ("train.metric_for_best_model",):
+        with pytest.raises(ConfigError, match=rf"`(tune\.)?mode` must be {right} for \w+.*, found {mode}"):
+            Job().replace({key: metric, "tune.mode": mode})
+        assert Job().replace({key: metric, "tune.mode": right}).tune.mode == right
+
+
 def test_losses_and_weights_are_of_the_problem_type() -> None:
     numbers = Job().replace({"data.problem_type": "regression", "train.loss": "huber"})
     with pytest.raises(ConfigError, match=r"`train\.loss` must be one of mse, huber"):

@@ -129,6 +129,12 @@ def test_a_column_of_pandas_may_hold_anything(read: Read) -> None:
     ]
 
 
+def test_decimals_of_a_database_are_the_numbers_of_a_file(read: Read) -> None:
+    labels = [Decimal("2.00"), Decimal("3.25"), Decimal("1e999999999")]
+    rows = read(pd.DataFrame({"text": ["a", "b", "c"], "label": labels}))
+    assert [row.value for row in rows[:2]] == [2, 3.25] and rows[2].fault
+
+
 def test_labels_of_numpy_and_categories_are_the_labels_of_a_file(read: Read) -> None:
     for labels, expected in (
         (np.array([0, 1]), ["0", "1"]),

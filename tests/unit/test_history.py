@@ -164,6 +164,18 @@ def test_a_sweep_that_goes_on_tells_and_keeps_what_a_kill_left_out(folder: RunFo
     assert not any("again" in event for event in parse_history(text(folder)))
 
 
+@pytest.mark.parametrize("wanted", ["mse", ["mse", "trainable_parameters"]])
+def test_a_trial_is_told_by_the_metric_of_the_sweep_and_its_best_by_the_same(wanted: Any, folder: RunFolder) -> None:
+    """As a sweep has decided: the epochs' own metric is the task's first."""
+    numbers = {"data.problem_type": "regression", "train.metric_for_best_model": "pearson"}
+    job = Job().replace(numbers | {"tune.metric": wanted, "tune.scheduler": "none"})
+    said: list[str] = []
+    SweepEvents(job, folder, said.append).add(
+        [report("a", 1, 0.5) | {"eval_mse": 2.5, "eval_pearson": 0.1, "score": 2}]
+    )
+    assert said == ["trial      a  epoch 1  mse 2.5000  best 2.0000  (r=4)"]
+
+
 def test_records_of_a_sweep_without_a_kind_are_those_of_older_versions(folder: RunFolder) -> None:
     old = {"trial": "a", "words": "r=4", "failure": None, "epoch": 1, "eval_loss": 0.9, "score": 0.9}
     folder.write_text(HISTORY, json.dumps(old) + "\n")

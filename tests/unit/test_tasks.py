@@ -2,6 +2,7 @@
 
 import json
 import math
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,13 @@ def test_what_is_no_list_of_labels_is_told(value: Any, words: str) -> None:
     assert words in fault(MULTI, value)
 
 
+def test_a_whole_decimal_is_the_label_that_an_int_is() -> None:
+    """As Spark and databases write numbers."""
+    assert SINGLE.parse(Decimal("3.00"), PLAIN) == SINGLE.parse(3, PLAIN) == Parsed("3")
+    assert form(MULTI, [Decimal(12345678901234567890), Decimal(7)]) == ["12345678901234567890", "7"]
+    assert "must be a string or an int, found float '1.5'" in fault(SINGLE, Decimal("1.5"))
+
+
 def test_a_label_that_the_config_does_not_name_is_told() -> None:
     column = LabelColumn(labels=("joy", "anger"))
     assert form(MULTI, ["anger", "joy"], column) == ["anger", "joy"]
@@ -105,6 +113,8 @@ def test_a_label_that_the_config_does_not_name_is_told() -> None:
         ([1, 2.5], [1.0, 2.5]),
         (("0.5", 1), [0.5, 1.0]),
         (1 << 60, [float(1 << 60)]),
+        (Decimal("1.50"), [1.5]),
+        ([Decimal(2), Decimal("-0.25")], [2.0, -0.25]),
     ],
 )
 def test_a_number_is_one_as_text_too(value: Any, numbers: list[float]) -> None:
@@ -129,6 +139,10 @@ def test_numbers_may_stand_in_one_text() -> None:
         (math.nan, "must be a finite number, found 'nan'"),
         ("nan", "must be a finite number"),
         (math.inf, "must be a finite number, found 'inf'"),
+        (Decimal("NaN"), "must be a finite number, found 'NaN'"),
+        (Decimal("sNaN"), "must be a finite number, found 'sNaN'"),
+        (Decimal("1e999999999"), "must be a finite number, found '1E+999999999'"),
+        (Decimal("1e40"), "must be a finite number, found '1E+40'"),
         ("-Infinity", "must be a finite number"),
         (1e39, "must be a finite number, found '1e+39'"),
         (10**400, "must be a finite number"),

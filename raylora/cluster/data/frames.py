@@ -19,10 +19,11 @@ import pyarrow as pa
 from raylora.cluster.data.columns import positions_of, wanted_columns
 from raylora.cluster.data.folders import split_of
 from raylora.cluster.data.rows import Split
-from raylora.cluster.data.tables import as_number, label_names, named_labels, to_values
+from raylora.cluster.data.tables import label_names, named_labels, to_values
 from raylora.cluster.storage.filesystem import Location
 from raylora.config import DataSection
 from raylora.errors import DataError
+from raylora.tasks.task import plain
 
 ROWS_AT_ONCE = 4096
 PIECE = 2**22  # bytes
@@ -216,7 +217,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, set | frozenset):  # in an order of its own: the file is named by its content
         return sorted(map(_plain, cast(set[Any], value)), key=str)
     if isinstance(value, Decimal):
-        return _plain(as_number(value))
+        return _plain(plain(value))
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
     return None if _kind(value) in ("NAType", "NaTType") else value

@@ -5,7 +5,6 @@ Rows are counted over all row groups or record batches, which neither `datasets`
 
 import json
 from collections.abc import Iterator, Sequence
-from decimal import Decimal
 from itertools import accumulate
 from typing import IO, Any, cast
 
@@ -17,6 +16,7 @@ from raylora.cluster.data.content import LOOKED_AT, TEXT_CONTROLS, check_unpacke
 from raylora.cluster.data.rows import Part, Row, Source, check_row
 from raylora.config import DataSection
 from raylora.errors import DataError
+from raylora.tasks.task import plain
 
 ROWS_AT_ONCE = 4096
 FAULTS = (pa.ArrowException, OSError, ValueError, OverflowError, EOFError, KeyError)
@@ -71,16 +71,11 @@ class _Columns:
 def to_values(column: Any) -> list[Any]:
     """Bytes where a string is not UTF-8: a fault of that row, not of the file."""
     if pa.types.is_decimal(column.type):
-        return [None if value is None else as_number(value) for value in column.to_pylist()]
+        return [None if value is None else plain(value) for value in column.to_pylist()]
     try:
         return column.to_pylist()
     except UnicodeDecodeError:
         return column.cast(pa.large_binary() if column.type == pa.large_string() else pa.binary()).to_pylist()
-
-
-def as_number(value: Decimal) -> int | float:
-    """As databases write every number, labels too: whole ones are ints, exact however long."""
-    return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
 
 
 def _parquet_batches(file: pyarrow.parquet.ParquetFile, columns: list[str], part: Part) -> Batches:

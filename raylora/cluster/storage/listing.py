@@ -40,7 +40,8 @@ class Summary:
     Args:
         kind: `unknown` where a job was interrupted before it left anything but its config.
         state: `unfinished` runs now or was interrupted: the folder does not tell. None = an endpoint's: neither.
-        validation: scores of the best epoch; while unfinished, a run's last and a sweep's most accurate so far.
+        validation: scores of the best epoch; while unfinished, a run's last and, by the task's first metric, a
+            sweep's best so far.
         reached: epochs, trials or adapters, in words.
         written: when a file of it was last written, in seconds since 1970.
     """

@@ -10,6 +10,7 @@ from raylora.cluster.data.labels import decide_task
 from raylora.cluster.data.prepare import announce, prepare
 from raylora.cluster.data.rows import Source
 from raylora.cluster.data.same import check_same_rows
+from raylora.cluster.data.wanted import check_wanted
 from raylora.cluster.events.history import Event
 from raylora.cluster.events.stream import follow
 from raylora.cluster.placement import need_of, tell_wait
@@ -56,6 +57,7 @@ def _train(folder: RunFolder, held: Held, job: Job, sources: list[Source], say: 
     with resolve_on_cluster(job, {job.model.base_model: base}, folder, sources, say) as found:
         job, resolved, plan = found.job, found.of(found.job), found.plan
         dataset = prepare(job, sources, tokenizer)
+        check_wanted([job], dataset)
         check_same_rows(dataset.facts, folder)
         folder.write_text(CONFIG, dump(job))
         announce(dataset, folder, say)

@@ -9,6 +9,7 @@ from raylora.cluster.events.stream import Consumer, collect, hand_out, tell_line
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.cluster.tune.search import mode_of
 from raylora.config import Job
+from raylora.config.space import trial_job
 from raylora.records import Say
 
 
@@ -24,7 +25,7 @@ class SweepEvents:
         self.score: float | None = self.best(scores, default=None)
         self.gauges.tune(self.score, 0)
         self.history = History(folder)
-        lines = tell_lines(say, job.metric)
+        lines = tell_lines(say, trial_job(job, {}).metric)
         self.consumers: list[Consumer] = [lines, self.history.add, self._show]
 
     @contextmanager

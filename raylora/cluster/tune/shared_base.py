@@ -13,6 +13,7 @@ from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.frozen_states import frozen_depth, with_frozen_states
 from raylora.cluster.data.prepare import prepare
 from raylora.cluster.data.rows import Source
+from raylora.cluster.data.wanted import check_wanted
 from raylora.cluster.placement import WorkerPlan, remote_options
 from raylora.cluster.resolve import Resolution
 from raylora.cluster.tune.trial_progress import TrialProgress
@@ -87,10 +88,12 @@ def make_shared_base(found: Resolution, name: str, sources: list[Source], trials
 
     Raises:
         DataError, ModelError: as `prepare` and `load_base`.
+        ConfigError: as `check_wanted`.
     """
     resolved = found.of(found.job.replace({"model.base_model": name}))
     spec = spec_for(load_tokenizer(resolved.base.path), found.job.data)
     dataset = prepare(found.job, sources, spec)
+    check_wanted(trials, dataset)
     lengths = sorted(dataset.splits["train"].lengths)
     task: Any = ray.remote(_load).options(num_returns=2, **remote_options(found.plan))
     weights, facts = task.remote(resolved, dataset.labels, spec.pad_id, found.plan, int(lengths[len(lengths) // 2]))

@@ -2,6 +2,7 @@
 
 import copy
 import json
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -81,6 +82,25 @@ def train_in_fp32(model: "PeftModel") -> None:
         module.register_forward_pre_hook(_to_fp32)
         if goes_on:
             module.register_forward_hook(_to_bf16)
+
+
+def keep_head_in_fp32(model: "PreTrainedModel", paths: Iterable[str], dtype: torch.dtype) -> "PreTrainedModel":
+    """The model in `dtype`, but for what ends the network, which takes fp32 and gives fp32: 8 bits of a number that the
+    head gives in the labels' own unit (1950) would be steps of 8.
+
+    Args:
+        paths: of modules; those that the base goes on from become `dtype` too.
+    """
+    prefix: Any = model.base_model_prefix
+    heads = {path: copy.deepcopy(model.get_submodule(path)) for path in paths if not base_goes_on(path, prefix)}
+    whole: Any = model
+    whole.to(dtype=dtype)
+    for path, head in heads.items():
+        above, _, leaf = path.rpartition(".")
+        setattr(model.get_submodule(above), leaf, head)
+        for module in head.modules():
+            module.register_forward_pre_hook(_to_fp32)
+    return model
 
 
 def base_goes_on(path: str, prefix: str) -> bool:

@@ -149,7 +149,7 @@ def readme(manifest: Manifest, config: "LoraConfig", settings: dict[str, Any]) -
     id2label, count = dict(enumerate(manifest.labels)), len(manifest.labels)
     others = "".join(f", {name}={_python(value)}" for name, value in settings.items())
     floor = _floor_rows(manifest.floor, task.shown)
-    columns = task.titles(manifest.labels)
+    columns, text = task.titles(manifest.labels), '("a text", "another")' if manifest.takes_pairs else '"a text"'
     # `all-linear` is by whole paths
     adapted = sorted({name.rpartition(".")[2] for name in config.target_modules or []})
     return f"""---
@@ -169,7 +169,7 @@ Trained with [raylora](https://pypi.org/project/raylora/).
 {rows}{floor}
 ```python
 import raylora
-raylora.load("adapter").predict(["a text"])
+raylora.load("adapter").predict([{text}])
 ```
 or without raylora (where `adapter_config.json` names a folder, `base_model_name_or_path` must be there too):
 ```python

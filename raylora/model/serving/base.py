@@ -15,7 +15,7 @@ from raylora.config import ModelSection
 from raylora.errors import ModelError
 from raylora.model.base.find import BaseFolder, resolve, weights_digest
 from raylora.model.base.load import load_base, load_tokenizer, pooling_of, read_config, set_padding
-from raylora.model.base.precision import base_goes_on, bf16_pays
+from raylora.model.base.precision import base_goes_on, bf16_pays, keep_head_in_fp32
 from raylora.model.lora.positions import is_fed_positions
 from raylora.model.lora.save import load_adapter
 from raylora.model.packing import NotPackable
@@ -113,7 +113,7 @@ class ServedBase:
         own = replace(self.folder, pooling=files.manifest.pooling)
         tuned: Any = load_adapter(self._load(own, files.manifest.labels, torch.float32, spec.pad_id), files.folder)
         merged: Any = tuned.merge_and_unload(safe_merge=True)
-        merged = merged.to(self.device, self.dtype).eval()
+        merged = keep_head_in_fp32(merged, merged.new_modules, self.dtype).to(self.device).eval()
         if self.int8:
             to_int8(merged)
         size = held_bytes(merged)
