@@ -28,7 +28,7 @@ def refused(cwd: Path, *words: str) -> str:
         (b"", [], "is empty"),
         (b"text,label\n", [], "holds no rows: only a header"),
         (b"review,stars\nfine,5\n", [], "has no column 'text'. Columns found: 'review', 'stars'"),
-        ("text,label\nfein,ja\n".encode("utf-16"), [], "is UTF-16, not UTF-8"),
+        ("text,label\nfein,ja\n".encode("utf-16-le"), [], "UTF-16 without"),
         (GOOD.encode(), ["lora.rank=8"], "lora.rank: unknown key"),
         (GOOD.encode(), ["train.lerning_rate=1"], "did you mean `train.learning_rate`?"),
         (GOOD.encode(), ["lora.r=eight"], "lora.r: "),

@@ -113,7 +113,8 @@ class ServedBase:
         own = replace(self.folder, pooling=files.manifest.pooling)
         tuned: Any = load_adapter(self._load(own, files.manifest.labels, torch.float32, spec.pad_id), files.folder)
         merged: Any = tuned.merge_and_unload(safe_merge=True)
-        merged = keep_head_in_fp32(merged, merged.new_modules, self.dtype).to(self.device).eval()
+        held: Any = keep_head_in_fp32(merged, merged.new_modules, self.dtype)
+        merged = held.to(self.device).eval()
         if self.int8:
             to_int8(merged)
         size = held_bytes(merged)
