@@ -83,8 +83,8 @@ def _conflicts(seen: _Seen) -> Iterator[str]:
     for split, facts in seen.splits.items():
         if facts.conflicts:
             one = facts.conflicts == 1
-            texts = "text carries" if one else "texts carry"
-            yield f"{facts.conflicts:,} {split} {texts} more than one label."
+            texts = "text stands" if one else "texts stand"
+            yield f"{facts.conflicts:,} {split} {texts} in rows of different labels."
 
 
 def _leaks(seen: _Seen) -> Iterator[str]:
