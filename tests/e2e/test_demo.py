@@ -62,7 +62,9 @@ def test_the_main_job_leaves_the_run_folder_of_the_design(demo: Demo) -> None:
     job = jobfile.read([str(demo.folder / "config.yaml")], {})
     assert job.run_name == demo.folder.name
     assert isinstance(job.train.bf16, bool), "decided for this machine"
-    assert job.replace({"run_name": None, "train.bf16": "auto"}) == Job()
+    assert (job.data.problem_type, job.train.metric_for_best_model) == ("single_label_classification", "accuracy")
+    decided = {"train.bf16": "auto", "data.problem_type": None, "train.metric_for_best_model": None}
+    assert job.replace({"run_name": None, **decided}) == Job()
     history = [json.loads(line) for line in (demo.folder / "history.jsonl").read_text().splitlines()]
     assert [r["epoch"] for r in history if r["kind"] == "evaluation"] == [1, 2, 3]
 

@@ -137,5 +137,6 @@ def test_a_program_reads_the_lines_as_json(folder: Path, bases: Callable[[str], 
     said = run("raylora", "inspect", *words, cwd=folder, environ={**os.environ, "RAYLORA_LOG": "json"})
     assert said.returncode == 0, said.stderr
     records = [json.loads(line) for line in said.stdout.splitlines()]
-    assert records[0]["message"] == "columns    text 'review', label 'stars'; not used: id"
+    assert records[0]["message"] == "task       single_label_classification"
+    assert records[1]["message"] == "columns    text 'review', label 'stars'; not used: id"
     assert {record["level"] for record in records if " D0" in record["message"]} == {"warning"}
