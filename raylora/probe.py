@@ -27,7 +27,8 @@ class Probe:
 
     weight [C, F] and bias [C] float32; `c` is the chosen inverse strength, `log_loss` its mean cross-entropy, in nats,
     on the rows held out to choose it, and `accuracy` its share of them that it labels rightly; `majority` is that of
-    their commonest label. NaN where no label has five rows, and of a probe of another task.
+    their commonest label. NaN where no label has five rows, and of a probe of another task. `at_mean` [C] are the logits
+    of the mean row, of one against the rest: the labels' odds.
     """
 
     weight: "np.ndarray"
@@ -36,12 +37,19 @@ class Probe:
     log_loss: float = float("nan")
     accuracy: float = float("nan")
     majority: float = float("nan")
+    at_mean: "np.ndarray | None" = None
 
     @property
     def skill(self) -> float:
         """Of what the commonest label gets wrong, the share that the probe gets right: 1 where it knows all; NaN where
         all held-out rows carry one label."""
         return (self.accuracy - self.majority) / (1 - self.majority) if self.majority != 1 else float("nan")
+
+    def damped(self, share: float) -> tuple["np.ndarray", "np.ndarray"]:
+        """Weight and bias of a probe whose evidence counts for `share`; what it says of the mean row stays, where it
+        is told apart (`at_mean`), else that shrinks with it."""
+        kept = 0.0 if self.at_mean is None else self.at_mean
+        return share * self.weight, kept + share * (self.bias - kept)
 
     def logits(self, features: "np.ndarray") -> "np.ndarray":
         """[N, C] of features [N, F]."""
@@ -127,7 +135,9 @@ def fit_one_against_rest(
     c = min(losses, key=lambda one: losses[one])
     weight, offsets = each_against_rest(scaled, targets, _regression(c, bias), weighs)
     weight = weight / deviation
-    return Probe(weight.astype(np.float32), (offsets - weight @ mean).astype(np.float32), c, losses[c])
+    centre = offsets.astype(np.float32)
+    bias_there = (offsets - weight @ mean).astype(np.float32)
+    return Probe(weight.astype(np.float32), bias_there, c, losses[c], at_mean=centre)
 
 
 def each_against_rest(

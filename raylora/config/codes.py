@@ -14,7 +14,9 @@ class Code:
 CODES = {
     "D001": Code("Rows that cannot be used", "Rows have no text, no label, or are broken."),
     "D002": Code("Duplicates", "At least 1 % of a split's rows repeat another row, text and label."),
-    "D003": Code("Equal texts with other labels", "Texts stand in a split more than once, in rows of different labels."),
+    "D003": Code(
+        "Equal texts with other labels", "Texts stand in a split more than once, in rows of different labels."
+    ),
     "D004": Code("Leaks", "Texts of validation or test stand in train too."),
     "D005": Code("Cut texts", "More than 5 % of the train texts are longer than `data.max_length`."),
     "D006": Code("Labels with very few rows", "Labels have fewer than 10 train rows."),

@@ -84,7 +84,10 @@ def test_duplicates_are_said_from_one_percent_on() -> None:
 
 def test_texts_with_several_labels_are_said() -> None:
     assert said(split(FINE, conflicts=1), split(FINE, conflicts=2)) == {
-        "D003": ["1 train text stands in rows of different labels.", "2 validation texts stand in rows of different labels."]
+        "D003": [
+            "1 train text stands in rows of different labels.",
+            "2 validation texts stand in rows of different labels.",
+        ]
     }
 
 

@@ -130,3 +130,18 @@ def test_a_rare_label_is_found_by_a_probe_that_weighs_its_rows() -> None:
     several = np.stack([ids, 1 - ids], axis=1).astype(np.float32)
     found = fit_one_against_rest(features, several, 2, True, np.array([49, 1], np.float32))
     assert (found.logits(features)[ids == 1, 0] > 0).mean() > 0.7
+
+
+def test_a_damped_probe_of_several_labels_keeps_their_odds() -> None:
+    """Rare labels would else start as likely ones, and be unlearned first."""
+    random = np.random.default_rng(0)
+    features = random.normal(3, 1, size=(400, 4)).astype(np.float32)
+    targets = (features[:, :1] + random.normal(size=(400, 1)) > [[4.5, 5.5]]).astype(np.float32)
+    probe = fit_one_against_rest(features, targets, 2)
+    weight, bias = probe.damped(0.3)
+    mean = features.mean(axis=0)
+    assert features @ weight.T + bias == pytest.approx(
+        probe.logits(mean[None]) + 0.3 * (probe.logits(features) - probe.logits(mean[None])), abs=1e-3
+    )
+    single = fit_probe(features, targets[:, 0].astype(int), 2)
+    assert single.damped(0.3)[1] == pytest.approx(0.3 * single.bias)

@@ -165,7 +165,7 @@ def _make_start(
     if probe.skill < LEAST_SKILL and job.train.num_train_epochs * len(splits.train) >= MANY_ROWS:
         return Start(None, floor, WEAK.format(probe.accuracy, probe.majority))
     scale = HEAD_SCALES[splits.task.problem_type]
-    return Start(HeadStart(scale * probe.weight, scale * probe.bias), floor)
+    return Start(HeadStart(*probe.damped(scale)), floor)
 
 
 def local_start(job: Job, splits: "Splits", model: Any, floor_rows: int | None = None) -> Start:
