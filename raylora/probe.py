@@ -27,8 +27,8 @@ class Probe:
 
     weight [C, F] and bias [C] float32; `c` is the chosen inverse strength, `log_loss` its mean cross-entropy, in nats,
     on the rows held out to choose it, and `accuracy` its share of them that it labels rightly; `majority` is that of
-    their commonest label. NaN where no label has five rows, and of a probe of another task. `at_mean` [C] are the logits
-    of the mean row, of one against the rest: the labels' odds.
+    their commonest label. NaN where no label has five rows, and of a probe of another task. `at_mean` [C] are the
+    logits of the mean row, of one against the rest: the labels' odds.
     """
 
     weight: "np.ndarray"

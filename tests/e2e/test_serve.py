@@ -309,7 +309,7 @@ def test_swap_canary_rollback_and_drop_lose_no_request_and_answer_right(server: 
         while len(seen) < enough and time.monotonic() < until:
             time.sleep(0.1)
         names = [each["name"] for each in server.ask("GET", "/adapters").json["adapters"]]
-        assert names == ["demo", "swapped", "topics", "three"], (
+        assert names == ["demo", "swapped", "topics", "careful", "moods", "pairs", "stars", "three"], (
             "the table's in order, whatever was changed last; the root's"
         )
         listed = {each["name"]: each for each in server.ask("GET", "/adapters").json["adapters"]}["swapped"]
