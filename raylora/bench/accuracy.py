@@ -5,6 +5,8 @@ import time
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from raylora.bench.rows import decided, make_splits
 from raylora.bench.verdict import cpu
@@ -17,6 +19,7 @@ from raylora.model.bank import Bank
 from raylora.model.base.find import BaseFolder, resolve
 from raylora.model.collator import Collator
 from raylora.model.fit.build import build, check_fits
+from raylora.model.fit.fit import fit
 from raylora.model.fit.splits import Splits, Worker
 from raylora.model.fit.start import Start, local_start
 from raylora.model.packing import pack_key, packable
@@ -36,29 +39,45 @@ TUTORIAL = {
 
 @dataclass(frozen=True)
 class Reached:
-    """One setting with one seed: validation and test score after each epoch, and the epoch that validation chose."""
+    """One setting with one seed.
+
+    Args:
+        validation: score after each epoch.
+        test: likewise; of a setting trained alone, only that of the adapter it keeps.
+        score: on the test split, by the adapter that a run would keep; `kept` on validation.
+    """
 
     validation: list[float]
     test: list[float]
-    best: int
+    score: float
+    kept: float
     train_s: float
 
-    @property
-    def score(self) -> float:
-        """On the test split, by the adapter that a run would keep."""
-        return self.test[self.best]
 
-
-def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threads: int | None, say: Say) -> None:
+def bench(
+    job: Job,
+    settings: Mapping[str, Job],
+    samples: int,
+    seeds: int,
+    threads: int | None,
+    say: Say,
+    *,
+    alone: bool = False,
+) -> None:
     """Print the baselines' test scores, and each setting's after each epoch and at its best epoch, as means over seeds.
 
-    Settings that differ only in what trials of a pack may differ in are trained together, over one base.
+    Settings that differ only in what trials of a pack may differ in are trained together, over one base. One that no
+    pack takes is trained by itself, as a run trains it, its thresholds included; its test score is of its best epoch.
 
     Args:
         job: with parquet files for train and test, and for validation where it is not split off train.
         settings: jobs by name, on the rows of `job`.
         samples: so many of `tune.space` are settings too, each with either start of the head; how the scores after
             the first epoch rank them is then held against how the last ones do.
+        alone: train every setting by itself.
+
+    Raises:
+        ConfigError: a setting is of other rows or another base, or a sample must be trained alone.
     """
     base, job = resolve(job.model), decided(job)
     settings = {name: one.replace({"data.problem_type": job.data.problem_type}) for name, one in settings.items()}
@@ -67,6 +86,9 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
     settings = {**settings, **{name: one for group in drawn.values() for name, one in group.items()}}
     for name, setting in settings.items():
         _check(name, setting, job, base)
+    for name in (name for group in drawn.values() for name in group):
+        if reason := packable(settings[name]):
+            raise ConfigError(f"setting '{name}' cannot be trained beside others: {reason}. Leave it out.")
     resolved = {name: resolve_job(setting) for name, setting in settings.items()}
     say(f"cpu        {cpu()}")
     floors: list[tuple[float, float]] = []
@@ -85,9 +107,13 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
             f"{len(splits.labels)} labels; test {metric}: TF-IDF {floors[-1][0]:.4f}, linear probe {floors[-1][1]:.4f} "
             f"({seconds:.1f} s, the floor's part {start.floor.seconds:.1f})"
         )
-        for names in _packs(jobs):
-            pack = {name: jobs[name] for name in names}
-            for name, one in train_pack(pack, splits, start, Worker(threads=threads), metric).items():
+        worker = Worker(threads=threads)
+        for names in _packs(jobs, alone=alone):
+            if alone or packable(jobs[names[0]].job):
+                reached = {names[0]: train_alone(jobs[names[0]], splits, start, worker, metric)}
+            else:
+                reached = train_pack({name: jobs[name] for name in names}, splits, start, worker, metric)
+            for name, one in reached.items():
                 found[name].append(one)
                 say(f"  {name:<60} {one.score:.4f}  by epoch {_shown(one.test)}  {one.train_s / 60:.1f} min")
     say(f"means      of {seeds} seed{'s' * (seeds > 1)}, test {metric}")
@@ -99,7 +125,7 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
         each = _shown([statistics.mean(epoch) for epoch in zip(*(run.test for run in runs), strict=False)])
         say(
             f"  {name:<60} {statistics.mean(scores):.4f}{spread}  by epoch {each}  "
-            f"validation {statistics.mean(run.validation[run.best] for run in runs):.4f}"
+            f"validation {statistics.mean(run.kept for run in runs):.4f}"
         )
     for init, group in drawn.items():
         ranks = _rank_correlation([found[name] for name in group])
@@ -108,15 +134,13 @@ def bench(job: Job, settings: Mapping[str, Job], samples: int, seeds: int, threa
 
 def _check(name: str, setting: Job, job: Job, base: BaseFolder) -> None:
     """Raises:
-    ConfigError: the setting is of other rows or another base than the job, or cannot be trained in a pack.
+    ConfigError: the setting is of other rows or another base than the job.
     """
     changed = [
         line for line in changed_keys(job, setting) if not line.startswith(("train.", "lora.", "tune.num_samples"))
     ]
     if changed:
         raise ConfigError(f"setting '{name}' changes {changed[0]}; settings are of `train.` and `lora.` alone.")
-    if reason := packable(setting):
-        raise ConfigError(f"setting '{name}' cannot be trained beside others: {reason}. Leave it out.")
     check_fits(setting, base)
 
 
@@ -162,11 +186,26 @@ def _start(resolved: ResolvedJob, splits: Splits) -> tuple[Start, float]:
     return start, time.perf_counter() - started
 
 
-def _packs(jobs: Mapping[str, ResolvedJob]) -> list[list[str]]:
+def _packs(jobs: Mapping[str, ResolvedJob], *, alone: bool) -> list[list[str]]:
     packs: dict[str, list[str]] = {}
     for name, resolved in jobs.items():
-        packs.setdefault(pack_key(resolved.job), []).append(name)
+        by_itself = alone or packable(resolved.job)
+        packs.setdefault(name if by_itself else pack_key(resolved.job), []).append(name)
     return list(packs.values())
+
+
+def train_alone(resolved: ResolvedJob, splits: Splits, start: Start, worker: Worker, metric: str) -> Reached:
+    """Train a job as a run does; its test score is of the adapter as it is saved."""
+    validation: list[float] = []
+
+    def report(metrics: Mapping[str, Any], _checkpoint: Path | None) -> None:
+        if f"eval_{metric}" in metrics:
+            validation.append(metrics[f"eval_{metric}"])
+
+    fitted = fit(resolved, replace(splits, start=start), worker=worker, report=report)
+    assert fitted.test is not None, "`check_files` asks for it"
+    score = fitted.test[metric]
+    return Reached(validation, [score], score, fitted.validation[metric], fitted.train_s)
 
 
 def train_pack(
@@ -186,7 +225,7 @@ def train_pack(
         results = bank.run_epoch()
         each = (time.perf_counter() - started) / len(results)
         for name, scores in zip(bank.names, bank.scores(test), strict=True):
-            seen[name].append((results[name].metrics[f"eval_{metric}"], getattr(scores, metric)))
+            seen[name].append((results[name].metrics[f"eval_{metric}"], scores[metric]))
             best[name] = next(round(t.best.epoch) - 1 for t in bank.trials if t.name == name and t.best)
             seconds[name] += each
         for name, result in results.items():
@@ -194,7 +233,8 @@ def train_pack(
                 raise result.error
             if result.finished:
                 bank.drop(name)
-    return {
-        name: Reached([one for one, _ in scores], [one for _, one in scores], best[name], seconds[name])
-        for name, scores in seen.items()
-    }
+    reached: dict[str, Reached] = {}
+    for name, scores in seen.items():
+        kept, score = scores[best[name]]
+        reached[name] = Reached([each for each, _ in scores], [each for _, each in scores], score, kept, seconds[name])
+    return reached

@@ -40,6 +40,12 @@ def add_arguments(bench: argparse.ArgumentParser) -> None:
         default=0,
         help="accuracy: of tune.space, each from both starts of the head (default 0)",
     )
+    bench.add_argument(
+        "--alone",
+        action="store_true",
+        help="accuracy: each setting in a run of its own, its test score that of the adapter as saved, thresholds "
+        "included (default: only what cannot be trained beside others, e.g. windows)",
+    )
     bench.add_argument("--sweep-rows", type=_count, default=200, help="tune: train rows of a sweep (default 200)")
     bench.add_argument("--adapters", type=_count, default=100_000, help="scale: in one table (default 100000)")
     bench.add_argument("--workers", type=_count, default=64, help="scale: of one sweep (default 64)")
@@ -68,7 +74,7 @@ def run(options: argparse.Namespace) -> None:
 
         words = options.setting or ([] if options.samples else ["tutorial", ""])
         settings = {each or "the job itself": _setting(each, job) for each in words}
-        bench(job, settings, options.samples, options.seeds, options.threads, say=_say)
+        bench(job, settings, options.samples, options.seeds, options.threads, _say, alone=options.alone)
     elif options.what == "train":
         check_files(job, ("train", "validation", "test"))
         from raylora.bench.train import bench

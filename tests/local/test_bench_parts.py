@@ -17,7 +17,7 @@ from raylora.bench import accuracy
 from raylora.bench.flops import flops_per_row
 from raylora.bench.packs import Trained, trials_of
 from raylora.bench.processes import run_together
-from raylora.bench.rows import check_files, draw
+from raylora.bench.rows import check_files, draw, make_splits
 from raylora.bench.train import contenders
 from raylora.bench.tune import check_pack, ways
 from raylora.bench.verdict import target
@@ -25,7 +25,7 @@ from raylora.config import Job
 from raylora.errors import ConfigError, DataError, TrainingError
 from raylora.model.collator import Collator
 from raylora.model.fit.build import build
-from raylora.model.fit.fit import use_frozen_states
+from raylora.model.fit.fit import fit, use_frozen_states
 from raylora.model.fit.splits import Worker
 from raylora.model.resolved import resolve_job
 
@@ -148,7 +148,6 @@ def test_a_rival_that_fails_is_an_error_with_its_own_words() -> None:
     ("changes", "reason"),
     [
         ({"data.max_length": 16}, "changes data.max_length: 64 -> 16; settings are of `train.` and `lora.` alone"),
-        ({"lora.use_dora": True}, "cannot be trained beside others: lora.use_dora"),
         ({"lora.target_modules": ["nope"]}, "has no module 'nope'"),
     ],
 )
@@ -207,6 +206,23 @@ def test_bench_accuracy_shows_baselines_settings_and_ranks(data: Job, bases: Bas
     (still,) = re.findall(r"head_init=probe learning_rate=1e-12 +\S+ ± \S+  by epoch (\S+) (\S+)", means)
     assert still[0] == still[1], "nothing is learned at that rate: the probe's own score"
     assert len(re.findall(r"^ranks +head_init=\w+: correlation of epoch 1 with the last ", said, re.M)) == 2
+
+
+@pytest.mark.parametrize(("changes", "alone"), [({"lora.use_dora": True}, False), ({}, True)])
+def test_what_no_pack_takes_is_trained_as_a_run_trains_it(
+    changes: dict[str, object], alone: bool, data: Job, bases: Bases
+) -> None:
+    """Its figure is that of `fit`, which scores the adapter as it is saved."""
+    job = tiny_job(bases("bert"), **{"train.head_init": "random"}).replace(
+        {**changes, "data.train": data.data.train, "data.test": data.data.validation}
+    )
+    lines: list[str] = []
+    accuracy.bench(job, {"own": job}, samples=0, seeds=1, threads=1, say=lines.append, alone=alone)
+    own = accuracy.decided(job)
+    resolved = resolve_job(own)
+    test = fit(resolved, make_splits(own, resolved.base), worker=Worker(threads=1)).test
+    assert test is not None
+    assert re.search(rf"^  own +{test.accuracy:.4f}  by epoch {test.accuracy:.4f}  0\.\d min$", "\n".join(lines), re.M)
 
 
 @pytest.mark.parametrize("bench", ["train", "tune"])
