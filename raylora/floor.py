@@ -32,13 +32,7 @@ class FloorSplit:
 
     def scores(self, baseline: Baseline) -> dict[str, float]:
         """By name of a metric, those of the task that decisions alone give."""
-        import numpy as np
-
-        once, decisions = np.ones((1, len(self.targets))), self.predicted[baseline]
-        return {
-            metric: float(self.task.resampled(metric, once, self.targets, decisions, self.num_labels)[0])
-            for metric in self.task.decided
-        }
+        return self.task.decided_scores(self.targets, self.predicted[baseline], self.num_labels)
 
 
 @dataclass(frozen=True)

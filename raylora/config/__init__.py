@@ -83,8 +83,8 @@ class Job(Section):
         if self.data.problem_type is None:
             return self
         known, losses = self.task.metrics, self.task.losses
-        score = self.tune.metric[0] if isinstance(self.tune.metric, list) else self.tune.metric
-        for key, metric in (("train.metric_for_best_model", self.train.metric_for_best_model), ("tune.metric", score)):
+        named = {"train.metric_for_best_model": self.train.metric_for_best_model, "tune.metric": self.tune.score}
+        for key, metric in named.items():
             if metric is not None and metric not in known:
                 raise ValueError(
                     f"`{key}` must be a metric of {self.data.problem_type} ({', '.join(known)}), found {metric}"

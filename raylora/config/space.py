@@ -140,7 +140,7 @@ def trial_job(job: Job, sample: Mapping[str, Any]) -> Job:
     overrides = _overrides(job, sample)
     if "seed" in sample:
         overrides["data.seed"] = job.split_seed
-    score = job.tune.metric[0] if isinstance(job.tune.metric, list) else job.tune.metric
+    score = job.tune.score
     if score:
         overrides["train.metric_for_best_model"] = score
     return job.replace(overrides)

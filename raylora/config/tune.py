@@ -61,14 +61,18 @@ class TuneSection(Section):
     )
     refit: bool = Field(default=False, description="train the winner once more, on train and validation")
 
+    @property
+    def score(self) -> str | None:
+        """The metric of a sweep, the first of two objectives; None = `train.metric_for_best_model`."""
+        return self.metric[0] if isinstance(self.metric, list) else self.metric
+
     @model_validator(mode="after")
     def objectives_differ(self) -> Self:
         if isinstance(self.metric, list) and (self.metric[0] not in METRICS or self.metric[1] not in SIZES):
             raise ValueError(f"`metric` must be [a score, one of {', '.join(SIZES)}], found {self.metric}")
-        score = self.metric[0] if isinstance(self.metric, list) else self.metric
-        mode = "max" if score is None or greater_is_better(score) else "min"
-        if self.mode and score and self.mode != mode:
-            raise ValueError(f"`mode` must be {mode} for {score}, found {self.mode}")
+        mode = "max" if self.score is None or greater_is_better(self.score) else "min"
+        if self.mode and self.score and self.mode != mode:
+            raise ValueError(f"`mode` must be {mode} for {self.score}, found {self.mode}")
         return self
 
     @model_validator(mode="after")

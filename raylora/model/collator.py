@@ -58,8 +58,8 @@ class Collator:
 
         Returns:
             input_ids [B, T] int64, attention_mask [B, T] int64 (1 = real token), labels [B] int64 (of other tasks than
-            single label [B, C] float32), token_type_ids
-            [B, T] int64 where rows are pairs, and frozen_states [B, T, H] (zero at padding) where the table has one.
+            single label [B, C] float32), token_type_ids [B, T] int64 where rows are pairs, and frozen_states [B, T, H]
+            (zero at padding) where the table has one.
             Of rows in windows, all but labels are [W, T]: the windows of one row after those of another; windows [B]
             int64 says how many each row has.
         """

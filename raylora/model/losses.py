@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from raylora.model.fit.splits import Splits
 
 GAMMA = 2.0  # Lin et al. 2017, sec. 5
-MOST_WEIGHT = 100.0  # of a label by `balanced`: one of a handful of rows would swamp each batch it is in
 
 
 @dataclass(frozen=True)
@@ -55,10 +54,7 @@ def row_loss(job: Job, splits: "Splits", units: Units) -> RowLoss:
 
 
 def class_weights(job: Job, splits: "Splits") -> np.ndarray | None:
-    """[C] float32 of `train.class_weights`.
-
-    Of one label a row, the weight of its rows, scaled so that the mean over train rows is 1; of several, the weight of
-    a row that carries the label beside one that does not (PyTorch's `pos_weight`).
+    """[C] float32 of `train.class_weights`, as `Task.weights` has them; None where it has none.
 
     Raises:
         ConfigError: it names a label that is not there.
@@ -67,16 +63,9 @@ def class_weights(job: Job, splits: "Splits") -> np.ndarray | None:
     if given is None:
         return None
     counts = np.array(list(splits.task.counts(splits.train.targets, labels).values()), dtype=np.float64)
-    rows, several = len(splits.train), splits.train.targets.ndim > 1
-    if given == "balanced":
-        others = (rows - counts) if several else np.full(len(labels), rows / len(labels))
-        weights = np.minimum(others / np.maximum(counts, 1), MOST_WEIGHT)
-    else:
-        job.train.check_weighed(labels)
-        weights = np.array([given.get(label, 1.0) for label in labels])
-    if not several:
-        weights = weights * rows / (weights * counts).sum()
-    return weights.astype(np.float32)
+    job.train.check_weighed(labels)
+    own = None if given == "balanced" else np.array([given.get(label, 1.0) for label in labels])
+    return splits.task.weights(counts, len(splits.train), own).astype(np.float32)
 
 
 def _cross_entropy(wanted: Wanted, logits: Tensor, targets: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Text to token ids, and rows of ids to padded batches: one code for training, prediction and serving.
+"""Text to token ids: one code for training, prediction and serving.
 
 Imports no torch model code: Ray Data's tasks load it in milliseconds.
 """
@@ -6,7 +6,7 @@ Imports no torch model code: Ray Data's tasks load it in milliseconds.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,9 +15,6 @@ from tokenizers import Encoding, Tokenizer
 from raylora.config.data import Truncation
 from raylora.errors import DataError
 from raylora.model.cut import Cut, check_stride, windows_of, without_middle
-
-if TYPE_CHECKING:
-    pass
 
 Text = str | tuple[str, str] | list[str]  # a text, or two: a pair
 

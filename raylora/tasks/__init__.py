@@ -7,9 +7,10 @@ from typing import Any
 from raylora.tasks.answers import AS_IT_IS, LabelScore, Learned, Prediction, ProblemType, Wish
 from raylora.tasks.functions import Function
 from raylora.tasks.multi_label import MultiLabel
+from raylora.tasks.parsed import LabelColumn, Parsed
 from raylora.tasks.regression import Regression
 from raylora.tasks.single_label import SingleLabel
-from raylora.tasks.task import LabelColumn, Parsed, Pooling, Task, Units
+from raylora.tasks.task import Pooling, Task, Units
 
 __all__ = [
     "AS_IT_IS",

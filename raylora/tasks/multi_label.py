@@ -10,9 +10,10 @@ from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, HALF, LabelScore, Learned, Prediction, ProblemType, Wish, ranked
 from raylora.tasks.calibration import best_temperature, best_thresholds, shared_threshold
 from raylora.tasks.functions import Function, sigmoid
+from raylora.tasks.parsed import LabelColumn, Parsed, as_text, no_rows, not_among, written_list
 from raylora.tasks.ranking import by_label, expected_calibration_error
-from raylora.tasks.single_label import LISTED, f1_of, label_names, quoted_names, sort_labels
-from raylora.tasks.task import LabelColumn, LabelCounts, Parsed, Pooling, Task, as_text, no_rows
+from raylora.tasks.single_label import f1_of, label_names, quoted_names, sort_labels
+from raylora.tasks.task import MOST_WEIGHT, LabelCounts, Pooling, Task
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,10 +24,9 @@ class MultiLabel(Task):
     """Targets are [N, C] float32, 1 where a row carries a label.
 
     A label is decided where its score reaches its threshold, 0.5 unless another is given; of a long row, where some
-    window carries it. `subset_accuracy` is the
-    share of rows all of whose labels are right; `f1_macro` the mean over labels that occur or are predicted; `roc_auc`
-    and `average_precision` means over labels; `loss` and `log_loss` the mean binary cross-entropy over rows and labels,
-    in nats.
+    window carries it. `subset_accuracy` is the share of rows all of whose labels are right; `f1_macro` the mean over
+    labels that occur or are predicted; `roc_auc` and `average_precision` means over labels; `loss` and `log_loss` the
+    mean binary cross-entropy over rows and labels, in nats.
     """
 
     problem_type: ClassVar[ProblemType] = "multi_label_classification"
@@ -53,9 +53,7 @@ class MultiLabel(Task):
         forms = [as_text(each, column.name) for each in found]
         fault = next((each.fault for each in forms if each.fault), None)
         names = sorted({each.form for each in forms})
-        strange = [name for name in names if column.labels is not None and name not in column.labels]
-        if fault is None and strange and column.labels:
-            fault = f"label '{strange[0]}' is not one of `data.labels` ({', '.join(column.labels[:10])})"
+        fault = fault or next(filter(None, (not_among(name, column) for name in names)), None)
         return Parsed(fault=fault) if fault else Parsed(json.dumps(names, ensure_ascii=False))
 
     def _listed(self, value: Any, column: LabelColumn) -> list[Any] | Parsed:
@@ -69,11 +67,8 @@ class MultiLabel(Task):
                     fault=f"'{column.name}' must be a list of labels, found the text {value[:40]!r}. Labels in one "
                     "text? Set data.label_separator"
                 )
-            if LISTED.fullmatch(value.strip()):
-                return Parsed(
-                    fault=f"'{column.name}' holds a list written as text, {value[:40]!r}: save the file as jsonl or "
-                    "parquet, which have lists, or join the labels"
-                )
+            if fault := written_list(value.strip(), column.name):
+                return Parsed(fault=fault)
             return [each for each in value.split(column.separator) if each.strip()]
         if isinstance(value, list | tuple):
             return list(value)  # pyright: ignore[reportUnknownArgumentType]
@@ -121,6 +116,12 @@ class MultiLabel(Task):
     def in_words(self, targets: "np.ndarray", labels: Sequence[str]) -> str:
         return f"{targets.sum(axis=1).mean():.1f} a row of {label_names(labels)}"
 
+    def weights(self, counts: "np.ndarray", rows: int, given: "np.ndarray | None") -> "np.ndarray":
+        """Of a row that carries the label beside one that does not (PyTorch's `pos_weight`)."""
+        import numpy as np
+
+        return np.minimum((rows - counts) / np.maximum(counts, 1), MOST_WEIGHT) if given is None else given
+
     def check_learnable(self, targets: "np.ndarray") -> str | None:
         varies = (targets != targets[0]).any()
         return None if varies else "all rows of train carry the same labels"
@@ -128,22 +129,11 @@ class MultiLabel(Task):
     def score(self, outputs: "np.ndarray", targets: "np.ndarray", thresholds: "np.ndarray | None" = None) -> Scores:
         import numpy as np
 
-        truth, decided = targets > HALF, self.decisions(outputs, thresholds)
-        logits = outputs.astype(np.float64)
+        truth, logits = targets > HALF, outputs.astype(np.float64)
+        decided = self.decided_scores(truth, self.decisions(outputs, thresholds), truth.shape[1])
         loss = float((np.logaddexp(0.0, logits) - logits * targets).mean())
-        once = np.ones((1, len(targets)))
-        f1_micro, f1_macro, subset = (
-            float(self.resampled(metric, once, truth, decided, truth.shape[1])[0]) for metric in self.decided
-        )
-        values = {
-            "f1_micro": f1_micro,
-            "f1_macro": f1_macro,
-            **by_label(logits, truth),
-            "subset_accuracy": subset,
-            "log_loss": loss,
-            "loss": loss,
-        }
-        return Scores(values, len(targets))
+        values = {**decided, **by_label(logits, truth), "log_loss": loss, "loss": loss}
+        return Scores({metric: values[metric] for metric in self.metrics if metric in values}, len(targets))
 
     def decisions(self, outputs: "np.ndarray", thresholds: "np.ndarray | None" = None) -> "np.ndarray":
         if thresholds is None:

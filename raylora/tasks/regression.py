@@ -9,8 +9,9 @@ from raylora.errors import DataError
 from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, Learned, Prediction, ProblemType, Wish
 from raylora.tasks.functions import Function
+from raylora.tasks.parsed import LabelColumn, Parsed, no_rows, plain
 from raylora.tasks.single_label import quoted_names
-from raylora.tasks.task import LabelColumn, LabelCounts, NumberRange, Parsed, Task, Units, no_rows, plain
+from raylora.tasks.task import LabelCounts, NumberRange, Task, Units
 
 if TYPE_CHECKING:
     import numpy as np
@@ -123,11 +124,7 @@ class Regression(Task):
     def score(self, outputs: "np.ndarray", targets: "np.ndarray", thresholds: "np.ndarray | None" = None) -> Scores:
         import numpy as np
 
-        once = np.ones((1, len(targets)))
-        values = {
-            metric: float(self.resampled(metric, once, targets, outputs, targets.shape[1])[0])
-            for metric in self.decided
-        }
+        values = self.decided_scores(targets, outputs, targets.shape[1])
         scale = self.units(targets, targets.shape[1]).scale
         loss = float((((outputs - targets.astype(np.float64)) / scale) ** 2).mean())
         return Scores({**values, "loss": loss}, len(targets))

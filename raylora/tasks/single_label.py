@@ -10,14 +10,12 @@ from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, LabelScore, Learned, Prediction, ProblemType, Wish, ranked
 from raylora.tasks.calibration import PROMISES, MinScore, best_temperature, min_score
 from raylora.tasks.functions import Function, log_softmax
+from raylora.tasks.parsed import LabelColumn, Parsed, as_text, no_rows, not_among, written_list
 from raylora.tasks.ranking import by_label, expected_calibration_error
-from raylora.tasks.task import LabelColumn, Parsed, Task, as_text, no_rows
+from raylora.tasks.task import MOST_WEIGHT, Task
 
 if TYPE_CHECKING:
     import numpy as np
-
-
-LISTED = re.compile(r"\[\s*(['\"]).*\1\s*\]")  # as pandas writes a column of lists to a csv
 
 
 @dataclass(frozen=True)
@@ -56,14 +54,8 @@ class SingleLabel(Task):
 
     def parse(self, value: Any, column: LabelColumn) -> Parsed:
         found = as_text(value, column.name)
-        if LISTED.fullmatch(found.form):
-            return Parsed(
-                fault=f"'{column.name}' holds a list written as text, {found.form[:40]!r}: save the file as jsonl or "
-                "parquet, which have lists, or join the labels and set data.label_separator"
-            )
-        if found.fault is None and column.labels is not None and found.form not in column.labels:
-            return Parsed(fault=f"label '{found.form}' is not one of `data.labels` ({', '.join(column.labels[:10])})")
-        return found
+        fault = found.fault or written_list(found.form, column.name) or not_among(found.form, column)
+        return Parsed(fault=fault) if fault else found
 
     def labels(self, forms: Sequence[str], rows: int, column: LabelColumn) -> tuple[str, ...]:
         """As configured, or sorted (as numbers where all are)."""
@@ -117,6 +109,13 @@ class SingleLabel(Task):
                 f"{', '.join(labels[:10])}."
             )
         return replace(self, positive=labels.index(positive_label))
+
+    def weights(self, counts: "np.ndarray", rows: int, given: "np.ndarray | None") -> "np.ndarray":
+        """Of a label's rows, scaled so that the mean over train rows is 1."""
+        import numpy as np
+
+        wanted = np.minimum(rows / len(counts) / np.maximum(counts, 1), MOST_WEIGHT) if given is None else given
+        return wanted * rows / (wanted * counts).sum()
 
     def check_learnable(self, targets: "np.ndarray") -> str | None:
         return "all rows of train carry one label" if (targets == targets[0]).all() else None
@@ -180,7 +179,7 @@ class SingleLabel(Task):
         import numpy as np
 
         scores, right = np.exp(log_softmax(outputs).max(axis=1)), outputs.argmax(axis=1) == targets
-        found = {f"{promise:g}": min_score(scores, right, promise) for promise in PROMISES}
+        found = {_promise(promise): min_score(scores, right, promise) for promise in PROMISES}
         return {promise: each for promise, each in found.items() if each}
 
     def purpose(self, labels: Sequence[str]) -> str:

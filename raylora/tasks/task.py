@@ -3,27 +3,19 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from raylora.errors import ConfigError, DataError
+from raylora.errors import ConfigError
 from raylora.metrics import Scores
 from raylora.tasks.answers import Answers
 from raylora.tasks.calibration import MinScore
+from raylora.tasks.parsed import LabelColumn, Parsed
 
 if TYPE_CHECKING:
     import numpy as np
 
 Pooling = Literal["mean", "max"]
-MOST_DIGITS = 100  # of a Decimal: Decimal("1e999999999") as an int would fill the memory
-
-
-@dataclass(frozen=True)
-class Parsed:
-    """A label as text, the same for what means the same; `fault` says why it cannot be one."""
-
-    form: str = ""
-    fault: str | None = None
+MOST_WEIGHT = 100.0  # of a label, balanced: one of a handful of rows would swamp each batch it is in
 
 
 @dataclass(frozen=True)
@@ -51,15 +43,6 @@ class NumberRange:
     min: float
     mean: float
     max: float
-
-
-@dataclass(frozen=True)
-class LabelColumn:
-    """What the config says of labels: the column's name, `data.labels`, `data.label_separator`."""
-
-    name: str = "label"
-    labels: tuple[str, ...] | None = None
-    separator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -156,6 +139,15 @@ class Task(Answers, ABC):
         """Targets as a model is trained on them."""
         return targets
 
+    def weights(self, counts: "np.ndarray", rows: int, given: "np.ndarray | None") -> "np.ndarray":
+        """[C] of labels in the loss.
+
+        Args:
+            counts: [C] train rows that carry each, of `rows`.
+            given: [C] as the job has them; None = so that all labels weigh alike.
+        """
+        raise AssertionError(f"{self.problem_type} has no labels to weigh; the config refuses it")
+
     def check_learnable(self, targets: "np.ndarray") -> str | None:
         """Why no probe can be fitted on these rows, or None."""
         return None
@@ -185,6 +177,15 @@ class Task(Answers, ABC):
         Args:
             draws: [R, N] how often each row is in each resample.
         """
+
+    def decided_scores(self, targets: "np.ndarray", decisions: "np.ndarray", num_labels: int) -> dict[str, float]:
+        """The metrics of `decided`, over all rows."""
+        import numpy as np
+
+        once = np.ones((1, len(targets)))
+        return {
+            metric: float(self.resampled(metric, once, targets, decisions, num_labels)[0]) for metric in self.decided
+        }
 
     def metric_of(self, metric: str) -> str:
         """The metric that a floor is compared by: this one, or the task's default where it needs scores."""
@@ -218,49 +219,3 @@ class Task(Answers, ABC):
     def titles(self, labels: Sequence[str]) -> list[str]:
         """Of the columns of `shown`."""
         return list(self.shown)
-
-
-def plain(value: Any) -> Any:
-    """A Decimal, as databases and Spark write numbers, as Python's int or float; all else as it is."""
-    if not isinstance(value, Decimal):
-        return value
-    if not value.is_finite():
-        return float("nan" if value.is_nan() else value)
-    is_whole = value.adjusted() < MOST_DIGITS and value == value.to_integral_value()
-    return int(value) if is_whole else float(value)
-
-
-def as_text(value: Any, column: str) -> Parsed:
-    """A label that is a string or a whole number, as text."""
-    import math
-
-    value = plain(value)
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "surrogateescape")
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return Parsed(fault=f"'{column}' is null")
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)  # pandas writes an int column with a null in it as floats
-    if isinstance(value, bool):
-        value = str(value).lower()
-    if not isinstance(value, str | int):
-        return Parsed(fault=f"'{column}' must be a string or an int, found {type(value).__name__} {str(value)[:40]!r}")
-    label = str(value).strip()
-    if not label:
-        return Parsed(fault=f"'{column}' is blank")
-    return Parsed(label, undecodable(label, column))
-
-
-def undecodable(value: str, column: str) -> str | None:
-    """Why a text of a file cannot be written as UTF-8."""
-    try:
-        value.encode("utf-8")
-    except UnicodeEncodeError as error:
-        code = ord(value[error.start])
-        what = f"byte 0x{code - 0xDC00:02x}" if 0xDC80 <= code <= 0xDCFF else f"lone surrogate \\u{code:04x}"
-        return f"'{column}' is not UTF-8: {what} at character {error.start}"
-    return None
-
-
-def no_rows() -> DataError:
-    return DataError("no usable row is left in `data.train`.")

@@ -12,9 +12,10 @@ from torch.nn import functional
 from raylora.config import Job
 from raylora.errors import ConfigError
 from raylora.model.fit.splits import Splits
-from raylora.model.losses import GAMMA, MOST_WEIGHT, RowLoss, class_weights, row_loss
+from raylora.model.losses import GAMMA, RowLoss, class_weights, row_loss
 from raylora.model.tokens import TokenizerSpec, TokenTable
 from raylora.tasks import TASKS, ProblemType, Units
+from raylora.tasks.task import MOST_WEIGHT
 
 SINGLE: ProblemType = "single_label_classification"
 MULTI: ProblemType = "multi_label_classification"

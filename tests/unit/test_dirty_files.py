@@ -134,9 +134,14 @@ PACK = {
 
 
 def check_garbage(
-    folder: Path, content: bytes, ending: str, packed: str, is_packed: bool, data: dict[str, Any]
+    tmp_path_factory: pytest.TempPathFactory,
+    content: bytes,
+    ending: str,
+    packed: str,
+    is_packed: bool,
+    data: dict[str, Any],
 ) -> None:
-    path = folder / f"a{ending}{packed}"
+    path = tmp_path_factory.getbasetemp() / f"a{ending}{packed}"
     path.write_bytes(PACK[packed](content) if is_packed and packed in PACK else content)
     read_in_every_way(path, data)
     guess(path)
@@ -146,31 +151,10 @@ def check_garbage(
 GARBAGE = (garbage, st.sampled_from(ENDINGS), st.sampled_from(PACKED), st.booleans(), sections)
 
 
-@given(*GARBAGE)
-@fuzz(FILES)
-def test_any_bytes_are_rows_or_a_data_error(
-    tmp_path_factory: pytest.TempPathFactory,
-    content: bytes,
-    ending: str,
-    packed: str,
-    is_packed: bool,
-    data: dict[str, Any],
-) -> None:
-    check_garbage(tmp_path_factory.getbasetemp(), content, ending, packed, is_packed, data)
-
-
-@pytest.mark.slow
-@given(*GARBAGE)
-@fuzz(MANY // 2)
-def test_thousands_of_files_of_any_bytes_are_rows_or_data_errors(
-    tmp_path_factory: pytest.TempPathFactory,
-    content: bytes,
-    ending: str,
-    packed: str,
-    is_packed: bool,
-    data: dict[str, Any],
-) -> None:
-    check_garbage(tmp_path_factory.getbasetemp(), content, ending, packed, is_packed, data)
+test_any_bytes_are_rows_or_a_data_error = fuzz(FILES)(given(*GARBAGE)(check_garbage))
+test_thousands_of_files_of_any_bytes_are_rows_or_data_errors = pytest.mark.slow(
+    fuzz(MANY // 2)(given(*GARBAGE)(check_garbage))
+)
 
 
 # ---- rows of which some are bad
@@ -205,7 +189,7 @@ def as_table(rows: list[Any], kind: str) -> bytes | None:
     return stream.getvalue()
 
 
-def check_rows(folder: Path, rows: list[Any], kind: str, packed: str) -> None:
+def check_rows(tmp_path_factory: pytest.TempPathFactory, rows: list[Any], kind: str, packed: str) -> None:
     """Good rows and bad rows are all rows; the good ones are those whose text and label can be used."""
     content = {
         "jsonl": lambda: as_lines(rows),
@@ -216,7 +200,7 @@ def check_rows(folder: Path, rows: list[Any], kind: str, packed: str) -> None:
     }[kind]()
     if content is None:
         return
-    path = folder / f"a.{kind}{packed}"
+    path = tmp_path_factory.getbasetemp() / f"a.{kind}{packed}"
     path.write_bytes(PACK[packed](content) if packed else content)
     found = read_in_every_way(path, {})
     path.unlink()
@@ -244,18 +228,7 @@ ROWS = (
 )
 
 
-@given(*ROWS)
-@fuzz(FILES)
-def test_good_rows_and_bad_rows_are_all_rows(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], kind: str, packed: str
-) -> None:
-    check_rows(tmp_path_factory.getbasetemp(), rows, kind, packed)
-
-
-@pytest.mark.slow
-@given(*ROWS)
-@fuzz(MANY - MANY // 2)
-def test_good_rows_and_bad_rows_are_all_rows_of_thousands_of_files(
-    tmp_path_factory: pytest.TempPathFactory, rows: list[Any], kind: str, packed: str
-) -> None:
-    check_rows(tmp_path_factory.getbasetemp(), rows, kind, packed)
+test_good_rows_and_bad_rows_are_all_rows = fuzz(FILES)(given(*ROWS)(check_rows))
+test_good_rows_and_bad_rows_are_all_rows_of_thousands_of_files = pytest.mark.slow(
+    fuzz(MANY - MANY // 2)(given(*ROWS)(check_rows))
+)

@@ -224,20 +224,22 @@ def evenness(head: str, delimiter: str, width: int | None = None) -> float:
     """The share of rows of one width; of one column nothing. At equal shares narrower rows: texts hold commas."""
     lines = head.splitlines(keepends=True)[: SNIFFED_ROWS + 1]
     lines = lines[:-1] if len(lines) > 1 and not lines[-1].endswith(("\n", "\r")) else lines
-    widths = Counter(len(cells) for cells in _readable(lines, delimiter) if cells)
+    dialect = Dialect(delimiter, "none" if delimiter == "\t" else "doubled")
+    widths = Counter(1 if cells is None else len(cells) for cells in readable(lines, dialect) if cells != [])
     wanted = width or max((w for w in widths if w > 1), key=lambda w: widths[w], default=0)
     return widths[wanted] / max(widths.total(), 1) - wanted / 1e6
 
 
-def _readable(lines: Sequence[str], delimiter: str) -> Iterator[list[str]]:
-    rows = Rows(lines, Dialect(delimiter, "none" if delimiter == "\t" else "doubled"))
+def readable(lines: Sequence[str], dialect: Dialect) -> Iterator[list[str] | None]:
+    """Rows of cells; None for each that is broken."""
+    rows = Rows(lines, dialect)
     while True:
         try:
             yield next(rows)
         except StopIteration:
             return
         except csv.Error:
-            yield ["broken"]
+            yield None
 
 
 def head_of_delimited(path: str, kind: str, text: TextIO, data: DataSection, most: int) -> dict[str, list[Any]]:

@@ -1,9 +1,8 @@
 """How a file is written, as far as its first rows tell: what `raylora init` sets in a config, for the user to see."""
 
-import csv
 from typing import Any
 
-from raylora.cluster.data.delimited import DELIMITERS, SNIFFED, Dialect, Rows, evenness, read_header, told_by_rows
+from raylora.cluster.data.delimited import DELIMITERS, SNIFFED, Dialect, evenness, read_header, readable, told_by_rows
 from raylora.cluster.data.encodings import encoding_of, is_utf8
 from raylora.cluster.data.endings import head_of
 from raylora.cluster.data.rows import BY_LINES, Source
@@ -73,12 +72,5 @@ def _is_other(head: str, dialect: Dialect) -> bool:
 
 
 def _broken(head: str, dialect: Dialect) -> int:
-    rows = Rows(head.splitlines(keepends=True)[:-1] or [head], dialect)
-    broken = 0
-    while True:
-        try:
-            next(rows)
-        except StopIteration:
-            return broken
-        except csv.Error:
-            broken += 1
+    lines = head.splitlines(keepends=True)[:-1] or [head]
+    return sum(cells is None for cells in readable(lines, dialect))

@@ -52,7 +52,7 @@ def files_of(folder: Location, chosen: str, split: Split) -> list[Found]:
     if not named:
         return _undivided(folder, chosen)
     if split not in named:
-        shown = _few([base_name(file.path) for files in named.values() for file in files])
+        shown = few([base_name(file.path) for files in named.values() for file in files])
         raise DataError(f"folder {folder.address} holds files of {' and '.join(named)}, none of {split}: {shown}.")
     return named[split]
 
@@ -143,7 +143,7 @@ def _saved(folder: Location, held: Mapping[str, Stat]) -> list[str]:
     named = [each["filename"] for each in listed if "filename" in each] if isinstance(listed, list) else []
     missing = [name for name in named if name not in held]
     if missing or not named:
-        what = f"its {SAVED} names {_few(missing)}, not there" if missing else f"its {SAVED} names no data file"
+        what = f"its {SAVED} names {few(missing)}, not there" if missing else f"its {SAVED} names no data file"
         raise DataError(f"folder {folder.address} is not a whole dataset of save_to_disk: {what}.")
     return named
 
@@ -207,14 +207,15 @@ def _no_data(address: str, held: Mapping[str, Stat]) -> DataError:
     folders = [name for name, stat in shown.items() if stat.is_folder]
     message = f"folder {address} holds no data file; known endings: {' '.join(EXTENSIONS)}, and .gz .bz2 .zst .zip."
     if files and all(name.lower().endswith(UNREAD) for name in files):
-        message += f" Files there: {_few(files)}. They are not read as they are: unpack them."
+        message += f" Files there: {few(files)}. They are not read as they are: unpack them."
     elif files:
-        message += f" Files there: {_few(files)}. If they are all of one format, set `data.format` to {KNOWN}."
+        message += f" Files there: {few(files)}. If they are all of one format, set `data.format` to {KNOWN}."
     if folders:
         inside = f"{address.rstrip('/')}/**/*"
-        message += f" Folders there: {_few(folders)}. Name one of them, or all their files by {inside}."
+        message += f" Folders there: {few(folders)}. Name one of them, or all their files by {inside}."
     return DataError(message)
 
 
-def _few(names: Sequence[str]) -> str:
+def few(names: Sequence[str]) -> str:
+    """The first five, and how many more there are."""
     return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")

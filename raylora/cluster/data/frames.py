@@ -23,7 +23,7 @@ from raylora.cluster.data.tables import label_names, named_labels, to_values
 from raylora.cluster.storage.filesystem import Location
 from raylora.config import DataSection
 from raylora.errors import DataError
-from raylora.tasks.task import plain
+from raylora.tasks.parsed import plain
 
 ROWS_AT_ONCE = 4096
 PIECE = 2**22  # bytes

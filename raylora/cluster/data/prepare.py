@@ -26,7 +26,7 @@ from raylora.config import DataSection, Job
 from raylora.errors import DataError, EmptyFileError
 from raylora.model.tokens import TokenizerSpec, encode_measured
 from raylora.records import Say
-from raylora.tasks.task import no_rows
+from raylora.tasks.parsed import no_rows
 
 if TYPE_CHECKING:
     from raylora.model.fit.splits import Splits

@@ -10,7 +10,7 @@ from raylora.cluster.data.suggest import suggestion
 from raylora.cluster.storage.filesystem import base_name, inside
 from raylora.config import DataSection
 from raylora.tasks import task_of
-from raylora.tasks.task import undecodable
+from raylora.tasks.parsed import undecodable
 
 Split = Literal["train", "validation", "test"]
 BY_LINES = ("csv", "tsv", "txt", "jsonl")

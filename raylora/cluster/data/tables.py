@@ -16,7 +16,7 @@ from raylora.cluster.data.content import LOOKED_AT, TEXT_CONTROLS, check_unpacke
 from raylora.cluster.data.rows import Part, Row, Source, check_row
 from raylora.config import DataSection
 from raylora.errors import DataError
-from raylora.tasks.task import plain
+from raylora.tasks.parsed import plain
 
 ROWS_AT_ONCE = 4096
 FAULTS = (pa.ArrowException, OSError, ValueError, OverflowError, EOFError, KeyError)

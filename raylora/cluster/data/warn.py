@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from raylora.cluster.data.facts import SplitFacts
 from raylora.cluster.data.find import splits_there
+from raylora.cluster.data.folders import few
 from raylora.cluster.data.rows import Split
 from raylora.cluster.data.scripts import OTHER, SCRIPTS, pieces_of
 from raylora.config import DataSection
@@ -19,7 +20,6 @@ FEW_ROWS = 10
 LOPSIDED = 10  # times the rows of the rarest label
 MANY_OF_A_SCRIPT = 0.01  # of the train texts
 FEW_PIECES = 1000  # all-MiniLM-L6-v2: 27,529 of Latin, 488 of Han, 8 of Cyrillic
-SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -178,10 +178,6 @@ def _alike(seen: _Seen) -> Iterator[str]:
 def form(label: str) -> str:
     """What labels share that look alike."""
     return " ".join(unicodedata.normalize("NFKC", label).casefold().split())
-
-
-def few(names: list[str]) -> str:
-    return ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
 
 
 CHECKS: dict[str, Callable[[_Seen], Iterable[str]]] = {

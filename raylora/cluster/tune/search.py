@@ -16,8 +16,7 @@ from raylora.metrics import greater_is_better
 
 def mode_of(job: Job) -> Mode:
     """`max`, or `min` for a sweep by loss."""
-    metric = job.tune.metric[0] if isinstance(job.tune.metric, list) else job.tune.metric
-    return "max" if greater_is_better(metric or job.metric) else "min"
+    return "max" if greater_is_better(job.tune.score or job.metric) else "min"
 
 
 def searcher(job: Job, space: dict[str, Domain], concurrent: int) -> SearchAlgorithm | Searcher:
