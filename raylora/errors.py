@@ -66,3 +66,7 @@ class TrainingError(Exception):
 
 class DivergedError(TrainingError):
     """A run that ends so however often it is tried: its config must change."""
+
+
+class GateError(Exception):
+    """A result that is not what was asked for; the message says by how much. A command ends with exit code 3."""

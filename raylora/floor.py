@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from raylora.config import Job
 from raylora.metrics import greater_is_better
+from raylora.resampling import interval, resampled
 from raylora.tasks import TASKS, Task
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
 Baseline = Literal["tfidf", "probe"]
 WORDS: dict[Baseline, str] = {"tfidf": "TF-IDF", "probe": "linear probe"}
 BASELINES: tuple[Baseline, ...] = ("tfidf", "probe")
-
-RESAMPLES = 1000
 
 
 @dataclass(frozen=True)
@@ -97,18 +96,18 @@ def difference(split: FloorSplit, ours: "np.ndarray", baseline: Baseline, metric
         ours: [n, ...] decisions for the split's rows.
         metric: one of the task's `decided`.
     """
-    import numpy as np
 
-    count, random = len(split.targets), np.random.default_rng(0)
-    # [R, N]: how often each row is drawn; the first resample is the rows themselves
-    draws = np.concatenate([np.ones((1, count)), random.multinomial(count, np.full(count, 1 / count), RESAMPLES)])
-    own, its = (
-        split.task.resampled(metric, draws, split.targets, decisions, split.num_labels)
-        for decisions in (ours, split.predicted[baseline])
-    )
+    def values_of(draws: "np.ndarray") -> "dict[str, np.ndarray]":
+        both = {"own": ours, "its": split.predicted[baseline]}
+        return {
+            name: split.task.resampled(metric, draws, split.targets, decisions, split.num_labels)
+            for name, decisions in both.items()
+        }
+
+    found = resampled(values_of, len(split.targets))
+    own, its = found["own"], found["its"]
     merits = own - its if greater_is_better(metric) else its - own
-    low, high = np.quantile(merits[1:], (0.025, 0.975))
-    return Difference(float(merits[0]), float(low), float(high))
+    return Difference(float(merits[0]), *interval(merits))
 
 
 def summary(floor: Floor, predicted: Mapping[str, "np.ndarray"], metric_for_best_model: str) -> dict[str, Any]:

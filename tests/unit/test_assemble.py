@@ -9,12 +9,12 @@ from tokenizers import Tokenizer, models
 
 from raylora.cluster.data.dataset import Dataset, assemble
 from raylora.cluster.data.rows import Source, Split
-from raylora.cluster.data.scripts import LATIN
 from raylora.cluster.data.split import text_hash
 from raylora.cluster.data.wanted import check_wanted
 from raylora.config import DataSection, Job
 from raylora.errors import ConfigError, DataError
 from raylora.model.tokens import TokenizerSpec
+from raylora.scripts import LATIN
 
 SPEC = TokenizerSpec(
     state=Tokenizer(models.WordLevel({"a": 0}, unk_token="a")).to_str(), pad_id=0, pad_left=False, type_ids=False

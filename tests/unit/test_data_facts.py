@@ -14,8 +14,8 @@ from raylora.cluster.data.facts import (
     token_facts,
 )
 from raylora.cluster.data.rows import Source, Split, check_row
-from raylora.cluster.data.scripts import script_of
 from raylora.config import DataSection
+from raylora.scripts import script_of
 from raylora.tasks import TASKS
 from raylora.tasks.task import LabelCounts, NumberRange
 

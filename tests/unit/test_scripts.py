@@ -2,7 +2,7 @@
 
 import pytest
 
-from raylora.cluster.data.scripts import SCRIPTS, pieces_of, script_of
+from raylora.scripts import SCRIPTS, pieces_of, script_of
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,10 @@ def test_there_are_jobs() -> None:
     assert {"train.py", "predict.py", "bench.py"} <= {path.name for path in (ROOT / "jobs").glob("*.py")}
 
 
-@pytest.mark.parametrize("module", ["", ".config", ".config.file", ".errors", ".metrics", ".records", ".tasks", ".cli"])
+@pytest.mark.parametrize(
+    "module",
+    ["", ".config", ".config.file", ".errors", ".metrics", ".records", ".tasks", ".evaluation.measure", ".cli"],
+)
 def test_words_load_no_heavy_library(module: str) -> None:
     assert loaded_by(f"raylora{module}") == set()
 

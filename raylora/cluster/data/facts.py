@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow as pa
 
 from raylora.cluster.data.rows import Source, Split
-from raylora.cluster.data.scripts import SCRIPTS
 from raylora.config import DataSection
 from raylora.model.cut import most_tokens
+from raylora.scripts import SCRIPTS
 from raylora.tasks import task_of
 from raylora.tasks.task import LabelCounts, NumberRange
 

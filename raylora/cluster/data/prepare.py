@@ -18,7 +18,6 @@ from raylora.cluster.data.dataset import Dataset, assemble
 from raylora.cluster.data.parts import cut
 from raylora.cluster.data.report import head_lines, warning_lines
 from raylora.cluster.data.rows import Part, Row, Source
-from raylora.cluster.data.scripts import script_of
 from raylora.cluster.data.sources import read_rows
 from raylora.cluster.data.split import text_hash
 from raylora.cluster.storage.run_folder import BAD_ROWS, DATA_REPORT, RunFolder
@@ -26,6 +25,7 @@ from raylora.config import DataSection, Job
 from raylora.errors import DataError, EmptyFileError
 from raylora.model.tokens import TokenizerSpec, encode_measured
 from raylora.records import Say
+from raylora.scripts import script_of
 from raylora.tasks.parsed import no_rows
 
 if TYPE_CHECKING:

@@ -8,10 +8,10 @@ from raylora.cluster.data.facts import SplitFacts
 from raylora.cluster.data.find import splits_there
 from raylora.cluster.data.folders import few
 from raylora.cluster.data.rows import Split
-from raylora.cluster.data.scripts import OTHER, SCRIPTS, pieces_of
 from raylora.config import DataSection
 from raylora.model.cut import limit_in_words
 from raylora.model.tokens import TokenizerSpec, vocabulary
+from raylora.scripts import OTHER, SCRIPTS, pieces_of
 from raylora.tasks import task_of
 
 MANY_DUPLICATES = 0.01  # of a split's rows
