@@ -1,6 +1,5 @@
 """The dataset of a run: token blocks in the object store, its labels, and which rows each split holds."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,8 @@ from ray import ObjectRef
 from raylora.cluster.data.facts import IN_ORDER
 from raylora.cluster.data.labels import Known, Names, find_labels
 from raylora.cluster.data.report import DataReport, report_of
-from raylora.cluster.data.rows import Source, Split
-from raylora.cluster.data.split import canonical_order, divide, sample
+from raylora.cluster.data.rows import Source, Split, bad_rows_message
+from raylora.cluster.data.split import canonical_order, divide_train, fingerprint
 from raylora.config import DataSection
 from raylora.errors import DataError
 from raylora.model.tokens import TokenizerSpec, TokenTable
@@ -22,8 +21,6 @@ from raylora.tasks import Task
 if TYPE_CHECKING:  # torch and PEFT: 8 s, which a task that only reads would wait for
     from raylora.model.fit.splits import Splits
     from raylora.model.fit.start import Start
-
-SHOWN_FAULTS = 5
 
 
 @dataclass(frozen=True)
@@ -83,7 +80,7 @@ def assemble(
     bad = outline.filter(outline["fault"].is_valid()).sort_by(IN_ORDER)
     bad_rows = [{"place": sources[r["source"]].place(r["place"]), "reason": r["fault"]} for r in bad.to_pylist()]
     if bad_rows and data.on_bad_row == "error":
-        raise DataError(_bad_rows_message(bad_rows, outline.num_rows))
+        raise DataError(bad_rows_message(bad_rows, outline.num_rows))
 
     good = outline["fault"].is_null().to_numpy(zero_copy_only=False)
     names = Names.of(outline["label"])
@@ -109,17 +106,6 @@ def assemble(
     )
 
 
-def _bad_rows_message(bad_rows: list[dict[str, str]], rows: int) -> str:
-    shown = "\n".join(f"  {r['place']}: {r['reason']}" for r in bad_rows[:SHOWN_FAULTS])
-    more = f"\n  and {len(bad_rows) - SHOWN_FAULTS} more" if len(bad_rows) > SHOWN_FAULTS else ""
-    if len(bad_rows) == rows:
-        return f"None of the {rows} rows can be used:\n{shown}{more}\nAre the columns and `data.format` right?"
-    return (
-        f"{len(bad_rows)} of {rows} rows cannot be used:\n{shown}{more}\n"
-        "Mend them, or leave them out with data.on_bad_row=skip (they are then listed in bad_rows.jsonl)."
-    )
-
-
 def _splits(
     data: DataSection,
     seed: int,
@@ -132,23 +118,12 @@ def _splits(
     def ordered(rows: np.ndarray) -> np.ndarray:
         return rows[canonical_order(hashes[rows], known.order[rows])]
 
-    splits: dict[Split, np.ndarray] = {}
-    rows = members["train"]
-    strata = np.zeros(len(hashes), np.int64)
-    strata[rows] = known.task.strata(known.targets[rows])  # other rows have no say in how these are shared out
-    if data.max_samples:
-        rows = sample(ordered(rows), strata, data.max_samples)
-    if data.validation is None:
-        parts = divide(
-            hashes[rows],
-            known.order[rows],
-            strata[rows],
-            known.task.on_both_sides(known.labels),
-            data.validation_fraction,
-        )
-        splits["train"], splits["validation"] = rows[parts.train], rows[parts.validation]
-    else:
-        splits["train"], splits["validation"] = ordered(rows), ordered(members["validation"])
+    rows, labels = members["train"], known.task.on_both_sides(known.labels)
+    strata = known.task.strata(known.targets[rows])  # other rows have no say in how these are shared out
+    parts = divide_train(data, hashes[rows], known.order[rows], strata, labels)
+    splits: dict[Split, np.ndarray] = {"train": rows[parts.train], "validation": rows[parts.validation]}
+    if data.validation is not None:
+        splits["validation"] = ordered(members["validation"])
     if data.test is not None:
         splits["test"] = ordered(members["test"])
     for split, found in splits.items():
@@ -164,8 +139,6 @@ def _facts(
     hashes: np.ndarray,
     known: Known,
 ) -> dict[str, Any]:
-    fingerprint = hashlib.sha256()
-    for rows in splits.values():
-        fingerprint.update(hashes[rows].tobytes() + known.targets[rows].tobytes())
     counts = {split: known.task.counts(known.targets[rows], known.labels) for split, rows in splits.items()}
-    return {"files": [s.name for s in sources], "rows": counts, "fingerprint": fingerprint.hexdigest()}
+    digest = fingerprint((hashes[rows], known.targets[rows]) for rows in splits.values())
+    return {"files": [s.name for s in sources], "rows": counts, "fingerprint": digest}

@@ -3,6 +3,7 @@
 A fault is a value, not an exception: the driver decides what a bad row means, and sees them all at once.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from raylora.tasks.parsed import undecodable
 
 Split = Literal["train", "validation", "test"]
 BY_LINES = ("csv", "tsv", "txt", "jsonl")
+SHOWN_FAULTS = 5
 
 
 @dataclass(frozen=True)
@@ -95,3 +97,18 @@ def _with_advice(fault: str | None, value: Any) -> str | None:
     """Which encoding a text may be in that is not UTF-8."""
     is_foreign = fault is not None and "is not UTF-8" in fault and isinstance(value, str)
     return f"{fault}{suggestion(value)}" if is_foreign else fault
+
+
+def bad_rows_message(bad_rows: Sequence[Mapping[str, str]], rows: int, kept: str = "bad_rows.jsonl") -> str:
+    """Args:
+    bad_rows: of each its `place` and `reason`.
+    kept: where they are listed when they are left out.
+    """
+    shown = "\n".join(f"  {r['place']}: {r['reason']}" for r in bad_rows[:SHOWN_FAULTS])
+    more = f"\n  and {len(bad_rows) - SHOWN_FAULTS} more" if len(bad_rows) > SHOWN_FAULTS else ""
+    if len(bad_rows) == rows:
+        return f"None of the {rows} rows can be used:\n{shown}{more}\nAre the columns and `data.format` right?"
+    return (
+        f"{len(bad_rows)} of {rows} rows cannot be used:\n{shown}{more}\n"
+        f"Mend them, or leave them out with data.on_bad_row=skip (they are then listed in {kept})."
+    )

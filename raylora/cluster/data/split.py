@@ -1,10 +1,12 @@
 """Which split a row is in, by what it says: the same for any file, block or worker order."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from raylora.config import DataSection
 from raylora.errors import DataError
 
 SHOWN = 20  # labels in a message
@@ -28,6 +30,30 @@ def text_hash(text: str, text_pair: str | None, seed: int) -> int:
 def canonical_order(hashes: np.ndarray, label_ids: np.ndarray) -> np.ndarray:
     """Indices that sort rows by hash, then label: rows that still tie are equal."""
     return np.lexsort((label_ids, hashes))
+
+
+def divide_train(
+    data: DataSection, hashes: np.ndarray, order_ids: np.ndarray, strata: np.ndarray, labels: list[str] | None
+) -> Division:
+    """What becomes of the rows of `data.train`, or of `data.max_samples` of them; no validation row where
+    `data.validation` names others.
+
+    Args, Raises: as of `divide`.
+    """
+    order = canonical_order(hashes, order_ids)
+    rows = sample(order, strata, data.max_samples) if data.max_samples else order
+    if data.validation is not None:
+        return Division(train=rows, validation=rows[:0])
+    parts = divide(hashes[rows], order_ids[rows], strata[rows], labels, data.validation_fraction)
+    return Division(train=rows[parts.train], validation=rows[parts.validation])
+
+
+def fingerprint(splits: Iterable[tuple[np.ndarray, np.ndarray]]) -> str:
+    """Of the texts and labels of all splits: of each the hashes and the targets, in order."""
+    digest = hashlib.sha256()
+    for hashes, targets in splits:
+        digest.update(hashes.tobytes() + targets.tobytes())
+    return digest.hexdigest()
 
 
 def divide(
