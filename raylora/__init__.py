@@ -1,16 +1,17 @@
 """A labelled text file to an autoscaling endpoint of LoRA adapters, on a laptop or a Ray cluster."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from raylora.version import __version__
 
 if TYPE_CHECKING:
+    from raylora.evaluation.record import Evaluation, Evaluations
     from raylora.model.predictor import Predictor
     from raylora.records import TrainResult
 
-__all__ = ["__version__", "load", "train"]
+__all__ = ["__version__", "evaluate", "load", "train"]
 
 
 def load(
@@ -25,20 +26,11 @@ def load(
     Raises:
         raylora.errors.ModelError: the folder is not an adapter or cannot be read, or its base model cannot be found.
     """
-    from raylora.cluster.serve import adapter_folders as folders
-    from raylora.cluster.storage.filesystem import is_remote, plain
-    from raylora.errors import ModelError
+    from raylora.cluster.serve.adapter_folders import opened
     from raylora.model.predictor import Predictor
 
-    address, named = plain(fspath(path)), None if base_model is None else fspath(base_model)
-    try:
-        place = folders.adapter_in(address)
-        if place is None and not is_remote(address) and not folders.is_run(address):
-            place = folders.AdapterLocation(address, "")  # the reader says what is missing
-        with folders.local(folders.there(address, place)) as folder:
-            return Predictor(folder, trust_remote_code, named)
-    except OSError as error:
-        raise ModelError(f"adapter {address} cannot be read: {error}") from None
+    with opened(fspath(path)) as folder:
+        return Predictor(folder, trust_remote_code, None if base_model is None else fspath(base_model))
 
 
 def train(
@@ -83,3 +75,79 @@ def train(
     path = None if config is None else fspath(config)
     rows = {"train": data, "validation": validation, "test": test}
     return train_on(rows, dict(settings or {}), path, say or (lambda line: None))
+
+
+@overload
+def evaluate(
+    adapter: str | PathLike[str],
+    data: Any = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    slice_by: Sequence[str] = (),
+    robustness: bool = False,
+    base_model: str | PathLike[str] | None = None,
+    trust_remote_code: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> "Evaluation": ...
+@overload
+def evaluate(
+    adapter: Sequence[str | PathLike[str]],
+    data: Any = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    slice_by: Sequence[str] = (),
+    robustness: bool = False,
+    base_model: str | PathLike[str] | None = None,
+    trust_remote_code: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> "Evaluations": ...
+def evaluate(
+    adapter: str | PathLike[str] | Sequence[str | PathLike[str]],
+    data: Any = None,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    slice_by: Sequence[str] = (),
+    robustness: bool = False,
+    base_model: str | PathLike[str] | None = None,
+    trust_remote_code: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> "Evaluation | Evaluations":
+    """How good an adapter is on labelled rows, as `raylora evaluate` says it.
+
+        found = raylora.evaluate("runs/first")                      # on the rows that the run held out
+        found.metrics["accuracy"]                                   # Estimate(value=0.91, low=0.89, high=0.93)
+        [each for each in found.slices if each.worse]
+        raylora.evaluate("runs/first", "new.csv", {"data.label_column": "stars"}, slice_by=["source"])
+        raylora.evaluate(["runs/first", "runs/second"], frame).comparisons[0].words
+
+    Args:
+        adapter: a run or its adapter, or a list of them, which are compared on the same rows.
+        data: labelled rows as `train` takes them, or addresses of such; None: the test split of the (first) adapter's
+            run, else its validation split.
+        settings: keys of `data` that say how rows are read where that differs from the run.
+        slice_by: columns; scores are told by their values.
+        robustness: whether texts are altered, too: six times the work.
+        base_model, trust_remote_code: of `load`.
+        say: takes each line of progress.
+
+    Returns:
+        The record of one adapter; of a list, `Evaluations`: each one's record, and `comparisons`. `as_dict()` of both
+        is JSON.
+
+    Raises:
+        raylora.errors.RayLoraError: an adapter cannot be read, or the rows cannot be used.
+    """
+    from raylora.cluster.evaluate.job import Wanted, evaluate
+
+    is_one = isinstance(adapter, str | PathLike)
+    wanted = Wanted(
+        [fspath(each) for each in ([adapter] if is_one else adapter)],
+        data,
+        settings or {},
+        slice_by,
+        robustness,
+        base_model=None if base_model is None else fspath(base_model),
+        trust_remote_code=trust_remote_code,
+    )
+    found = evaluate(wanted, say or (lambda line: None)).record
+    return found.adapters[0] if is_one else found

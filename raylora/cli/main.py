@@ -11,18 +11,19 @@ import warnings
 from collections.abc import Sequence
 
 import raylora
-from raylora.cli import bench, init, inspect, key, predict, runs, schema, serve, train, tune
+from raylora.cli import bench, evaluate, init, inspect, key, predict, runs, schema, serve, train, tune
 from raylora.cli.console import Voice
 from raylora.config.explain import close_to
-from raylora.errors import ConfigError, DivergedError, RayLoraError, TrainingError
+from raylora.errors import ConfigError, DivergedError, GateError, RayLoraError, TrainingError
 
-COMMANDS = (train, tune, serve, key, predict, runs, init, inspect, schema, bench)
+COMMANDS = (train, tune, serve, key, predict, evaluate, runs, init, inspect, schema, bench)
 GO_ON = "the same command with the same run_name goes on from the last checkpoint."
 GOING_ON = (train.NAME, tune.NAME)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; errors go to stderr. Returns the exit code: 0 done, 2 bad config or data, 1 anything else."""
+    """Run a command; errors go to stderr. Returns the exit code: 0 done, 2 bad config or data, 3 a gate that is not
+    met, 1 anything else."""
     for stream in _outputs():
         stream.reconfigure(errors="backslashreplace")  # an ASCII terminal, a name that is not UTF-8
     try:
@@ -75,6 +76,9 @@ def _run(arguments: Sequence[str]) -> int:
         message = f"{error.filename}: {error.strerror}."  # of a path that was typed, wherever it was looked for
         voice.fail("error", message, f"error: {message}")
         return 2
+    except GateError as error:
+        voice.fail("error", str(error), f"error: {error}")
+        return 3
     except TrainingError as error:
         goes_on = command in GOING_ON and not isinstance(error, DivergedError)
         message = f"{error}\n{GO_ON.capitalize()}" if goes_on else str(error)

@@ -117,6 +117,24 @@ def local(place: AdapterLocation) -> Generator[Path]:
         yield Path(copy)
 
 
+@contextmanager
+def opened(path: str) -> Generator[Path]:
+    """The files of the adapter in a folder, or of a run, here, as long as the block runs.
+
+    Raises:
+        ModelError: it cannot be read, or there is none; of a local folder the reader of the files says what is missing.
+    """
+    address = plain(path)
+    try:
+        place = adapter_in(address)
+        if place is None and not is_remote(address) and not is_run(address):
+            place = AdapterLocation(address, "")
+        with local(there(address, place)) as folder:
+            yield folder
+    except OSError as error:
+        raise ModelError(f"adapter {address} cannot be read: {error}") from None
+
+
 def names(root: str) -> list[str]:
     """Folders in a root, sorted."""
     return sorted(name for name, stat in _locate(root).files().items() if stat.is_folder)
