@@ -91,7 +91,7 @@ def evaluate(
 ) -> "Evaluation": ...
 @overload
 def evaluate(
-    adapter: Sequence[str | PathLike[str]],
+    adapter: list[Any] | tuple[Any, ...],
     data: Any = None,
     settings: Mapping[str, Any] | None = None,
     *,
@@ -102,7 +102,7 @@ def evaluate(
     say: Callable[[str], None] | None = None,
 ) -> "Evaluations": ...
 def evaluate(
-    adapter: str | PathLike[str] | Sequence[str | PathLike[str]],
+    adapter: str | PathLike[str] | list[Any] | tuple[Any, ...],
     data: Any = None,
     settings: Mapping[str, Any] | None = None,
     *,

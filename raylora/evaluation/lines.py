@@ -51,15 +51,7 @@ def _metric_lines(metrics: dict[str, Estimate]) -> list[str]:
 def _group_lines(groups: Sequence[Group]) -> list[str]:
     names = list(groups[0].values)
     shown = sorted(groups, key=lambda group: -group.rows)[:SHOWN_GROUPS]
-    rows = [
-        (
-            group.name,
-            *(f"{v:.4f}" if isinstance(v, float) else f"{v:,}" for v in group.values.values()),
-            f"{group.rows:,}",
-        )
-        for group in groups
-        if group in shown
-    ]
+    rows = [(group.name, *map(_number, group.values.values()), f"{group.rows:,}") for group in groups if group in shown]
     more = [f"{INDENT}and {len(groups) - len(rows)} with fewer rows"] if len(groups) > len(rows) else []
     return [*_titled("groups", [("", *names, "rows"), *rows]), *more]
 

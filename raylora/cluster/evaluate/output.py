@@ -106,7 +106,7 @@ def _slices(found: Evaluation) -> Iterable[dict[str, Any]]:
     return (
         {
             "by": each.by,
-            "value": each.value,
+            "slice": each.value,
             "rows": each.rows,
             "metric": found.row_metric,
             **vars(each.metric),

@@ -83,16 +83,16 @@ def _labelled(
     sources: Sources,
     slice_by: Sequence[str],
 ) -> LabelledRows:
-    labels = subject.manifest.labels
-    read, bad = _usable(sources(section), section)
+    labels, files = subject.manifest.labels, sources(section)
+    read, bad = _usable(files, section)
     known, unknown = _known(read, task, labels)
     if split != "data":
         _check_all_known(unknown, subject, split)
+    if not read:
+        raise DataError(f"{', '.join(file.path for file in files[:3])} holds no row to evaluate on. {OTHER_ROWS}")
     if not known:
         raise DataError(
             f"none of the {len(read):,} rows carries a label that {subject.name} knows ({', '.join(labels[:20])})."
-            if read
-            else f"there is no row to evaluate on. {OTHER_ROWS}"
         )
     targets = task.targets([each.row.label for each in known], labels)
     if split != "data":
