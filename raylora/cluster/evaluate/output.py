@@ -27,11 +27,12 @@ def open_output(address: str) -> Location:
     """
     try:
         folder = locate(address)
-        stat, others = folder.stat(), sorted(set(folder.files()) - OURS) if folder.exists() else []
+        stat = folder.stat()
+        if stat and not stat.is_folder:
+            raise ConfigError(f"--output {address} is a file. Name a folder.")
+        others = sorted(set(folder.files()) - OURS)
     except OSError as error:
         raise ConfigError(f"--output {address} cannot be used: {error}") from None
-    if stat and not stat.is_folder:
-        raise ConfigError(f"--output {address} is a file. Name a folder.")
     if others:
         raise ConfigError(
             f"--output {address} holds what no evaluation wrote ({', '.join(others[:5])}). Name another folder: it "
