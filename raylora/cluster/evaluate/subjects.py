@@ -66,7 +66,7 @@ def _subject(name: str) -> Subject:
 
 def _check_alike(first: Subject, other: Subject) -> None:
     one, two = first.manifest, other.manifest
-    if one.problem_type != two.problem_type:
+    if task_of(one.problem_type) is not task_of(two.problem_type):
         raise ConfigError(
             f"adapters of one task are compared; {first.name} is of {one.problem_type}, {other.name} of "
             f"{two.problem_type}."

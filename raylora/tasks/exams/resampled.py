@@ -7,7 +7,7 @@ from raylora.tasks.ranking import BINS, MOST_CELLS
 if TYPE_CHECKING:
     import numpy as np
 
-RANKED_CELLS = 2e8  # resamples x rows x labels that are gone through in order: some seconds
+RANKED_CELLS = 1e8  # resamples x rows x labels that are gone through in order: some seconds
 FEWEST_RESAMPLES = 100
 
 
@@ -58,7 +58,7 @@ class Ranking:
         held = truth.sum(axis=0)
         columns = np.flatnonzero((held > 0) & (held < len(truth)))
         self._is_known = len(columns) > 0 and scores.size <= MOST_CELLS and bool(np.isfinite(scores).all())
-        self._columns = [(np.argsort(-scores[:, c], kind="stable"), scores[:, c], truth[:, c]) for c in columns]
+        self._labels = [_Label(scores[:, c], truth[:, c]) for c in columns] if self._is_known else []
 
     def of(self, draws: "np.ndarray") -> "dict[str, np.ndarray]":
         """[R] each; nothing where no metric is known of the rows."""
@@ -71,9 +71,7 @@ class Ranking:
         found = np.full((2, len(draws)), np.nan)
         if here:
             rows = np.ascontiguousarray(draws[:here].T)  # whole rows are moved, not single numbers
-            areas = np.array(
-                [_areas(rows[order], scores[order], truth[order]) for order, scores, truth in self._columns]
-            )
+            areas = np.array([label.areas(rows) for label in self._labels])
             known = ~np.isnan(areas)
             found[:, :here] = np.where(
                 known.any(axis=0), np.nansum(areas, axis=0) / np.maximum(known.sum(axis=0), 1), np.nan
@@ -81,24 +79,42 @@ class Ranking:
         return {"roc_auc": found[0], "average_precision": found[1]}
 
 
-def _areas(drawn: "np.ndarray", scores: "np.ndarray", truth: "np.ndarray") -> "np.ndarray":
-    """[2, R] the area under the ROC curve, and the average precision; NaN where a resample has rows of one side only.
+class _Label:
+    """The rows of a label, and where they stand among all in the order of their scores."""
 
-    Args:
-        drawn: [N, R] how often each row is drawn, rows of the highest score first.
-        scores, truth: [N] of those rows.
-    """
-    import numpy as np
+    def __init__(self, scores: "np.ndarray", truth: "np.ndarray") -> None:
+        """Args:
+        scores, truth: [N], some true and some not.
+        """
+        import numpy as np
 
-    ends = np.flatnonzero(np.r_[scores[1:] != scores[:-1], True])  # rows of one score are taken together
-    hits = np.cumsum(drawn * truth[:, None], axis=0)[ends]
-    taken = np.cumsum(drawn, axis=0)[ends]
-    others, more = taken - hits, np.diff(hits, axis=0, prepend=0)
-    held, free = hits[-1], others[-1]
-    area = (np.diff(others, axis=0, prepend=0) * (hits - more / 2)).sum(axis=0)
-    precision = (more * share(hits, taken)).sum(axis=0)
-    known = (held > 0) & (free > 0)
-    return np.where(known, [area / np.maximum(held * free, 1), precision / np.maximum(held, 1)], np.nan)
+        self._order = np.argsort(-scores, kind="stable")
+        ordered = scores[self._order]
+        ends = np.flatnonzero(np.r_[ordered[1:] != ordered[:-1], True])  # rows of one score are taken together
+        held = np.flatnonzero(truth[self._order])
+        groups, self._first = np.unique(np.searchsorted(ends, held), return_index=True)
+        self._held, self._ends = held, ends[groups]
+        self._before = np.where(groups > 0, ends[groups - 1], -1)
+
+    def areas(self, rows: "np.ndarray") -> "np.ndarray":
+        """[2, R] the area under the ROC curve, and the average precision; NaN where a resample has rows of one side.
+
+        Args:
+            rows: [N, R] how often each is drawn.
+        """
+        import numpy as np
+
+        drawn = rows[self._order]
+        more = np.add.reduceat(drawn[self._held], self._first, axis=0)
+        hits = np.cumsum(more, axis=0)
+        taken = np.cumsum(drawn, axis=0, out=drawn)
+        others = taken[self._ends] - hits
+        earlier = np.where(self._before[:, None] < 0, 0.0, taken[self._before]) - (hits - more)
+        held, free = hits[-1], taken[-1] - hits[-1]
+        area = (more * (free - (others + earlier) / 2)).sum(axis=0)
+        precision = (more * share(hits, others + hits)).sum(axis=0)
+        known = (held > 0) & (free > 0)
+        return np.where(known, [area / np.maximum(held * free, 1), precision / np.maximum(held, 1)], np.nan)
 
 
 def calibration_errors(draws: "np.ndarray", claimed: "np.ndarray", right: "np.ndarray") -> "np.ndarray":
