@@ -52,6 +52,10 @@ def test_tasks_that_read_and_tokenize_load_neither_torch_nor_peft() -> None:
     assert loaded_by("raylora.cluster.data.prepare") == {"ray"}
 
 
+def test_evaluating_loads_no_ray() -> None:
+    assert "ray" not in loaded_by("raylora.cluster.evaluate.output")
+
+
 def test_telling_runs_loads_no_heavy_library() -> None:
     assert loaded_by("raylora.cli.runs") == set()
 
