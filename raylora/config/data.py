@@ -124,6 +124,9 @@ class DataSection(Section):
             raise ValueError(
                 f"`delimiter` must be one or more characters, no quote and no line break, found {self.delimiter!r}"
             )
+        encoding = self.encoding or "utf-8"
+        if self.delimiter and self.delimiter.encode(encoding, "ignore").decode(encoding) != self.delimiter:
+            raise ValueError(f"`delimiter` {self.delimiter!r} cannot be in a file of `encoding` {encoding}")
         return self
 
     @model_validator(mode="after")
