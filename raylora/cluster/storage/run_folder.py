@@ -10,6 +10,8 @@
     checkpoint_*/       Ray Train's
     adapter/            the best epoch's: all that serving needs
     metrics.json        final figures; written last
+    report.html         the page of all that (`cluster.report`)
+    evaluation.json     where `raylora evaluate` was told to write here
 
 A sweep's folder holds, beside config.yaml, the three files of its data, history.jsonl, adapter/ and metrics.json:
 
@@ -45,6 +47,8 @@ HISTORY = "history.jsonl"
 BAD_ROWS = "bad_rows.jsonl"
 CHECKPOINT = "checkpoint_"  # and a number
 ADAPTER = "adapter"
+REPORT = "report.html"
+EVALUATION = "evaluation.json"
 FINISHED = "metrics.json"  # a folder that has it is finished
 TRIALS = "trials"
 TRIAL_RUNS = "train"

@@ -14,6 +14,7 @@ from raylora.cluster.data.wanted import check_wanted
 from raylora.cluster.events.history import Event
 from raylora.cluster.events.stream import follow
 from raylora.cluster.placement import need_of, tell_wait
+from raylora.cluster.report import write_report
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
 from raylora.cluster.storage.lock import Held, hold
 from raylora.cluster.storage.run_folder import ADAPTER, CONFIG, FINISHED, RunFolder
@@ -99,6 +100,7 @@ def _conclude(found: Resolution, dataset: Dataset, outcome: dict[str, Any]) -> T
         "cluster": str(found.cluster),
     }
     folder.write_json(FINISHED, metrics)
+    write_report(folder.location)
     return TrainResult(
         folder_uri=folder.uri,
         adapter_uri=folder.inside(ADAPTER),
