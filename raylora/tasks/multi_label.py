@@ -150,7 +150,7 @@ class MultiLabel(Task):
         def loss(temperature: float) -> float:
             return float((np.logaddexp(0.0, logits / temperature) - logits / temperature * wanted).mean())
 
-        return best_temperature(loss)
+        return best_temperature(loss, logits.size)
 
     def calibration_error(self, outputs: "np.ndarray", targets: "np.ndarray") -> float | None:
         """Over all rows and labels."""

@@ -168,7 +168,7 @@ class SingleLabel(Task):
             sums = np.log(np.exp((all_logits - highest[:, None]) / temperature).sum(axis=1)) + highest / temperature
             return float((sums - wanted / temperature).mean())
 
-        return best_temperature(loss)
+        return best_temperature(loss, rows)
 
     def calibration_error(self, outputs: "np.ndarray", targets: "np.ndarray") -> float | None:
         import numpy as np
