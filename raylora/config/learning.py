@@ -2,11 +2,11 @@
 
 import difflib
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from raylora.config.section import Count, NotNegative, Positive, Probability, Section
+from raylora.config.section import Count, Name, NotNegative, Positive, Probability, Section
 from raylora.errors import ConfigError
 from raylora.metrics import METRICS
 
@@ -92,7 +92,7 @@ class TrainSection(Section):
         description="null = the task's own: cross_entropy (focal looks at what is still wrong), of numbers mse (huber "
         "minds outliers less)",
     )
-    class_weights: Literal["balanced"] | dict[str, Positive] | None = Field(
+    class_weights: Literal["balanced"] | dict[Name, Positive] | None = Field(
         default=None,
         description="balanced = rows of rare labels weigh more, all labels alike; or {label: weight}, others 1",
     )
@@ -128,6 +128,13 @@ class TrainSection(Section):
         default=2 * 2**30,
         description="memory for the states below the lowest layer of lora.layers_to_transform; beyond it, on disk",
     )
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def weighed_labels_differ(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len({str(label) for label in given}) < len(given):
+            raise ValueError(f"must name each label once, found {given}")
+        return given
 
     def check_weighed(self, labels: Sequence[str]) -> None:
         """Raises:
