@@ -9,7 +9,7 @@ from raylora.errors import DataError
 from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, Learned, Prediction, ProblemType, Wish
 from raylora.tasks.functions import Function
-from raylora.tasks.parsed import LabelColumn, Parsed, no_rows, plain
+from raylora.tasks.parsed import LabelColumn, Parsed, as_number, no_rows
 from raylora.tasks.single_label import quoted_names
 from raylora.tasks.task import LabelCounts, NumberRange, Task, Units
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 STRATA = 10
 LEAST_SPREAD = 1e-12  # a variance below it, in terms of the mean square, is rounding
-LARGEST = 3e38  # float32, which targets are
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Regression(Task):
     def parse(self, value: Any, column: LabelColumn) -> Parsed:
         given = value.split(column.separator) if isinstance(value, str) and column.separator else value
         parts = list(given) if isinstance(given, list | tuple) else [given]  # pyright: ignore[reportUnknownArgumentType]
-        numbers = [_number(part) for part in parts]
+        numbers = [as_number(part) for part in parts]
         if not parts or value is None:
             return Parsed(fault=f"'{column.name}' is {'null' if value is None else 'an empty list'}")
         wrong = next((part for part, number in zip(parts, numbers, strict=True) if number is None), None)
@@ -162,17 +161,6 @@ class Regression(Task):
 
 def _by_name(learned: Learned, numbers: list[float]) -> dict[str, float]:
     return dict(zip(learned.labels, numbers, strict=True))
-
-
-def _number(value: Any) -> float | None:
-    value = plain(value)
-    try:
-        number = float(value)  # of a string, too: a csv has no other
-    except (TypeError, ValueError, OverflowError):
-        return None
-    is_text = isinstance(value, str) and "_" not in value  # Python's own 1_000 is nobody else's
-    is_number = isinstance(value, int | float | bytes) and not isinstance(value, bool)
-    return number if abs(number) <= LARGEST and (is_text or is_number) else None
 
 
 def _values(metric: str, draws: "np.ndarray", truth: "np.ndarray", said: "np.ndarray") -> "np.ndarray":
