@@ -81,8 +81,8 @@ class DataSection(Section):
     )
     problem_type: ProblemType | None = Field(
         default=None,
-        description="null = by the first rows of `train`: lists are multi_label_classification, numbers with fractions "
-        "regression, all else single_label_classification",
+        description="null = by the first rows of the files of `train`: lists are multi_label_classification, numbers "
+        "with fractions regression (unless `labels` names numbers), all else single_label_classification",
     )
     labels: list[Name] | None = Field(default=None, description="fixes the labels and their order; null = sorted")
     positive_label: Name | None = Field(

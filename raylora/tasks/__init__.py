@@ -40,12 +40,16 @@ def task_of(problem_type: ProblemType | None) -> Task:
     return TASKS[problem_type or "single_label_classification"]
 
 
-def infer(values: Sequence[Any], separator: str | None) -> ProblemType:
+def infer(values: Sequence[Any], separator: str | None, names: Sequence[str] | None = None) -> ProblemType:
     """The problem type that labels, as the first rows of a file hold them, are of.
 
     Lists are of several labels, or of several numbers where all in them are numbers and any is a float; so are texts
-    where a separator is set. Numbers some of which have a fraction are regression's: whole ones are names of classes.
+    where a separator is set. Numbers some of which have a fraction are regression's: whole ones are names of classes, and so are all where `data.labels` names numbers.
+
+    Args:
+        names: `data.labels`.
     """
+    named = names is not None and all(as_number(name) is not None for name in names)
     lists = [value for value in values if isinstance(value, list | tuple)]
     if lists:
         inside = [plain(each) for value in lists for each in value]
@@ -56,7 +60,7 @@ def infer(values: Sequence[Any], separator: str | None) -> ProblemType:
         return "multi_label_classification"
     numbers = [as_number(value) for value in values if not _is_missing(plain(value))]
     known = [number for number in numbers if number is not None]
-    if len(known) == len(numbers) and any(number != round(number) for number in known):
+    if not named and len(known) == len(numbers) and any(number != round(number) for number in known):
         return "regression"
     return "single_label_classification"
 
