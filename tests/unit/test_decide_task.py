@@ -112,10 +112,6 @@ def test_numbers_that_the_config_names_as_labels_are_labels(tmp_path: Path) -> N
     assert [(row.label, row.fault) for row in rows_of(job)] == [("0.5", None), ("1", None), ("0.5", None)]
 
 
-def test_a_name_of_the_number_leaves_it_a_regression(tmp_path: Path) -> None:
-    assert decided(job_of(written(tmp_path, "csv", STARS), labels=["stars"]))[0].data.problem_type == "regression"
-
-
 def test_numbers_named_by_years_stay_numbers(tmp_path: Path) -> None:
     job, _ = decided(job_of(written(tmp_path, "jsonl", [[0.5, 1.5], [2, 3]]), labels=["2024", "2025"]))
     assert job.data.problem_type == "regression"
