@@ -44,7 +44,8 @@ def infer(values: Sequence[Any], separator: str | None, names: Sequence[str] | N
     """The problem type that labels, as the first rows of a file hold them, are of.
 
     Lists are of several labels, or of several numbers where all in them are numbers and any is a float; so are texts
-    where a separator is set. Numbers some of which have a fraction are regression's: whole ones are names of classes, and so are all where `data.labels` names numbers.
+    where a separator is set. Numbers some of which have a fraction are regression's: whole ones are names of classes,
+    and so are all where `data.labels` names numbers.
 
     Args:
         names: `data.labels`.
