@@ -163,8 +163,8 @@ def _unused_files(seen: _Seen) -> Iterator[str]:
             yield f"{few(files)} {'are' if len(files) > 1 else 'is'} not used: set data.{split}={where} to use it."
     if there.aside:
         yield (
-            f"{few(there.aside)} {'are' if len(there.aside) > 1 else 'is'} in no split: what else is there is named for "
-            f"one ({', '.join(there.splits)}). To use it, name it so, or name all files in data.train."
+            f"{few(there.aside)} {'are' if len(there.aside) > 1 else 'is'} in no split: what else is there is named "
+            f"for one ({', '.join(there.splits)}). To use it, name it so, or name all files in data.train."
         )
 
 
