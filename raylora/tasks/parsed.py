@@ -101,5 +101,10 @@ def not_among(form: str, column: LabelColumn) -> str | None:
     return f"label '{form}' is not one of `data.labels` ({', '.join(column.labels[:10])})"
 
 
+def every(rows: int) -> str:
+    """How a sentence on all rows begins."""
+    return f"all {rows} rows carry" if rows > 1 else "the only row carries"
+
+
 def no_rows() -> DataError:
     return DataError("no usable row is left in `data.train`.")

@@ -9,14 +9,15 @@ from raylora.errors import DataError
 from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, Learned, Prediction, ProblemType, Wish
 from raylora.tasks.functions import Function
-from raylora.tasks.parsed import LabelColumn, Parsed, as_number, no_rows
+from raylora.tasks.parsed import LabelColumn, Parsed, as_number, every, no_rows
 from raylora.tasks.single_label import quoted_names
 from raylora.tasks.task import LabelCounts, NumberRange, Task, Units
 
 if TYPE_CHECKING:
     import numpy as np
 
-STRATA = 10
+STRATA, ROWS_OF_STRATUM = 10, 5
+OF_SPREAD = ("pearson", "spearman", "r2")  # metrics that are 0 whatever is said of numbers that are all equal
 LEAST_SPREAD = 1e-12  # a variance below it, in terms of the mean square, is rounding
 
 
@@ -62,8 +63,8 @@ class Regression(Task):
             )
         if len(forms) == 1:
             raise DataError(
-                f"all {rows} rows carry one number, {json.loads(forms[0])[0]:g}: there is nothing to learn. Is "
-                f"`data.label_column` ('{column.name}') right?"
+                f"{every(rows)} one number, {json.loads(forms[0])[0]:g}: there is nothing to learn, which takes two "
+                f"different ones. Is `data.label_column` ('{column.name}') right?"
             )
         (size,) = sizes
         names = (column.name,) if size == 1 else tuple(f"{column.name}_{i}" for i in range(size))
@@ -80,11 +81,12 @@ class Regression(Task):
         return np.array(rows, dtype=np.float32).reshape(len(forms), len(labels))
 
     def strata(self, targets: "np.ndarray") -> "np.ndarray":
-        """Tenths of the rows, from the lowest mean to the highest."""
+        """Tenths of the rows, from the lowest mean to the highest; of few rows larger shares, of five rows or more, so
+        that some of each are left to train on."""
         import numpy as np
 
-        means = targets.mean(axis=1)
-        return np.searchsorted(np.quantile(means, np.arange(1, STRATA) / STRATA), means, side="right").astype(np.int64)
+        means, count = targets.mean(axis=1), min(STRATA, max(1, len(targets) // ROWS_OF_STRATUM))
+        return np.searchsorted(np.quantile(means, np.arange(1, count) / count), means, side="right").astype(np.int64)
 
     def counts(self, targets: "np.ndarray", labels: Sequence[str]) -> dict[str, int]:
         return dict.fromkeys(labels, len(targets))
@@ -119,6 +121,14 @@ class Regression(Task):
 
     def check_learnable(self, targets: "np.ndarray") -> str | None:
         return "all rows of train carry one number" if (targets == targets[0]).all() else None
+
+    def nothing_to_learn(self, targets: "np.ndarray") -> str | None:
+        """One number is the mean, which is where a training starts."""
+        return self.check_learnable(targets)
+
+    def untold(self, metric: str, targets: "np.ndarray") -> str | None:
+        is_one = metric in OF_SPREAD and (targets == targets[0]).all()
+        return f"{every(len(targets))} one number" if is_one else None
 
     def score(self, outputs: "np.ndarray", targets: "np.ndarray", thresholds: "np.ndarray | None" = None) -> Scores:
         import numpy as np
