@@ -67,8 +67,8 @@ def train(
 
     Args:
         data: rows of pandas, pyarrow, polars, `datasets` (streams too) or `ray.data`, a list of dicts, a dict of
-            columns; or what `data.train` takes: a path, a folder, a glob, an address. None: what the config says, or the bundled
-            demo.
+            columns; or what `data.train` takes: a path, a folder, a glob, an address. None: what the config says, or
+            the bundled demo.
         settings: keys of the config with their values, as `{"lora.r": 16}`; they win over `config`.
         validation, test: like `data`, for `data.validation` and `data.test`; a `datasets.DatasetDict` as `data` holds
             them itself, and one that is passed here gives its own split.
