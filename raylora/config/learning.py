@@ -1,11 +1,11 @@
 """What a run learns and how: model, lora, train, ray."""
 
-import difflib
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from raylora.config.explain import close_to
 from raylora.config.section import Count, Name, NotNegative, Positive, Probability, Section
 from raylora.errors import ConfigError
 from raylora.metrics import METRICS
@@ -13,9 +13,7 @@ from raylora.metrics import METRICS
 
 def _is_metric(name: str) -> str:
     if name not in METRICS:
-        close = difflib.get_close_matches(name, METRICS, 1)
-        meant = f". Did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"must be one of {', '.join(METRICS)}, found '{name}'{meant}")
+        raise ValueError(f"must be one of {', '.join(METRICS)}, found '{name}'{close_to(name, METRICS)}")
     return name
 
 

@@ -168,7 +168,7 @@ def test_each_problem_type_takes_its_own_metrics_and_no_others() -> None:
                 job.replace({"train.metric_for_best_model": name})
             with pytest.raises(ConfigError, match=f"`tune.metric` must be a metric of {problem_type}"):
                 job.replace({"tune.metric": name})
-    with pytest.raises(ConfigError, match="Did you mean 'accuracy'"):
+    with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
         Job().replace({"train.metric_for_best_model": "acuracy"})
 
 
