@@ -21,8 +21,8 @@ labels, texts of validation or test that stand in train, and rows that cannot be
   raylora inspect mine.csv data.label_column=stars data.max_length=256
   raylora inspect job.yaml --json
 
-No cluster is started: the files are read in one process. Exit code 2 where a run would end on what the labels lack, and
-0 where single rows cannot be used.
+No cluster is started: the files are read in one process. Exit code 2 where a run would end on what the labels lack,
+or on settings that they do not bear, and 0 where single rows cannot be used.
 
 keys:
 """

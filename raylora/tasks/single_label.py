@@ -10,7 +10,7 @@ from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, LabelScore, Learned, Prediction, ProblemType, Wish, ranked
 from raylora.tasks.calibration import PROMISES, MinScore, best_temperature, min_score
 from raylora.tasks.functions import Function, log_softmax
-from raylora.tasks.parsed import LabelColumn, Parsed, as_text, no_rows, not_among, written_list
+from raylora.tasks.parsed import LabelColumn, Parsed, as_text, every, no_rows, not_among, written_list
 from raylora.tasks.ranking import by_label, expected_calibration_error
 from raylora.tasks.task import MOST_WEIGHT, Task
 
@@ -65,7 +65,7 @@ class SingleLabel(Task):
         labels = column.labels or found
         if len(found) == 1:
             raise DataError(
-                f"all {rows} rows carry one label, '{found[0]}'; a classifier needs two. "
+                f"{every(rows)} one label, '{found[0]}'; a classifier needs two. "
                 f"Is `data.label_column` ('{column.name}') right?"
             )
         if len(labels) > rows:

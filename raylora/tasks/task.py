@@ -152,7 +152,15 @@ class Task(Answers, ABC):
         """Why no probe can be fitted on these rows, or None."""
         return None
 
+    def nothing_to_learn(self, targets: "np.ndarray") -> str | None:
+        """Why a run on these train rows, which are left of a split, would be for nothing, or None."""
+        return None
+
     # --- scores
+
+    def untold(self, metric: str, targets: "np.ndarray") -> str | None:
+        """Why a metric of `decided` says nothing of any outputs for these rows, or None."""
+        return None
 
     @abstractmethod
     def score(self, outputs: "np.ndarray", targets: "np.ndarray", thresholds: "np.ndarray | None" = None) -> Scores:

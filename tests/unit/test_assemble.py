@@ -150,6 +150,40 @@ def test_rows_of_other_splits_and_bad_ones_have_no_say_in_what_validation_is(
         assert bad.splits[split].rows.tolist() == alone.splits[split].rows.tolist()
 
 
+@pytest.mark.parametrize(("rows", "train"), [(3, 2), (5, 4), (9, 7), (20, 16), (49, 40), (50, 40)])
+def test_few_numbers_keep_their_share_of_train(rows: int, train: int) -> None:
+    found = dataset([f"[{i}.0]" for i in range(rows)], problem_type="regression")
+    assert {split: len(each.rows) for split, each in found.splits.items()} == {
+        "train": train,
+        "validation": rows - train,
+    }
+
+
+@pytest.mark.parametrize(
+    ("numbers", "texts", "said"),
+    [
+        ([1], None, r"the only row carries one number, 1: there is nothing to learn, which takes two different ones"),
+        ([1, 1, 1], None, r"all 3 rows carry one number, 1: there is nothing to learn"),
+        ([1, 2], None, r"all rows of train carry one number, of 2 that there are with validation's: .* Add rows"),
+        (
+            [1, 2, 3],
+            ["a"] * 3,
+            r"`data\.train` cannot be split: its 3 rows hold too few different texts to train on some",
+        ),
+    ],
+)
+def test_numbers_too_few_to_learn_from_are_told_what_must_hold(
+    numbers: list[int], texts: list[str] | None, said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        dataset([f"[{number}.0]" for number in numbers], texts=texts, problem_type="regression")
+
+
+def test_labels_of_which_none_is_left_to_validate_on_are_told_so() -> None:
+    with pytest.raises(DataError, match=r"`data\.train` cannot be split: its 2 rows hold too few different texts"):
+        dataset(['["a"]', '["b"]'], problem_type="multi_label_classification")
+
+
 def test_other_numbers_are_another_dataset() -> None:
     forms = [f"[{i}.0]" for i in range(20)]
     first, same, other = (
@@ -187,6 +221,18 @@ def test_what_the_rows_cannot_give_is_told_before_a_worker_starts(wanted: dict[s
     jobs = [Job().replace({"data.problem_type": "single_label_classification"} | each) for each in ({}, wanted)]
     with pytest.raises(ConfigError, match=words):
         check_wanted(jobs, one_label)
+
+
+@pytest.mark.parametrize("heldout", [["[2.0]"], ["[2.0]", "[2.0]"]])
+def test_numbers_that_do_not_differ_cannot_be_ranked(heldout: list[str]) -> None:
+    rows = dataset(["[1.0]", "[2.0]"] * 3, heldout=heldout, problem_type="regression")
+    job = Job().replace({"data.problem_type": "regression"})
+    for metric in (None, "spearman", "r2"):
+        with pytest.raises(
+            ConfigError, match=r"cannot choose an epoch: of the validation rows .* one number\. Add rows"
+        ):
+            check_wanted([job.replace({"train.metric_for_best_model": metric})], rows)
+    check_wanted([job.replace({"train.metric_for_best_model": "mae"})], rows)
 
 
 @pytest.mark.parametrize("metric", ["roc_auc", "ece", "loss", "accuracy"])

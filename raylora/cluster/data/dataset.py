@@ -153,8 +153,26 @@ def _splits(
         splits["test"] = ordered(members["test"])
     for split, found in splits.items():
         if not len(found):
-            raise DataError(f"no usable row is left in `data.{split}`.")
+            raise DataError(_nothing_left(split, data, len(rows)))
+    if why := known.task.nothing_to_learn(known.targets[splits["train"]]):
+        raise DataError(
+            f"{why}, of {len(rows)} that there are with validation's: there is nothing to learn. Add rows, or give a "
+            "`data.validation` file."
+        )
     return splits
+
+
+def _nothing_left(split: Split, data: DataSection, rows: int) -> str:
+    """Args:
+    rows: of train, before the split.
+    """
+    if split != "validation" or data.validation is not None:
+        return f"no usable row is left in `data.{split}`."
+    texts = "1 row holds" if rows == 1 else f"{rows} rows hold"
+    return (
+        f"`data.train` cannot be split: its {texts} too few different texts to train on some and to validate on "
+        "others. Add rows, or give a `data.validation` file."
+    )
 
 
 def _facts(
