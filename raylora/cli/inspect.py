@@ -104,9 +104,8 @@ def review_run(address: str, options: argparse.Namespace) -> None:
         say(f"{each.reason:<15}{each.quality:.2f}  {each.label} -> {each.suggested}  {each.text[:80]!r}  {each.place}")
     counts = ", ".join(f"{count:,} {reason}" for reason, count in found.found.items())
     say(f"suspects   {counts}, of {found.rows:,} rows")
-    say(
-        f"review     {target.address}: keep the lines of rows that are wrong, then train with data.exclude={target.address}"
-    )
+    say(f"review     {target.address}: keep the lines of rows that are wrong, then train with")
+    say(f"           data.exclude={target.address}")
 
 
 def _read_job(options: argparse.Namespace) -> Job:

@@ -49,8 +49,11 @@ def read_excluded(data: DataSection, seed: int) -> Excluded | None:
     pair = PAIR if data.text_pair_column else None
     section = DataSection(train=data.exclude, text_column=TEXT, text_pair_column=pair, label_column=LABEL)
     written: dict[int, set[str]] = {}
-    for row in read_rows(Source(data.exclude, "train", "csv"), section):
-        if row.fault:
-            raise DataError(f"`data.exclude`: {data.exclude}, line {row.place}: {row.fault}.")
-        written.setdefault(text_hash(row.text, row.text_pair, seed), set()).add(row.label)
+    try:
+        for row in read_rows(Source(data.exclude, "train", "csv"), section):
+            if row.fault:
+                raise DataError(f"{data.exclude}, line {row.place}: {row.fault}.")
+            written.setdefault(text_hash(row.text, row.text_pair, seed), set()).add(row.label)
+    except DataError as error:
+        raise DataError(f"`data.exclude`: {error}") from None
     return Excluded(written, data.exclude)
