@@ -110,6 +110,11 @@ class DataSection(Section):
     on_bad_row: Literal["error", "skip"] = Field(
         default="error", description="skip = leave it out, list it in bad_rows.jsonl"
     )
+    exclude: str | None = Field(
+        default=None,
+        description="a review.csv of `raylora inspect RUN`: its rows are left out of train and validation, known by "
+        "their text and label",
+    )
     mute: list[str] = Field(default=[], description="codes of warnings that are not said, as D002: see docs/data.md")
 
     @model_validator(mode="after")

@@ -11,6 +11,7 @@ from raylora.errors import DataError
 LISTED = re.compile(r"\[\s*(['\"]).*\1\s*\]")  # as pandas writes a column of lists to a csv
 LARGEST = 3e38  # float32's end
 MOST_DIGITS = 100  # of a Decimal: Decimal("1e999999999") as an int would fill the memory
+SEPARATOR = " | "  # of several values in a cell that raylora writes
 
 
 @dataclass(frozen=True)

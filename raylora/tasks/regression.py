@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from raylora.errors import DataError
 from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, Learned, Prediction, ProblemType, Wish
+from raylora.tasks.doubts import Doubts
 from raylora.tasks.functions import Function
-from raylora.tasks.parsed import LabelColumn, Parsed, as_number, every, no_rows
+from raylora.tasks.parsed import SEPARATOR, LabelColumn, Parsed, as_number, every, no_rows
 from raylora.tasks.single_label import quoted_names
 from raylora.tasks.task import LabelCounts, NumberRange, Task, Units
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 STRATA, ROWS_OF_STRATUM = 10, 5
 OF_SPREAD = ("pearson", "spearman", "r2")  # metrics that are 0 whatever is said of numbers that are all equal
 LEAST_SPREAD = 1e-12  # a variance below it, in terms of the mean square, is rounding
+OUTLYING = 3.0  # robust deviations of residuals
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,12 @@ class Regression(Task):
                 fault=f"'{column.name}' holds {len(numbers)} numbers, `data.labels` names {len(column.labels)}"
             )
         return Parsed(json.dumps(numbers))
+
+    def written(self, form: str) -> str:
+        return SEPARATOR.join(f"{number:g}" for number in json.loads(form))
+
+    def form(self, target: "np.ndarray", labels: Sequence[str]) -> str:
+        return json.dumps(target.tolist())
 
     def labels(self, forms: Sequence[str], rows: int, column: LabelColumn) -> tuple[str, ...]:
         if not rows:
@@ -140,6 +148,16 @@ class Regression(Task):
 
     def decisions(self, outputs: "np.ndarray", thresholds: "np.ndarray | None" = None) -> "np.ndarray":
         return outputs
+
+    def doubts(self, outputs: "np.ndarray", targets: "np.ndarray") -> Doubts:
+        """By a row's largest residual, in robust deviations of all residuals: an error where it is above three."""
+        import numpy as np
+
+        residuals = outputs - targets.astype(np.float64)
+        apart = np.abs(residuals - np.median(residuals, axis=0))
+        # as the standard deviation where errors are normal, but blind to the few rows that are looked for
+        worst = (apart / np.maximum(1.4826 * np.median(apart, axis=0), 1e-12)).max(axis=1)
+        return Doubts(np.exp(-worst), worst > OUTLYING, outputs)
 
     def purpose(self, labels: Sequence[str]) -> str:
         return f"Gives texts numbers: {quoted_names(labels)}."

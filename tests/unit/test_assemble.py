@@ -1,8 +1,11 @@
 """What the driver decides from the outline of all rows: labels, splits, and what it says of them. No Ray runs."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer, models
@@ -247,3 +250,47 @@ def test_several_labels_that_all_rows_carry_cannot_be_ranked() -> None:
     rows = dataset(['["a"]', '["b"]'] * 3, heldout=['["a"]', '["a"]'], problem_type="multi_label_classification")
     with pytest.raises(ConfigError, match="each label is carried by all of them or by none"):
         check_wanted([job], rows)
+
+
+# ---- data.exclude
+
+
+def excluding(path: Path, lines: str, forms: list[str | None], **data: Any) -> Dataset:
+    path.write_text(lines, encoding="utf-8")
+    return dataset(forms, exclude=str(path), **data)
+
+
+def test_rows_that_a_review_names_are_left_out_by_text_and_label(tmp_path: Path) -> None:
+    """A label that differs keeps the row; what stands nowhere is told."""
+    forms = ["good", "bad"] * 5
+    review = "reason,label,text\nlabel,good,text 0\nlabel,good,text 1\nlabel,bad,text 3\nlabel,good,text 99\n"
+    found = excluding(tmp_path / "review.csv", review, forms)
+    rows = np.concatenate([found.splits["train"].rows, found.splits["validation"].rows])
+    assert sorted(rows) == [1, 2, 4, 5, 6, 7, 8, 9]
+    assert found.left_out is not None
+    assert re.search(r"2 rows that .*review\.csv names are left out; 1 of its texts stand in no file", found.left_out)
+
+
+def test_a_review_out_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    """Semicolons, a byte order mark, columns moved."""
+    found = excluding(tmp_path / "r.csv", "\ufefftext;label;mine\ntext 0;1;x\n", ["1", "0"] * 5)
+    assert 0 not in [*found.splits["train"].rows, *found.splits["validation"].rows]
+
+
+def test_several_labels_and_numbers_are_known_as_a_review_writes_them(tmp_path: Path) -> None:
+    several = ['["a", "b"]', '["c"]', "[]", '["b"]'] * 3
+    review = "label,text\na | b,text 0\n-,text 2\n"
+    found = excluding(tmp_path / "r.csv", review, several, problem_type="multi_label_classification")
+    assert not {0, 2} & {*found.splits["train"].rows, *found.splits["validation"].rows}
+    numbers: list[str | None] = [f"[{i / 8}]" for i in range(12)]
+    found = excluding(tmp_path / "r.csv", "label,text\n0.125,text 1\n", numbers, problem_type="regression")
+    assert 1 not in [*found.splits["train"].rows, *found.splits["validation"].rows]
+
+
+def test_a_review_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no column 'label'"):
+        excluding(tmp_path / "r.csv", "text\nx\n", ["a", "b"] * 3)
+    with pytest.raises(DataError, match=r"`data\.exclude`: .*r\.csv, line 2: 'text' is blank"):
+        excluding(tmp_path / "r.csv", "text,label\n,a\n", ["a", "b"] * 3)
+    with pytest.raises(DataError, match=r"`data\.exclude`: .*nowhere\.csv cannot be opened"):
+        dataset(["a", "b"] * 3, exclude=str(tmp_path / "nowhere.csv"))

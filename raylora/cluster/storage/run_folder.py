@@ -10,6 +10,7 @@
     checkpoint_*/       Ray Train's
     adapter/            the best epoch's: all that serving needs
     metrics.json        final figures; written last
+    review.csv          rows whose labels may be wrong, where `raylora inspect` was asked for them
 
 A sweep's folder holds, beside config.yaml, the three files of its data, history.jsonl, adapter/ and metrics.json:
 
@@ -45,6 +46,7 @@ HISTORY = "history.jsonl"
 BAD_ROWS = "bad_rows.jsonl"
 CHECKPOINT = "checkpoint_"  # and a number
 ADAPTER = "adapter"
+REVIEW = "review.csv"
 FINISHED = "metrics.json"  # a folder that has it is finished
 TRIALS = "trials"
 TRIAL_RUNS = "train"

@@ -163,14 +163,24 @@ def _make_start(
         return Start(None, floor, NO_LAYER if is_wanted else None, brings_head(model))
     if not is_main or job.train.head_init != "probe":
         return Start(None, floor)
-    layer = getattr(*last)
-    weights = class_weights(job, splits)
-    targets = splits.task.standard(units_of(splits, model), train.table.targets)
-    probe = FITTED[splits.task.problem_type](known.head, targets, num_labels, layer.bias is not None, weights)
+    return replace(probe_head(job, splits, model, known.head, train.table.targets), floor=floor)
+
+
+def probe_head(job: Job, splits: "Splits", model: nn.Module, seen: np.ndarray, targets: np.ndarray) -> Start:
+    """Where the head starts that knows some rows: at a probe of them, or at random where that knows too little.
+
+    Args:
+        model: with a last linear layer (`last_linear`); `seen` [N, F] is what that sees of the rows.
+        targets: [N, ...] theirs.
+    """
+    last = last_linear(model)
+    assert last is not None, "whoever has features of it has the layer"
+    has_bias, weights = getattr(*last).bias is not None, class_weights(job, splits)
+    targets = splits.task.standard(units_of(splits, model), targets)
+    probe = FITTED[splits.task.problem_type](seen, targets, len(splits.labels), has_bias, weights)
     if probe.skill < LEAST_SKILL and job.train.num_train_epochs * len(splits.train) >= MANY_ROWS:
-        return Start(None, floor, WEAK.format(probe.accuracy, probe.majority))
-    scale = HEAD_SCALES[splits.task.problem_type]
-    return Start(HeadStart(*probe.damped(scale)), floor)
+        return Start(None, reason=WEAK.format(probe.accuracy, probe.majority))
+    return Start(HeadStart(*probe.damped(HEAD_SCALES[splits.task.problem_type])))
 
 
 def local_start(job: Job, splits: "Splits", model: Any, floor_rows: int | None = None) -> Start:
