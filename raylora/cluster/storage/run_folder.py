@@ -12,6 +12,7 @@
     metrics.json        final figures; written last
     report.html         the page of all that (`cluster.report`)
     evaluation.json     where `raylora evaluate` was told to write here
+    review.csv          rows whose labels may be wrong, where `raylora inspect` was asked for them
 
 A sweep's folder holds, beside config.yaml, the three files of its data, history.jsonl, adapter/ and metrics.json:
 
@@ -49,6 +50,7 @@ CHECKPOINT = "checkpoint_"  # and a number
 ADAPTER = "adapter"
 REPORT = "report.html"
 EVALUATION = "evaluation.json"
+REVIEW = "review.csv"
 FINISHED = "metrics.json"  # a folder that has it is finished
 TRIALS = "trials"
 TRIAL_RUNS = "train"
