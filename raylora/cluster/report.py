@@ -17,7 +17,8 @@ from raylora.cluster.storage.run_folder import (
     kind_of,
 )
 from raylora.config import yaml12
-from raylora.errors import ConfigError
+from raylora.errors import ConfigError, RayLoraError
+from raylora.records import Say
 from raylora.report import run_page, sweep_page
 from raylora.report.run import RunFiles
 from raylora.report.sweep import SweepFiles
@@ -32,6 +33,14 @@ def write_report(folder: Location) -> Location:
     page = folder.inside(REPORT)
     page.write_text(page_of(folder))
     return page
+
+
+def report_finished(folder: Location, say: Say) -> None:
+    """Write the page of what has just finished; that it could not be is no failure of the run."""
+    try:
+        write_report(folder)
+    except (OSError, RayLoraError) as error:
+        say(f"warning    {REPORT} could not be written: {error} `raylora report {folder.address}` writes it anew.")
 
 
 def page_of(folder: Location) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 420, 230  # so that letters stay legible on a phone, where the drawing is 360 pixels wide
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 62, 12, 10, 34
 MOST_POINTS = 400  # of a line: more than the page has pixels for
 Point = tuple[float, float]
 

@@ -20,7 +20,7 @@ NO_KEYS = (
     "trainable_parameters",
 )
 NOT_SEARCHED = {*NO_KEYS, "latency_ms", "train_s", "packed", "pareto", "reason", *METRICS}
-MOST_TRIALS = 100  # of the table
+MOST_TRIALS = 25  # of the table
 MOST_CURVES = 12
 Row = Mapping[str, str]
 

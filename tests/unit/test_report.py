@@ -62,9 +62,9 @@ def test_a_sweep_has_its_winner_leaderboard_and_curves(tmp_path: Path) -> None:
     found = page(sweep_folder(tmp_path / "sweep"))
     assert "The best of 150 trials reaches 0.9000 accuracy on validation, with r = 1, learning_rate = 0.1" in found
     assert "1 failed." in found
-    assert "And 50 more" in found
+    assert "And 125 more" in found
     assert found.count("<svg") == 3
-    assert "best_epoch" in found and "the loss is nan" not in found, "beyond the hundred that are shown"
+    assert "best_epoch" in found and "the loss is nan" not in found, "beyond those that are shown"
 
 
 def test_an_evaluation_has_its_matrix_slices_and_slider(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_chart_is_well_formed_and_within_its_frame() -> None:
     (path,) = [each for each in drawn.iter() if each.get("class") == "line a"]
     places = [tuple(map(float, pair.split())) for pair in str(path.get("d"))[1:].split("L")]
     assert len(places) == 50
-    assert all(52 <= x <= 408 and 10 <= y <= 196 for x, y in places)
+    assert all(62 <= x <= 408 and 10 <= y <= 196 for x, y in places)
     assert "aria-label" in drawn.attrib
 
 

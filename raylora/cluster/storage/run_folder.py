@@ -9,7 +9,7 @@
     bad_rows.jsonl      rows that were left out, with `data.on_bad_row: skip`
     checkpoint_*/       Ray Train's
     adapter/            the best epoch's: all that serving needs
-    metrics.json        final figures; written last
+    metrics.json        final figures; its presence says that the job has finished
     report.html         the page of all that (`cluster.report`)
     evaluation.json     where `raylora evaluate` was told to write here
     review.csv          rows whose labels may be wrong, where `raylora inspect` was asked for them
