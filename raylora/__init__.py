@@ -58,11 +58,12 @@ def train(
     those of a file are: a bad one is named by its number, from 1.
 
     Args:
-        data: rows of pandas, pyarrow, polars, `datasets` or `ray.data`, a list of dicts, a dict of columns; or what
-            `data.train` takes: a path, a folder, a glob, an address. None: what the config says, or the bundled demo.
+        data: rows of pandas, pyarrow, polars, `datasets` (streams too) or `ray.data`, a list of dicts, a dict of
+            columns; or what `data.train` takes: a path, a folder, a glob, an address. None: what the config says, or
+            the bundled demo.
         settings: keys of the config with their values, as `{"lora.r": 16}`; they win over `config`.
         validation, test: like `data`, for `data.validation` and `data.test`; a `datasets.DatasetDict` as `data` holds
-            them itself.
+            them itself, and one that is passed here gives its own split.
         config: a YAML file, as `raylora init` writes it.
         say: takes each line of progress; `print` shows them.
 

@@ -24,6 +24,9 @@ CODES = {
     "D008": Code("Lopsided labels", "The commonest label has at least 10 times the train rows of the rarest."),
     "D009": Code("Texts without a token", "The tokenizer of the base sees nothing in texts that are not blank."),
     "D010": Code("Scripts that the base hardly knows", "Texts are in letters of which its vocabulary has few pieces."),
-    "D011": Code("Unused files", "Files in a folder of `data.train` are named for a split that the job does not name."),
+    "D011": Code(
+        "Unused files",
+        "Files in a folder of `data.train` are named for a split that the job does not name, or for none beside such.",
+    ),
     "D012": Code("Labels that look alike", "Labels differ by case, white space or Unicode form only."),
 }

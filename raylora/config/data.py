@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from raylora.config.codes import CODES
 from raylora.config.explain import close_to
-from raylora.config.section import Count, Fraction, Section, Seed
+from raylora.config.section import Count, Fraction, Name, Section, Seed
 from raylora.tasks import LabelColumn, ProblemType, task_of
 
 Truncation = Literal["end", "start", "middle", "windows"]
@@ -63,16 +63,16 @@ class DataSection(Section):
         default=None,
         description="of text files, as Python names it (cp1252, gb18030); null = UTF-8, or by the file's mark",
     )
-    columns: list[str] | None = Field(
+    columns: list[Name] | None = Field(
         default=None,
         description="names of the columns of a csv or tsv whose first line is a row; null = its first line",
     )
-    text_column: str = Field(
+    text_column: Name = Field(
         default="text",
         description="name of the column of texts; where a file has no names, its position: 0 is the first",
     )
-    text_pair_column: str | None = Field(default=None, description="second text of a pair")
-    label_column: str = Field(
+    text_pair_column: Name | None = Field(default=None, description="second text of a pair")
+    label_column: Name = Field(
         default="label",
         description="name of the column of labels: strings, ints, lists of labels, or numbers; or its position",
     )
@@ -81,11 +81,11 @@ class DataSection(Section):
     )
     problem_type: ProblemType | None = Field(
         default=None,
-        description="null = by the first rows of `train`: lists are multi_label_classification, numbers with fractions "
-        "regression, all else single_label_classification",
+        description="null = by the first rows of the files of `train`: lists are multi_label_classification, numbers "
+        "with fractions regression (unless `labels` names numbers), all else single_label_classification",
     )
-    labels: list[str] | None = Field(default=None, description="fixes the labels and their order; null = sorted")
-    positive_label: str | None = Field(
+    labels: list[Name] | None = Field(default=None, description="fixes the labels and their order; null = sorted")
+    positive_label: Name | None = Field(
         default=None, description="of two labels, the one that f1, precision and recall are of; null = the second"
     )
     max_length: Annotated[int, Field(ge=4)] = Field(
@@ -110,6 +110,11 @@ class DataSection(Section):
     on_bad_row: Literal["error", "skip"] = Field(
         default="error", description="skip = leave it out, list it in bad_rows.jsonl"
     )
+    exclude: str | None = Field(
+        default=None,
+        description="a review.csv of `raylora inspect RUN`: its rows are left out of train and validation, known by "
+        "their text and label",
+    )
     mute: list[str] = Field(default=[], description="codes of warnings that are not said, as D002: see docs/data.md")
 
     @model_validator(mode="after")
@@ -124,6 +129,9 @@ class DataSection(Section):
             raise ValueError(
                 f"`delimiter` must be one or more characters, no quote and no line break, found {self.delimiter!r}"
             )
+        encoding = self.encoding or "utf-8"
+        if self.delimiter and self.delimiter.encode(encoding, "ignore").decode(encoding) != self.delimiter:
+            raise ValueError(f"`delimiter` {self.delimiter!r} cannot be in a file of `encoding` {encoding}")
         return self
 
     @model_validator(mode="after")

@@ -29,6 +29,8 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
     for detail in error.errors():
         path = _config_path(detail, root)
         reason = _reason(detail, root)
+        if reason.what in faults.get(path, "").split(", or "):  # of another item of a list
+            continue
         faults[path] = f"{faults[path]}, or {reason.what}" if path in faults else reason.what
         found[path] = reason.found
     lines = [f"  {path}: {what}{found[path]}" if path else f"  {what}" for path, what in faults.items()]

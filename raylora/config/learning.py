@@ -1,21 +1,19 @@
 """What a run learns and how: model, lora, train, ray."""
 
-import difflib
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from raylora.config.section import Count, NotNegative, Positive, Probability, Section
+from raylora.config.explain import close_to
+from raylora.config.section import Count, Name, NotNegative, Positive, Probability, Section
 from raylora.errors import ConfigError
 from raylora.metrics import METRICS
 
 
 def _is_metric(name: str) -> str:
     if name not in METRICS:
-        close = difflib.get_close_matches(name, METRICS, 1)
-        meant = f". Did you mean '{close[0]}'?" if close else ""
-        raise ValueError(f"must be one of {', '.join(METRICS)}, found '{name}'{meant}")
+        raise ValueError(f"must be one of {', '.join(METRICS)}, found '{name}'{close_to(name, METRICS)}")
     return name
 
 
@@ -92,7 +90,7 @@ class TrainSection(Section):
         description="null = the task's own: cross_entropy (focal looks at what is still wrong), of numbers mse (huber "
         "minds outliers less)",
     )
-    class_weights: Literal["balanced"] | dict[str, Positive] | None = Field(
+    class_weights: Literal["balanced"] | dict[Name, Positive] | None = Field(
         default=None,
         description="balanced = rows of rare labels weigh more, all labels alike; or {label: weight}, others 1",
     )
@@ -128,6 +126,13 @@ class TrainSection(Section):
         default=2 * 2**30,
         description="memory for the states below the lowest layer of lora.layers_to_transform; beyond it, on disk",
     )
+
+    @field_validator("class_weights", mode="before")
+    @classmethod
+    def weighed_labels_differ(cls, given: Any) -> Any:
+        if isinstance(given, dict) and len({str(label) for label in given}) < len(given):
+            raise ValueError(f"must name each label once, found {given}")
+        return given
 
     def check_weighed(self, labels: Sequence[str]) -> None:
         """Raises:

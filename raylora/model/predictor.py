@@ -75,7 +75,7 @@ class Predictor:
 
         Raises:
             DataError: as `logits`.
-            ConfigError: the adapter's task has no such setting, or it promises no such accuracy.
+            ConfigError: a setting is no share, the adapter's task has none such, or it promises no such accuracy.
         """
         wish = Wish(threshold=threshold, min_accuracy=min_accuracy)
         self.task.check(wish, self.manifest.learned)

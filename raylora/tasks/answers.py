@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from raylora.errors import ConfigError
@@ -102,8 +103,12 @@ class Answers(ABC):
 
     def check(self, wish: Wish, learned: Learned) -> None:
         """Raises:
-        ConfigError: the wish is of another task, or more than the adapter promises; says what there is.
+        ConfigError: the wish is no share, of another task, or more than the adapter promises; says what there is.
         """
+        if not _is_share(wish.threshold):
+            raise ConfigError(f"`threshold` must be a number from 0 to 1, found {wish.threshold!r}.")
+        if not _is_share(wish.min_accuracy) or wish.min_accuracy in (0, 1):
+            raise ConfigError(f"`min_accuracy` must be a number between 0 and 1, found {wish.min_accuracy!r}.")
         for name, problem_type in OF_ONE_TASK.items():
             if getattr(wish, name) is not None and problem_type != self.problem_type:
                 raise ConfigError(f"`{name}` is of {problem_type}, and this adapter's task is {self.problem_type}.")
@@ -127,6 +132,11 @@ class Answers(ABC):
     @abstractmethod
     def changed(self, before: "np.ndarray", after: "np.ndarray", thresholds: "np.ndarray | None") -> str:
         """How many answers differ between two outputs [N, C] of the same rows, or by how much, in words."""
+
+
+def _is_share(given: object) -> bool:
+    """Of a program's value: it may be anything."""
+    return given is None or (isinstance(given, Real) and not isinstance(given, bool) and 0 <= given <= 1)
 
 
 def ranked(labels: Sequence[str], scores: "np.ndarray", outputs: "np.ndarray") -> list[dict[str, float]]:

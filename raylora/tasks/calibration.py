@@ -9,14 +9,17 @@ if TYPE_CHECKING:
 
 TEMPERATURES = (0.05, 20.0)
 PROMISES = (0.9, 0.95, 0.99)
+CHI_SQUARE = 3.84  # 95 % quantile, one degree of freedom
 FEWEST_POSITIVES = 10  # rows of a label below which its own threshold is chance
 
 
-def best_temperature(loss: "Callable[[float], float]") -> float:
-    """The temperature of the lowest loss (Guo et al. 2017, sec. 4.2).
+def best_temperature(loss: "Callable[[float], float]", terms: int) -> float:
+    """The temperature of the lowest loss (Guo et al. 2017, sec. 4.2); 1 where chance may have made that lower.
+
+    Chance is Wilks's: twice the gain of all terms together is below the 95 % quantile of chi-square of one degree.
 
     Args:
-        loss: of a temperature; one minimum.
+        loss: of a temperature, mean of so many `terms`, in nats; one minimum.
     """
     import math
 
@@ -24,7 +27,8 @@ def best_temperature(loss: "Callable[[float], float]") -> float:
 
     low, high = map(math.log, TEMPERATURES)
     found = minimize_scalar(lambda x: loss(math.exp(x)), bounds=(low, high), method="bounded", options={"xatol": 1e-4})
-    return math.exp(float(found.x))
+    temperature = math.exp(float(found.x))
+    return temperature if 2 * terms * (loss(1.0) - loss(temperature)) > CHI_SQUARE else 1.0
 
 
 @dataclass(frozen=True)

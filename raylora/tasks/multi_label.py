@@ -9,14 +9,18 @@ from raylora.errors import DataError
 from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, HALF, LabelScore, Learned, Prediction, ProblemType, Wish, ranked
 from raylora.tasks.calibration import best_temperature, best_thresholds, shared_threshold
+from raylora.tasks.doubts import Doubts, confident_errors
 from raylora.tasks.functions import Function, sigmoid
-from raylora.tasks.parsed import LabelColumn, Parsed, as_text, no_rows, not_among, written_list
+from raylora.tasks.parsed import SEPARATOR, LabelColumn, Parsed, as_text, no_rows, not_among, written_list
 from raylora.tasks.ranking import by_label, expected_calibration_error
 from raylora.tasks.single_label import f1_of, label_names, quoted_names, sort_labels
 from raylora.tasks.task import MOST_WEIGHT, LabelCounts, Pooling, Task
 
 if TYPE_CHECKING:
     import numpy as np
+
+
+NONE = "-"  # written of a row without labels
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,13 @@ class MultiLabel(Task):
         if isinstance(value, list | tuple):
             return list(value)  # pyright: ignore[reportUnknownArgumentType]
         return [value]
+
+    def written(self, form: str) -> str:
+        return SEPARATOR.join(json.loads(form)) or NONE
+
+    def form(self, target: "np.ndarray", labels: Sequence[str]) -> str:
+        carried = sorted(label for label, is_there in zip(labels, target > HALF, strict=True) if is_there)
+        return json.dumps(carried, ensure_ascii=False)
 
     def labels(self, forms: Sequence[str], rows: int, column: LabelColumn) -> tuple[str, ...]:
         if not rows:
@@ -150,7 +161,7 @@ class MultiLabel(Task):
         def loss(temperature: float) -> float:
             return float((np.logaddexp(0.0, logits / temperature) - logits / temperature * wanted).mean())
 
-        return best_temperature(loss)
+        return best_temperature(loss, logits.size)
 
     def calibration_error(self, outputs: "np.ndarray", targets: "np.ndarray") -> float | None:
         """Over all rows and labels."""
@@ -164,6 +175,21 @@ class MultiLabel(Task):
         scores are probabilities."""
         scores, truth = sigmoid(outputs.astype(float)), targets > HALF
         return best_thresholds(scores, truth) if metric == "f1_macro" else shared_threshold(scores, truth)
+
+    def doubts(self, outputs: "np.ndarray", targets: "np.ndarray") -> Doubts:
+        """Each label by itself, carried or not; a row is as good as its worst (Thyagarajan et al. 2023)."""
+        import numpy as np
+
+        yes = sigmoid(outputs.astype(np.float64) / self.temperature(outputs, targets))
+        carried = targets > HALF
+        each = np.where(carried, yes, 1 - yes)
+        pairs = [
+            confident_errors(np.stack([1 - yes[:, c], yes[:, c]], axis=1), carried[:, c].astype(int))
+            for c in range(targets.shape[1])
+        ]
+        wrong = np.stack(pairs, axis=1)
+        suggested = np.where(wrong, ~carried, carried).astype(np.float32)
+        return Doubts(each.min(axis=1), wrong.max(axis=1), suggested)
 
     def purpose(self, labels: Sequence[str]) -> str:
         return f"Gives texts any number of {len(labels)} labels: {quoted_names(labels)}."

@@ -9,7 +9,9 @@ from typing import Any
 from raylora.errors import DataError
 
 LISTED = re.compile(r"\[\s*(['\"]).*\1\s*\]")  # as pandas writes a column of lists to a csv
+LARGEST = 3e38  # float32's end
 MOST_DIGITS = 100  # of a Decimal: Decimal("1e999999999") as an int would fill the memory
+SEPARATOR = " | "  # of several values in a cell that raylora writes
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,20 @@ def plain(value: Any) -> Any:
         return float("nan" if value.is_nan() else value)
     is_whole = value.adjusted() < MOST_DIGITS and value == value.to_integral_value()
     return int(value) if is_whole else float(value)
+
+
+def as_number(value: Any) -> float | None:
+    """A label that is a number, of a csv also as text; None of all else, and of what float32, as targets are, cannot
+    hold."""
+    value = plain(value)
+    written = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if isinstance(written, bool) or (isinstance(written, str) and "_" in written):
+        return None  # Python's own 1_000 is nobody else's
+    try:
+        number = float(written)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if abs(number) <= LARGEST else None
 
 
 def as_text(value: Any, column: str) -> Parsed:
@@ -84,6 +100,11 @@ def not_among(form: str, column: LabelColumn) -> str | None:
     if column.labels is None or form in column.labels:
         return None
     return f"label '{form}' is not one of `data.labels` ({', '.join(column.labels[:10])})"
+
+
+def every(rows: int) -> str:
+    """How a sentence on all rows begins."""
+    return f"all {rows} rows carry" if rows > 1 else "the only row carries"
 
 
 def no_rows() -> DataError:

@@ -8,17 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from raylora.errors import DataError
 from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, Learned, Prediction, ProblemType, Wish
+from raylora.tasks.doubts import Doubts
 from raylora.tasks.functions import Function
-from raylora.tasks.parsed import LabelColumn, Parsed, no_rows, plain
+from raylora.tasks.parsed import SEPARATOR, LabelColumn, Parsed, as_number, every, no_rows
 from raylora.tasks.single_label import quoted_names
 from raylora.tasks.task import LabelCounts, NumberRange, Task, Units
 
 if TYPE_CHECKING:
     import numpy as np
 
-STRATA = 10
+STRATA, ROWS_OF_STRATUM = 10, 5
+OF_SPREAD = ("pearson", "spearman", "r2")  # metrics that are 0 whatever is said of numbers that are all equal
 LEAST_SPREAD = 1e-12  # a variance below it, in terms of the mean square, is rounding
-LARGEST = 3e38  # float32, which targets are
+OUTLYING = 3.0  # robust deviations of residuals
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Regression(Task):
     def parse(self, value: Any, column: LabelColumn) -> Parsed:
         given = value.split(column.separator) if isinstance(value, str) and column.separator else value
         parts = list(given) if isinstance(given, list | tuple) else [given]  # pyright: ignore[reportUnknownArgumentType]
-        numbers = [_number(part) for part in parts]
+        numbers = [as_number(part) for part in parts]
         if not parts or value is None:
             return Parsed(fault=f"'{column.name}' is {'null' if value is None else 'an empty list'}")
         wrong = next((part for part, number in zip(parts, numbers, strict=True) if number is None), None)
@@ -51,6 +53,12 @@ class Regression(Task):
                 fault=f"'{column.name}' holds {len(numbers)} numbers, `data.labels` names {len(column.labels)}"
             )
         return Parsed(json.dumps(numbers))
+
+    def written(self, form: str) -> str:
+        return SEPARATOR.join(f"{number:g}" for number in json.loads(form))
+
+    def form(self, target: "np.ndarray", labels: Sequence[str]) -> str:
+        return json.dumps(target.tolist())
 
     def labels(self, forms: Sequence[str], rows: int, column: LabelColumn) -> tuple[str, ...]:
         if not rows:
@@ -63,8 +71,8 @@ class Regression(Task):
             )
         if len(forms) == 1:
             raise DataError(
-                f"all {rows} rows carry one number, {json.loads(forms[0])[0]:g}: there is nothing to learn. Is "
-                f"`data.label_column` ('{column.name}') right?"
+                f"{every(rows)} one number, {json.loads(forms[0])[0]:g}: there is nothing to learn, which takes two "
+                f"different ones. Is `data.label_column` ('{column.name}') right?"
             )
         (size,) = sizes
         names = (column.name,) if size == 1 else tuple(f"{column.name}_{i}" for i in range(size))
@@ -81,11 +89,12 @@ class Regression(Task):
         return np.array(rows, dtype=np.float32).reshape(len(forms), len(labels))
 
     def strata(self, targets: "np.ndarray") -> "np.ndarray":
-        """Tenths of the rows, from the lowest mean to the highest."""
+        """Tenths of the rows, from the lowest mean to the highest; of few rows larger shares, of five rows or more, so
+        that some of each are left to train on."""
         import numpy as np
 
-        means = targets.mean(axis=1)
-        return np.searchsorted(np.quantile(means, np.arange(1, STRATA) / STRATA), means, side="right").astype(np.int64)
+        means, count = targets.mean(axis=1), min(STRATA, max(1, len(targets) // ROWS_OF_STRATUM))
+        return np.searchsorted(np.quantile(means, np.arange(1, count) / count), means, side="right").astype(np.int64)
 
     def counts(self, targets: "np.ndarray", labels: Sequence[str]) -> dict[str, int]:
         return dict.fromkeys(labels, len(targets))
@@ -121,6 +130,14 @@ class Regression(Task):
     def check_learnable(self, targets: "np.ndarray") -> str | None:
         return "all rows of train carry one number" if (targets == targets[0]).all() else None
 
+    def nothing_to_learn(self, targets: "np.ndarray") -> str | None:
+        """One number is the mean, which is where a training starts."""
+        return self.check_learnable(targets)
+
+    def untold(self, metric: str, targets: "np.ndarray") -> str | None:
+        is_one = metric in OF_SPREAD and (targets == targets[0]).all()
+        return f"{every(len(targets))} one number" if is_one else None
+
     def score(self, outputs: "np.ndarray", targets: "np.ndarray", thresholds: "np.ndarray | None" = None) -> Scores:
         import numpy as np
 
@@ -131,6 +148,16 @@ class Regression(Task):
 
     def decisions(self, outputs: "np.ndarray", thresholds: "np.ndarray | None" = None) -> "np.ndarray":
         return outputs
+
+    def doubts(self, outputs: "np.ndarray", targets: "np.ndarray") -> Doubts:
+        """By a row's largest residual, in robust deviations of all residuals: an error where it is above three."""
+        import numpy as np
+
+        residuals = outputs - targets.astype(np.float64)
+        apart = np.abs(residuals - np.median(residuals, axis=0))
+        # as the standard deviation where errors are normal, but blind to the few rows that are looked for
+        worst = (apart / np.maximum(1.4826 * np.median(apart, axis=0), 1e-12)).max(axis=1)
+        return Doubts(np.exp(-worst), worst > OUTLYING, outputs)
 
     def purpose(self, labels: Sequence[str]) -> str:
         return f"Gives texts numbers: {quoted_names(labels)}."
@@ -162,17 +189,6 @@ class Regression(Task):
 
 def _by_name(learned: Learned, numbers: list[float]) -> dict[str, float]:
     return dict(zip(learned.labels, numbers, strict=True))
-
-
-def _number(value: Any) -> float | None:
-    value = plain(value)
-    try:
-        number = float(value)  # of a string, too: a csv has no other
-    except (TypeError, ValueError, OverflowError):
-        return None
-    is_text = isinstance(value, str) and "_" not in value  # Python's own 1_000 is nobody else's
-    is_number = isinstance(value, int | float | bytes) and not isinstance(value, bool)
-    return number if abs(number) <= LARGEST and (is_text or is_number) else None
 
 
 def _values(metric: str, draws: "np.ndarray", truth: "np.ndarray", said: "np.ndarray") -> "np.ndarray":

@@ -9,8 +9,9 @@ from raylora.errors import ConfigError, DataError
 from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, LabelScore, Learned, Prediction, ProblemType, Wish, ranked
 from raylora.tasks.calibration import PROMISES, MinScore, best_temperature, min_score
-from raylora.tasks.functions import Function, log_softmax
-from raylora.tasks.parsed import LabelColumn, Parsed, as_text, no_rows, not_among, written_list
+from raylora.tasks.doubts import Doubts, confident_errors, margins
+from raylora.tasks.functions import Function, log_softmax, softmax
+from raylora.tasks.parsed import LabelColumn, Parsed, as_text, every, no_rows, not_among, written_list
 from raylora.tasks.ranking import by_label, expected_calibration_error
 from raylora.tasks.task import MOST_WEIGHT, Task
 
@@ -57,6 +58,9 @@ class SingleLabel(Task):
         fault = found.fault or written_list(found.form, column.name) or not_among(found.form, column)
         return Parsed(fault=fault) if fault else found
 
+    def form(self, target: "np.ndarray", labels: Sequence[str]) -> str:
+        return labels[int(target)]
+
     def labels(self, forms: Sequence[str], rows: int, column: LabelColumn) -> tuple[str, ...]:
         """As configured, or sorted (as numbers where all are)."""
         found = sort_labels(forms)
@@ -65,7 +69,7 @@ class SingleLabel(Task):
         labels = column.labels or found
         if len(found) == 1:
             raise DataError(
-                f"all {rows} rows carry one label, '{found[0]}'; a classifier needs two. "
+                f"{every(rows)} one label, '{found[0]}'; a classifier needs two. "
                 f"Is `data.label_column` ('{column.name}') right?"
             )
         if len(labels) > rows:
@@ -168,7 +172,7 @@ class SingleLabel(Task):
             sums = np.log(np.exp((all_logits - highest[:, None]) / temperature).sum(axis=1)) + highest / temperature
             return float((sums - wanted / temperature).mean())
 
-        return best_temperature(loss)
+        return best_temperature(loss, rows)
 
     def calibration_error(self, outputs: "np.ndarray", targets: "np.ndarray") -> float | None:
         import numpy as np
@@ -181,6 +185,10 @@ class SingleLabel(Task):
         scores, right = np.exp(log_softmax(outputs).max(axis=1)), outputs.argmax(axis=1) == targets
         found = {_promise(promise): min_score(scores, right, promise) for promise in PROMISES}
         return {promise: each for promise, each in found.items() if each}
+
+    def doubts(self, outputs: "np.ndarray", targets: "np.ndarray") -> Doubts:
+        scores = softmax(outputs.astype("float64") / self.temperature(outputs, targets))
+        return Doubts(margins(scores, targets), confident_errors(scores, targets), scores.argmax(axis=1))
 
     def purpose(self, labels: Sequence[str]) -> str:
         return f"Sorts texts into {len(labels)} labels: {quoted_names(labels)}."

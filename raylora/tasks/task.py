@@ -9,6 +9,7 @@ from raylora.errors import ConfigError
 from raylora.metrics import Scores
 from raylora.tasks.answers import Answers
 from raylora.tasks.calibration import MinScore
+from raylora.tasks.doubts import Doubts
 from raylora.tasks.parsed import LabelColumn, Parsed
 
 if TYPE_CHECKING:
@@ -75,6 +76,14 @@ class Task(Answers, ABC):
     @abstractmethod
     def parse(self, value: Any, column: LabelColumn) -> Parsed:
         """A label of a file, as a form."""
+
+    def written(self, form: str) -> str:
+        """A form as people write it in a cell, several values with `SEPARATOR` between them."""
+        return form
+
+    @abstractmethod
+    def form(self, target: "np.ndarray", labels: Sequence[str]) -> str:
+        """The form of one row's target."""
 
     @abstractmethod
     def labels(self, forms: Sequence[str], rows: int, column: LabelColumn) -> tuple[str, ...]:
@@ -152,7 +161,15 @@ class Task(Answers, ABC):
         """Why no probe can be fitted on these rows, or None."""
         return None
 
+    def nothing_to_learn(self, targets: "np.ndarray") -> str | None:
+        """Why a run on these train rows, which are left of a split, would be for nothing, or None."""
+        return None
+
     # --- scores
+
+    def untold(self, metric: str, targets: "np.ndarray") -> str | None:
+        """Why a metric of `decided` says nothing of any outputs for these rows, or None."""
+        return None
 
     @abstractmethod
     def score(self, outputs: "np.ndarray", targets: "np.ndarray", thresholds: "np.ndarray | None" = None) -> Scores:
@@ -205,6 +222,14 @@ class Task(Answers, ABC):
         """[C] of scores from which on a label is said, for the highest value of a metric; None where the highest score
         decides."""
         return None
+
+    @abstractmethod
+    def doubts(self, outputs: "np.ndarray", targets: "np.ndarray") -> Doubts:
+        """How far models that did not see a row bear out its label.
+
+        Args:
+            outputs: [N, C] by them, as `score` takes them.
+        """
 
     def min_scores(self, outputs: "np.ndarray", targets: "np.ndarray") -> dict[str, MinScore]:
         """By accuracy, as text ("0.95"): the score from which on answers are right so often; only what is reached."""

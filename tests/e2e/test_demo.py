@@ -57,7 +57,7 @@ def test_the_main_job_says_what_it_reads_trains_and_reaches(demo: Demo, reviews:
 
 def test_the_main_job_leaves_the_run_folder_of_the_design(demo: Demo) -> None:
     names = {path.name for path in demo.folder.iterdir()}
-    assert {"config.yaml", "metrics.json", "history.jsonl", "adapter"} <= names
+    assert {"config.yaml", "metrics.json", "history.jsonl", "report.html", "adapter"} <= names
     assert not [name for name in names if name.endswith(".part")]
     job = jobfile.read([str(demo.folder / "config.yaml")], {})
     assert job.run_name == demo.folder.name

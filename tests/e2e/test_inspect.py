@@ -93,6 +93,43 @@ def test_what_a_run_would_refuse_is_told_with_the_report_and_exit_code_2(
     assert told.err.startswith("error: label 'y' has 1 row; a split needs two different texts")
 
 
+@pytest.mark.parametrize(
+    ("labels", "word", "shown", "message"),
+    [
+        ([0.5, 1.5], "train.metric_for_best_model=accuracy", "task       regression", "must be a metric of regression"),
+        (
+            [0.5, 1.5],
+            "train.class_weights=balanced",
+            "min 0.5, mean 1, max 1.5",
+            "is of labels, and regression has none",
+        ),
+        ("ab", "data.positive_label=c", "2: a 4 (50 %), b 4 (50 %)", "must be one of two labels, found 'c'"),
+        (
+            "ab",
+            "train.class_weights={c: 2}",
+            "2: a 4 (50 %), b 4 (50 %)",
+            "names 'c', which is not a label of the data",
+        ),
+        ("aa", "data.validation_fraction=0.5", "1: a 8 (100 %)", "all 8 rows carry one label, 'a'"),
+    ],
+)
+def test_settings_that_the_labels_do_not_bear_are_told_after_the_report(
+    labels: Any,
+    word: str,
+    shown: str,
+    message: str,
+    folder: Path,
+    bases: Callable[[str], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = "".join(f"text {i},{labels[i % 2]}\n" for i in range(8))
+    (folder / "rows.csv").write_text(f"text,label\n{rows}")
+    assert main(["inspect", "rows.csv", word, f"model.base_model={bases('bert')}"]) == 2
+    told = capsys.readouterr()
+    assert "train      8 rows in 1 file" in told.out and shown in told.out
+    assert told.err.startswith("error: ") and message in told.err
+
+
 def test_a_file_of_which_no_row_can_be_used_is_told_with_its_reasons(
     folder: Path, bases: Callable[[str], Path], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -94,6 +94,15 @@ def test_rows_that_a_run_split_off_score_what_the_run_said(
     assert_as_the_run_said(raylora.evaluate(adapter), adapter, "validation")
 
 
+def test_rows_that_a_review_left_out_of_the_run_are_left_out_again(bases: Bases, tmp_path: Path) -> None:
+    rows = made_up("single", 80)
+    review = tmp_path / "review.csv"
+    review.write_text("text,label\n" + "".join(f"{row['text']},{row['label']}\n" for row in rows[:20]))
+    train = save(tmp_path / "train.jsonl", rows)
+    adapter = trained(bases("bert"), tmp_path / "adapter", data__train=train, data__exclude=str(review))
+    assert_as_the_run_said(raylora.evaluate(adapter), adapter, "validation")
+
+
 @pytest.mark.parametrize("split", ["validation", "test"])
 def test_files_that_a_run_held_out_score_what_the_run_said(split: str, bases: Bases, tmp_path: Path) -> None:
     files = {

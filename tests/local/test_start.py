@@ -26,7 +26,7 @@ from raylora.model.fit.callback import Event
 from raylora.model.fit.fit import fit, use_frozen_states
 from raylora.model.fit.head import Features, draws_below_last, features, join, last_linear
 from raylora.model.fit.splits import Splits, Worker
-from raylora.model.fit.start import HEAD_SCALES, NO_LAYER, begin_from, local_start, make_start
+from raylora.model.fit.start import HEAD_SCALES, NO_LAYER, begin_from, local_start, make_start, start_key, starts_of
 from raylora.model.lora.save import trainable_state
 from raylora.model.resolved import resolve_job
 from raylora.model.tokens import encode, table_of
@@ -305,3 +305,24 @@ def test_an_interrupted_fit_keeps_its_floor(bases: Bases, tmp_path: Path) -> Non
     assert again.floor == whole.floor
     assert "head" not in [record["kind"] for record in log], "the head is among the checkpoint's weights"
     assert largest_difference(trainable_state(again.model), trainable_state(whole.model)) == 0
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_each_trial_of_a_sweep_starts_as_it_would_alone(kind: str, bases: Bases) -> None:
+    job = tiny_job(bases(kind), train__floor=True)
+    splits = demo_splits(job, bases(kind), 60)
+    changes = [{}, {"seed": 7}, *({"train.class_weights": each} for each in ("balanced", {"positive": 30.0}))]
+    trials = [job.replace(each) for each in changes] + [
+        job.replace({"seed": 7, "train.class_weights": {"positive": 30.0}})
+    ]
+    starts = starts_of(resolve_job(job), splits, trials, None, "cpu")
+    assert len(starts) == len(trials)
+    assert next(start_key(trial) for trial in trials if starts[start_key(trial)].floor) == start_key(job)
+    for trial in trials:
+        alone, shared = local_start(trial, splits, new_model(trial, splits)).head, starts[start_key(trial)].head
+        assert alone is not None and shared is not None
+        np.testing.assert_allclose(shared.weight, alone.weight, atol=1e-5)
+        np.testing.assert_allclose(shared.bias, alone.bias, atol=1e-5)
+    plain, *_, weighed, _ = (starts[start_key(trial)].head for trial in trials)
+    assert plain is not None and weighed is not None
+    assert np.abs(weighed.bias - plain.bias).max() > 0.1

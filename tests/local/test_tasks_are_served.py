@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from tiny import make_adapter
 import raylora
 from raylora.cli.main import main
 from raylora.cluster.serve.adapter_store import AdapterStore
+from raylora.cluster.serve.http import build_app
 from raylora.cluster.serve.meters import Meters
 from raylora.cluster.serve.service import Answer, Service
 from raylora.config import Job, ModelSection
@@ -144,6 +146,64 @@ def test_what_an_adapter_does_not_offer_is_refused_with_what_it_does(
         ask(service, name, ["Fine"], wish)
     with pytest.raises(ConfigError, match=said):
         raylora.load(folder / name).predict(["Fine"], threshold=wish.threshold, min_accuracy=wish.min_accuracy)
+
+
+def posted(service: Service, path: str, body: Any) -> tuple[int, Any]:
+    """Status and JSON that the endpoint's app answers."""
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": json.dumps(body).encode()}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = [(b"content-type", b"application/json")]
+    scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b""}
+    asyncio.run(build_app(service, (), open_admin=False)({**scope, "headers": headers}, receive, send))
+    return sent[0]["status"], json.loads(sent[1]["body"])
+
+
+def inferred(service: Service, name: str, parameters: Any) -> tuple[int, Any]:
+    tensor = {"name": "text", "shape": [len(TEXTS)], "datatype": "BYTES", "data": TEXTS}
+    return posted(service, f"/v2/models/{name}/infer", {"inputs": [tensor], "parameters": parameters})
+
+
+def test_kserves_infer_abstains_where_predict_does(service: Service) -> None:
+    _, rows = posted(service, "/adapters/label/predict", {"inputs": TEXTS, "parameters": {"min_accuracy": 0.9}})
+    status, reply = inferred(service, "label", {"min_accuracy": 0.9, "binary_data_output": False})
+    label, score, scores = (output["data"] for output in reply["outputs"])
+    assert (status, label) == (200, [row[0]["label"] or "" for row in rows])
+    assert 0 < label.count("") < len(TEXTS)
+    assert score == pytest.approx([row[0]["score"] for row in rows], abs=1e-5)
+    assert len(scores) == 2 * len(TEXTS)
+
+
+def test_kserves_infer_takes_a_threshold_and_a_function(service: Service) -> None:
+    _, rows = posted(service, "/adapters/tags/predict", {"inputs": TEXTS, "parameters": {"threshold": 0.4}})
+    _, reply = inferred(service, "tags", {"threshold": 0.4})
+    assert list(map(json.loads, reply["outputs"][0]["data"])) == [[each["label"] for each in row] for row in rows]
+    _, plain = inferred(service, "label", {"function_to_apply": "none"})
+    assert min(plain["outputs"][2]["data"]) < 0
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("label", {"min_accuracy": 0.99}),
+        ("label", {"min_accuracy": 1}),
+        ("label", {"min_accuracy": "0.9"}),
+        ("tags", {"min_accuracy": 0.9}),
+        ("label", {"threshold": 0.5}),
+        ("tags", {"threshold": -1}),
+        ("label", {"function_to_apply": "tanh"}),
+        ("label", [0.9]),
+    ],
+)
+def test_kserves_infer_refuses_what_predict_refuses_in_its_words(name: str, parameters: Any, service: Service) -> None:
+    status, refused = posted(service, f"/adapters/{name}/predict", {"inputs": TEXTS, "parameters": parameters})
+    assert (status, refused) == inferred(service, name, parameters)
+    assert status == 422
 
 
 def test_an_adapter_takes_the_texts_that_it_was_trained_on(service: Service, folder: Path) -> None:

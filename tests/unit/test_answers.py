@@ -1,6 +1,7 @@
 """What callers are answered, for every task: labels, scores, thresholds, promises, and both shapes of it."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +78,23 @@ def test_what_is_decided_does_not_depend_on_the_function_of_the_scores_told() ->
 def test_an_accuracy_that_is_not_promised_is_refused_with_what_is(learned: Learned, accuracy: float, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         SINGLE.check(Wish(min_accuracy=accuracy), learned)
+
+
+@pytest.mark.parametrize("wrong", [2, -0.1, 7, math.nan, math.inf, "0.5", True, [0.5], np.float64(1.5)])
+def test_a_share_that_is_none_is_refused_whatever_the_task(wrong: Any) -> None:
+    for task in TASKS.values():
+        with pytest.raises(ConfigError, match=r"`threshold` must be a number from 0 to 1, found "):
+            task.check(Wish(threshold=wrong), TAGS)
+        with pytest.raises(ConfigError, match=r"`min_accuracy` must be a number between 0 and 1, found "):
+            task.check(Wish(min_accuracy=wrong), SURE)
+
+
+def test_the_ends_of_a_share() -> None:
+    for end in (0, 1, 0.0, 1.0, np.float32(0.5)):
+        MULTI.check(Wish(threshold=end), TAGS)  # pyright: ignore[reportArgumentType] - numpy's
+    for end in (0, 1):
+        with pytest.raises(ConfigError, match="`min_accuracy` must be a number between 0 and 1"):
+            SINGLE.check(Wish(min_accuracy=end), SURE)
 
 
 def test_wishes_of_another_task_are_refused() -> None:

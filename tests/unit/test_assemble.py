@@ -1,8 +1,11 @@
 """What the driver decides from the outline of all rows: labels, splits, and what it says of them. No Ray runs."""
 
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from tokenizers import Tokenizer, models
@@ -150,6 +153,40 @@ def test_rows_of_other_splits_and_bad_ones_have_no_say_in_what_validation_is(
         assert bad.splits[split].rows.tolist() == alone.splits[split].rows.tolist()
 
 
+@pytest.mark.parametrize(("rows", "train"), [(3, 2), (5, 4), (9, 7), (20, 16), (49, 40), (50, 40)])
+def test_few_numbers_keep_their_share_of_train(rows: int, train: int) -> None:
+    found = dataset([f"[{i}.0]" for i in range(rows)], problem_type="regression")
+    assert {split: len(each.rows) for split, each in found.splits.items()} == {
+        "train": train,
+        "validation": rows - train,
+    }
+
+
+@pytest.mark.parametrize(
+    ("numbers", "texts", "said"),
+    [
+        ([1], None, r"the only row carries one number, 1: there is nothing to learn, which takes two different ones"),
+        ([1, 1, 1], None, r"all 3 rows carry one number, 1: there is nothing to learn"),
+        ([1, 2], None, r"all rows of train carry one number, of 2 that there are with validation's: .* Add rows"),
+        (
+            [1, 2, 3],
+            ["a"] * 3,
+            r"`data\.train` cannot be split: its 3 rows hold too few different texts to train on some",
+        ),
+    ],
+)
+def test_numbers_too_few_to_learn_from_are_told_what_must_hold(
+    numbers: list[int], texts: list[str] | None, said: str
+) -> None:
+    with pytest.raises(DataError, match=said):
+        dataset([f"[{number}.0]" for number in numbers], texts=texts, problem_type="regression")
+
+
+def test_labels_of_which_none_is_left_to_validate_on_are_told_so() -> None:
+    with pytest.raises(DataError, match=r"`data\.train` cannot be split: its 2 rows hold too few different texts"):
+        dataset(['["a"]', '["b"]'], problem_type="multi_label_classification")
+
+
 def test_other_numbers_are_another_dataset() -> None:
     forms = [f"[{i}.0]" for i in range(20)]
     first, same, other = (
@@ -189,6 +226,18 @@ def test_what_the_rows_cannot_give_is_told_before_a_worker_starts(wanted: dict[s
         check_wanted(jobs, one_label)
 
 
+@pytest.mark.parametrize("heldout", [["[2.0]"], ["[2.0]", "[2.0]"]])
+def test_numbers_that_do_not_differ_cannot_be_ranked(heldout: list[str]) -> None:
+    rows = dataset(["[1.0]", "[2.0]"] * 3, heldout=heldout, problem_type="regression")
+    job = Job().replace({"data.problem_type": "regression"})
+    for metric in (None, "spearman", "r2"):
+        with pytest.raises(
+            ConfigError, match=r"cannot choose an epoch: of the validation rows .* one number\. Add rows"
+        ):
+            check_wanted([job.replace({"train.metric_for_best_model": metric})], rows)
+    check_wanted([job.replace({"train.metric_for_best_model": "mae"})], rows)
+
+
 @pytest.mark.parametrize("metric", ["roc_auc", "ece", "loss", "accuracy"])
 def test_rows_of_both_labels_give_each_metric(metric: str) -> None:
     wanted = {"train.metric_for_best_model": metric, "train.class_weights": {"bad": 2.0}}
@@ -201,3 +250,47 @@ def test_several_labels_that_all_rows_carry_cannot_be_ranked() -> None:
     rows = dataset(['["a"]', '["b"]'] * 3, heldout=['["a"]', '["a"]'], problem_type="multi_label_classification")
     with pytest.raises(ConfigError, match="each label is carried by all of them or by none"):
         check_wanted([job], rows)
+
+
+# ---- data.exclude
+
+
+def excluding(path: Path, lines: str, forms: list[str | None], **data: Any) -> Dataset:
+    path.write_text(lines, encoding="utf-8")
+    return dataset(forms, exclude=str(path), **data)
+
+
+def test_rows_that_a_review_names_are_left_out_by_text_and_label(tmp_path: Path) -> None:
+    """A label that differs keeps the row; what stands nowhere is told."""
+    forms = ["good", "bad"] * 5
+    review = "reason,label,text\nlabel,good,text 0\nlabel,good,text 1\nlabel,bad,text 3\nlabel,good,text 99\n"
+    found = excluding(tmp_path / "review.csv", review, forms)
+    rows = np.concatenate([found.splits["train"].rows, found.splits["validation"].rows])
+    assert sorted(rows) == [1, 2, 4, 5, 6, 7, 8, 9]
+    assert found.left_out is not None
+    assert re.search(r"2 rows that .*review\.csv names are left out; 1 of its texts stand in no file", found.left_out)
+
+
+def test_a_review_out_of_a_spreadsheet_is_read(tmp_path: Path) -> None:
+    """Semicolons, a byte order mark, columns moved."""
+    found = excluding(tmp_path / "r.csv", "\ufefftext;label;mine\ntext 0;1;x\n", ["1", "0"] * 5)
+    assert 0 not in [*found.splits["train"].rows, *found.splits["validation"].rows]
+
+
+def test_several_labels_and_numbers_are_known_as_a_review_writes_them(tmp_path: Path) -> None:
+    several = ['["a", "b"]', '["c"]', "[]", '["b"]'] * 3
+    review = "label,text\na | b,text 0\n-,text 2\n"
+    found = excluding(tmp_path / "r.csv", review, several, problem_type="multi_label_classification")
+    assert not {0, 2} & {*found.splits["train"].rows, *found.splits["validation"].rows}
+    numbers: list[str | None] = [f"[{i / 8}]" for i in range(12)]
+    found = excluding(tmp_path / "r.csv", "label,text\n0.125,text 1\n", numbers, problem_type="regression")
+    assert 1 not in [*found.splits["train"].rows, *found.splits["validation"].rows]
+
+
+def test_a_review_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"no column 'label'"):
+        excluding(tmp_path / "r.csv", "text\nx\n", ["a", "b"] * 3)
+    with pytest.raises(DataError, match=r"`data\.exclude`: .*r\.csv, line 2: 'text' is blank"):
+        excluding(tmp_path / "r.csv", "text,label\n,a\n", ["a", "b"] * 3)
+    with pytest.raises(DataError, match=r"`data\.exclude`: .*nowhere\.csv cannot be opened"):
+        dataset(["a", "b"] * 3, exclude=str(tmp_path / "nowhere.csv"))

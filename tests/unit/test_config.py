@@ -5,6 +5,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -14,6 +15,7 @@ from raylora.config.renamed import RenamedKeyWarning
 from raylora.errors import ConfigError
 from raylora.metrics import METRICS
 from raylora.tasks import TASKS
+from raylora.tasks.parsed import as_text
 
 PACKAGE = Path(errors.__file__).parent
 ERRORS = [value for value in vars(errors).values() if isinstance(value, type)]
@@ -104,7 +106,7 @@ def test_an_unknown_key_like_no_other_is_told_what_is_known_there() -> None:
         ("data.validation_fraction", 1),
         ("data.validation_fraction", float("nan")),
         ("data.format", "xlsx"),
-        ("data.labels", ["a", 1]),
+        ("data.labels", ["a", 1.5]),
         ("data.max_samples", 0),
         ("model.base_model", ""),
         ("lora.r", 8.0),
@@ -166,7 +168,7 @@ def test_each_problem_type_takes_its_own_metrics_and_no_others() -> None:
                 job.replace({"train.metric_for_best_model": name})
             with pytest.raises(ConfigError, match=f"`tune.metric` must be a metric of {problem_type}"):
                 job.replace({"tune.metric": name})
-    with pytest.raises(ConfigError, match="Did you mean 'accuracy'"):
+    with pytest.raises(ConfigError, match="did you mean 'accuracy'"):
         Job().replace({"train.metric_for_best_model": "acuracy"})
 
 
@@ -190,6 +192,42 @@ def test_losses_and_weights_are_of_the_problem_type() -> None:
     for key, value in (("train.class_weights", "balanced"), ("train.label_smoothing_factor", 0.1)):
         with pytest.raises(ConfigError, match=f"`{key}` is of labels"):
             numbers.replace({key: value})
+
+
+@pytest.mark.parametrize("one", [1, 1.0, np.int64(1), True, "1"])
+def test_a_label_in_python_is_the_text_that_a_file_with_this_value_holds(one: Any) -> None:
+    settings = {"data.labels": [0, one], "data.positive_label": one, "train.class_weights": {0: 1, one: 5}}
+    job = Job().replace(settings)
+    text = as_text(one.item() if hasattr(one, "item") else one, "label").form
+    assert (job.data.labels, job.data.positive_label) == (["0", text], text)
+    assert job.train.class_weights == {"0": 1.0, text: 5.0}
+    assert parse(job.model_dump()) == job
+
+
+def test_a_column_in_python_may_be_its_position() -> None:
+    job = Job().replace({"data.text_column": 1, "data.label_column": 0, "data.columns": [2024, "stars"]})
+    assert (job.data.text_column, job.data.label_column, job.data.columns) == ("1", "0", ["2024", "stars"])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "reason"),
+    [
+        ("data.labels", [0.5, 1.5], "data.labels: must be a text or a whole number, found 0.5"),
+        ("data.labels", [None, "a"], "data.labels: must be a text or a whole number, found None"),
+        ("data.positive_label", [1], r"data.positive_label: must be a text or a whole number, found \[1\]"),
+        (
+            "train.class_weights",
+            {0.5: 1},
+            "train.class_weights: must be 'balanced', or must be a text or a whole number, found 0.5",
+        ),
+        ("train.class_weights", {1: 2, "1": 3}, "train.class_weights: must name each label once"),
+        ("data.labels", [1, "1"], "must name at least two labels, each once"),
+    ],
+)
+def test_what_no_file_has_as_a_label_is_refused_once(key: str, value: Any, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason) as caught:
+        Job().replace({key: value})
+    assert str(caught.value).count("must be a text") <= 1
 
 
 def test_keys_lists_every_dotted_key_once_without_sections() -> None:

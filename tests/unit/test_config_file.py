@@ -295,7 +295,7 @@ def test_a_text_in_a_file_is_what_stands_there(tmp_path: Path) -> None:
     assert (job.serve.adapters, job.lora.modules_to_save) == ({"7": "0x1"}, None)
     with pytest.raises(ConfigError, match=r"seed: must be a valid integer, found '42'"):
         read([write(tmp_path / "job.yaml", "seed: '42'\n")], {})
-    with pytest.raises(ConfigError, match=r"data\.text_column: must be a valid string, found None"):
+    with pytest.raises(ConfigError, match=r"data\.text_column: must be a text or a whole number, found None"):
         read([write(tmp_path / "job.yaml", "data:\n  text_column:\n")], {})
 
 

@@ -88,6 +88,38 @@ def test_the_splits_of_a_saved_dict_are_taken_by_their_keys(tmp_path: Path) -> N
     assert (data.train, data.validation, data.test) == (where,) * 3
 
 
+def aside(root: Path) -> list[str]:
+    return [Path(path).relative_to(root).as_posix() for path in splits_there(str(root)).aside]
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        (
+            ["train.csv", "test.csv", "more.csv", "train_test.csv", "_old.csv", "notes.txt"],
+            ["more.csv", "train_test.csv"],
+        ),
+        (["train/a.csv", "dev/a.csv", "more/a.csv", "empty/README", ".git/a.csv"], ["more"]),
+        (["train.csv", "more.csv"], []),
+        (["train/a.csv", "more/a.csv"], []),
+        (["pos/1.txt", "neg/1.txt"], []),
+    ],
+)
+def test_data_that_is_named_for_no_split_beside_such_that_is_is_left_aside(
+    tmp_path: Path, names: list[str], expected: list[str]
+) -> None:
+    lay(tmp_path, dict.fromkeys(names, ROW))
+    assert aside(tmp_path) == expected
+
+
+def test_a_split_of_a_saved_dict_that_is_none_of_ours_is_left_aside(tmp_path: Path) -> None:
+    import datasets
+
+    splits = {"train": saved(["a", "b"], [0, 1]), "unsupervised": saved(["c"], [1])}
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path))
+    assert aside(tmp_path) == ["unsupervised"]
+
+
 def test_a_split_that_a_saved_dict_lacks_is_named(tmp_path: Path) -> None:
     import datasets
 
@@ -295,11 +327,9 @@ def test_object_storage_has_globs_folders_and_compressed_files(s3_address: Calla
     assert names("bucket/in/**") == ["in/a%20b.csv", "in/deep/c.csv.gz", "in/deep/er/d.jsonl", "in/e.csv/part-0.csv"]
     assert names("bucket/in/d*p/c*.gz") == ["in/deep/c.csv.gz"]
     assert names("bucket/two") == ["two/train/a.csv"]
-    assert splits_there(s3_address("bucket/two")).keys() == {"train", "test"}
-    assert (
-        splits_there([s3_address("bucket/in/deep"), s3_address("bucket/texts/pos/1.txt"), s3_address("bucket/no")])
-        == {}
-    )
+    assert splits_there(s3_address("bucket/two")).splits.keys() == {"train", "test"}
+    elsewhere = [s3_address("bucket/in/deep"), s3_address("bucket/texts/pos/1.txt"), s3_address("bucket/no")]
+    assert splits_there(elsewhere).splits == {}
     assert pairs(read_path(s3_address("bucket/texts"))) == [("bad", "neg"), ("good", "pos")]
     assert set(pairs(read_path(s3_address("bucket/in/**")))) == {("a", "x"), ("b", "y")}
     with pytest.raises(DataError, match=r"\*\.parquet.* is not there: no file matches it"):

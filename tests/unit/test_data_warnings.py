@@ -144,6 +144,20 @@ def test_files_of_a_split_that_no_key_takes_are_said(tmp_path: Path) -> None:
     assert said(split(FINE), train=str(tmp_path), validation=str(tmp_path), test=str(tmp_path)) == {}
 
 
+def test_files_of_no_split_beside_those_of_splits_are_said(tmp_path: Path) -> None:
+    for name in ("train", "test", "more", "old"):
+        (tmp_path / f"{name}.csv").write_text("text,label\na,x\n")
+    both = {"train": str(tmp_path), "test": str(tmp_path)}
+    assert said(split(FINE), **both) == {
+        "D011": [
+            f"{tmp_path}/more.csv, {tmp_path}/old.csv are in no split: what else is there is named for one (test, "
+            "train). To use it, name it so, or name all files in data.train."
+        ]
+    }
+    assert said(split(FINE), **both, mute=["D011"]) == {}
+    assert said(split(FINE), train=[f"{tmp_path}/train.csv", f"{tmp_path}/more.csv"]) == {}
+
+
 def test_labels_that_look_alike_are_said() -> None:
     labels = ["Good", "good", "bad", "cafe\u0301", "café", "a b", "a\u00a0b", "no"]
     found = said(split(dict.fromkeys(labels, 20)))

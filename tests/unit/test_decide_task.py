@@ -78,6 +78,45 @@ def test_a_file_without_rows_has_no_say(tmp_path: Path) -> None:
     assert decided(job_of(tmp_path))[0].data.problem_type == "regression"
 
 
+def folder_of(folder: Path, *files: list[Any], ending: str = "jsonl") -> Path:
+    for i, labels in enumerate(files):
+        written(folder, ending, labels).rename(folder / f"{i:03}.{ending}")
+    return folder
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl"])
+def test_numbers_with_fractions_in_a_later_file_are_seen(tmp_path: Path, ending: str) -> None:
+    job, said = decided(job_of(folder_of(tmp_path, [1, 2], [], [4.5, 1], ending=ending)))
+    assert job.data.problem_type == "regression"
+    assert said == ["task       regression, by the labels of the first 4 rows of 2 files (data.problem_type)"]
+
+
+def test_lists_in_the_last_of_many_files_are_seen(tmp_path: Path) -> None:
+    job, _ = decided(job_of(folder_of(tmp_path, *[["a", "b"]] * 60, [["a"], ["b"]])))
+    assert job.data.problem_type == "multi_label_classification"
+    (bad, *_), good = [[row.fault for row in read_rows(s, job.data)] for s in list_sources(job.data)[-2:]]
+    assert good == [None, None] and bad is not None and "must be a list of labels, found the text 'a'" in bad
+
+
+@pytest.mark.parametrize("files", [1, 3, 60])
+def test_a_thousand_rows_are_looked_at_of_any_number_of_files(tmp_path: Path, files: int) -> None:
+    _, said = decided(job_of(folder_of(tmp_path, *[[0.5] * 1100] * files)))
+    of = "" if files == 1 else f" of {min(files, 50)} files"
+    rows = {1: "1,000", 3: "999", 60: "1,000"}[files]
+    assert said == [f"task       regression, by the labels of the first {rows} rows{of} (data.problem_type)"]
+
+
+def test_numbers_that_the_config_names_as_labels_are_labels(tmp_path: Path) -> None:
+    job, said = decided(job_of(written(tmp_path, "csv", [0.5, 1, 0.5]), labels=["0.5", "1"]))
+    assert (job.data.problem_type, said) == ("single_label_classification", [])
+    assert [(row.label, row.fault) for row in rows_of(job)] == [("0.5", None), ("1", None), ("0.5", None)]
+
+
+def test_numbers_named_by_years_stay_numbers(tmp_path: Path) -> None:
+    job, _ = decided(job_of(written(tmp_path, "jsonl", [[0.5, 1.5], [2, 3]]), labels=["2024", "2025"]))
+    assert job.data.problem_type == "regression"
+
+
 def test_what_the_job_says_is_not_asked_of_the_rows(tmp_path: Path) -> None:
     job, said = decided(job_of(written(tmp_path, "csv", [1, 2, 3]), problem_type="regression"))
     assert (job.data.problem_type, said) == ("regression", [])

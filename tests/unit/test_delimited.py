@@ -87,6 +87,13 @@ def test_what_cannot_part_cells_is_refused(delimiter: str) -> None:
         DataSection(delimiter=delimiter)
 
 
+@pytest.mark.parametrize(("delimiter", "encoding"), [("§", "ascii"), ("\udc80", None), (";€", "iso-8859-1")])
+def test_a_delimiter_that_the_encoding_does_not_have_is_refused(delimiter: str, encoding: str | None) -> None:
+    with pytest.raises(ValueError, match="cannot be in a file of `encoding`"):
+        DataSection(delimiter=delimiter, encoding=encoding)
+    assert DataSection(delimiter="§", encoding="utf-16").delimiter == "§"
+
+
 def test_quotes_may_be_escaped_by_backslashes(tmp_path: Path) -> None:
     """As Spark and MySQL write them."""
     content = 'text,label\n"she said \\"hi, there\\"\nand left",x\n"a \\\\ b",y\n"doubled ""too""",x\n'

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from datafiles import ROWS, pairs, rows_of
 
-from raylora.cluster.data.frames import save, splits_of
+from raylora.cluster.data.frames import of_split, save, splits_of
 from raylora.cluster.data.rows import Row
 from raylora.cluster.data.sources import list_sources
 from raylora.cluster.storage.filesystem import locate
@@ -188,10 +188,14 @@ def test_class_labels_carry_their_names(read: Read) -> None:
 
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     dataset = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [1, 0, -1]}, features=features)
-    for data in (dataset, dataset.data.table, dataset.filter(lambda row: True)):
-        yes, no, unlabelled = read(data)
-        assert pairs([yes, no]) == [("a", "yes"), ("b", "no")]
-        assert unlabelled.fault == "'label' is null"
+    stream = dataset.to_iterable_dataset()
+    for data in (dataset, dataset.data.table, dataset.filter(lambda row: True), stream, stream.shuffle(0).take(3)):
+        rows = read(data)
+        assert sorted((row.text, row.label, row.fault) for row in rows) == [
+            ("", "", "'label' is null"),
+            ("a", "yes", None),
+            ("b", "no", None),
+        ]
     assert [row.label for row in read(dataset, labels=["0", "1"])[:2]] == ["1", "0"]
     assert pairs(read(dataset.select([1, 0]))) == [("b", "no"), ("a", "yes")]
 
@@ -247,3 +251,21 @@ def test_a_dataset_dict_holds_its_splits_by_key() -> None:
     assert splits_of({"train": [1]}) is None
     with pytest.raises(DataError, match=r"the datasets\.DatasetDict has the keys all, none that names a split"):
         splits_of(datasets.DatasetDict({"all": train}))
+
+
+def test_a_dataset_dict_for_a_split_is_its_rows_of_that_split() -> None:
+    import datasets
+
+    train, dev = datasets.Dataset.from_dict({"text": ["a"]}), datasets.Dataset.from_dict({"text": ["b"]})
+    for held in (datasets.DatasetDict({"train": train, "dev": dev}), datasets.IterableDatasetDict({"dev": dev})):
+        assert of_split(held, "validation") is dev
+        with pytest.raises(DataError, match=r"DatasetDict has the keys .*dev, none that names test\."):
+            of_split(held, "test")
+    assert of_split(dev, "test") is dev
+
+
+def test_a_stream_that_does_not_know_its_columns_is_read_row_by_row(read: Read) -> None:
+    import datasets
+
+    stream = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, 0]}).to_iterable_dataset()
+    assert pairs(read(stream.map(lambda row: {"text": row["text"] * 2}))) == [("aa", "1"), ("bb", "0")]

@@ -303,6 +303,21 @@ def test_the_problem_type_is_taken_from_the_values(values: list[Any], kind: str)
     assert infer(values, None) == kind
 
 
+@pytest.mark.parametrize(
+    "value",
+    ["1_0", b"1_0", b"1.5", " 1.5 ", "nan", "-inf", True, "1e39", 1e39, 10**400, Decimal("0.5"), Decimal("NaN"), None,
+     "1,5", "0x1p1", "", b"\xff", "4"],
+)  # fmt: skip
+def test_what_is_no_number_to_a_regression_makes_no_task_one(value: Any) -> None:
+    is_number = NUMBERS.parse(value, LabelColumn()).fault is None
+    missing = value in (None, "") or (isinstance(value, Decimal) and value.is_nan())
+    assert infer([0.5, value], None) == ("regression" if is_number or missing else "single_label_classification")
+
+
+def test_decimals_in_lists_are_numbers() -> None:
+    assert infer([[Decimal("0.5"), Decimal(1)]], None) == "regression"
+
+
 def test_a_separator_says_that_there_are_several_labels() -> None:
     assert infer(["a|b", "c"], "|") == "multi_label_classification"
     assert infer([[0.5, 1.0]], "|") == "regression"

@@ -174,6 +174,23 @@ def test_init_writes_a_config_for_a_file_on_the_web(site: Site, tmp_path: Path) 
     assert (data.train, data.text_column) == (f"{site.address}/mine.csv.gz", "said")
 
 
+def test_a_copy_that_no_job_has_read_for_a_month_is_removed_by_the_next(site: Site, tmp_path: Path) -> None:
+    site.files |= {"/old.csv": CSV, "/read.csv": CSV, "/new.csv": CSV}
+    for name in ("old", "read"):
+        read_path(f"{site.address}/{name}.csv")
+    folder = tmp_path / f"raylora-{os.getuid()}" / "web"
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    again = web.local_copy(f"{site.address}/read.csv")
+    read_path(f"{site.address}/new.csv")
+    held = {path for path in map(str, folder.iterdir()) if not path.endswith((".lock", ".json"))}
+    assert held == {again, web.local_copy(f"{site.address}/new.csv")}
+    assert len(list(folder.glob("*.json"))) == 2
+    assert site.sent == ["/old.csv", "/read.csv", "/new.csv"]
+    read_path(f"{site.address}/old.csv")
+    assert site.sent[3:] == ["/old.csv"]
+
+
 def test_a_folder_of_copies_that_is_a_link_is_refused(
     site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

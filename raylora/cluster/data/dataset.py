@@ -8,6 +8,7 @@ import pyarrow as pa
 import ray
 from ray import ObjectRef
 
+from raylora.cluster.data.exclude import read_excluded
 from raylora.cluster.data.facts import IN_ORDER
 from raylora.cluster.data.labels import Known, Names, find_labels
 from raylora.cluster.data.report import DataReport, report_of
@@ -38,7 +39,7 @@ class Dataset:
 
     Every worker reads any row it needs: the blocks are shared memory on its node, so that the batches of a run can be
     the same for any number of workers. `frozen_states` holds, per block, the states that enter layer `frozen_depth`;
-    `start` is that of a sweep's trial.
+    `start` is that of a sweep's trial. `left_out` says what became of `data.exclude`.
     """
 
     blocks: list[ObjectRef]
@@ -49,6 +50,7 @@ class Dataset:
     facts: dict[str, Any]
     bad_rows: list[dict[str, str]]
     report: DataReport
+    left_out: str | None = None
     frozen_states: list[ObjectRef] | None = None
     frozen_depth: int = 0
     start: "Start | None" = None
@@ -91,6 +93,10 @@ def assemble(
         split: np.flatnonzero(good & (split_of_row == i)) for i, split in enumerate(("train", "validation", "test"))
     }
 
+    excluded, left_out = read_excluded(data, seed), np.zeros(len(hashes), dtype=bool)
+    if excluded:
+        left_out = excluded.among(hashes, names, data)
+        members |= {split: members[split][~left_out[members[split]]] for split in ("train", "validation")}
     known = find_labels(data, names, members, sources, outline)
     splits = _splits(data, seed, members, hashes, known)
     lengths = outline["length"].to_numpy()
@@ -103,6 +109,7 @@ def assemble(
         facts=_facts(data, sources, splits, hashes, known),
         bad_rows=bad_rows,
         report=report_of(data, sources, outline, tokenizer),
+        left_out=excluded.in_words(int(left_out.sum()), hashes) if excluded else None,
     )
 
 
@@ -128,8 +135,26 @@ def _splits(
         splits["test"] = ordered(members["test"])
     for split, found in splits.items():
         if not len(found):
-            raise DataError(f"no usable row is left in `data.{split}`.")
+            raise DataError(_nothing_left(split, data, len(rows)))
+    if why := known.task.nothing_to_learn(known.targets[splits["train"]]):
+        raise DataError(
+            f"{why}, of {len(rows)} that there are with validation's: there is nothing to learn. Add rows, or give a "
+            "`data.validation` file."
+        )
     return splits
+
+
+def _nothing_left(split: Split, data: DataSection, rows: int) -> str:
+    """Args:
+    rows: of train, before the split.
+    """
+    if split != "validation" or data.validation is not None:
+        return f"no usable row is left in `data.{split}`."
+    texts = "1 row holds" if rows == 1 else f"{rows} rows hold"
+    return (
+        f"`data.train` cannot be split: its {texts} too few different texts to train on some and to validate on "
+        "others. Add rows, or give a `data.validation` file."
+    )
 
 
 def _facts(

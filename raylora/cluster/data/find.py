@@ -6,7 +6,7 @@ from pathlib import Path
 
 from raylora.cluster.data import web
 from raylora.cluster.data.endings import EXTENSIONS, ending_of
-from raylora.cluster.data.folders import WEAK, Found, by_class, by_split, data_of, files_of
+from raylora.cluster.data.folders import WEAK, Divided, Found, by_class, by_split, data_of, files_of
 from raylora.cluster.data.globs import is_remote_pattern, local_files, remote_files
 from raylora.cluster.data.rows import Split
 from raylora.cluster.storage.filesystem import is_remote, locate, plain
@@ -27,13 +27,12 @@ def find_files(where: str | Sequence[str], chosen: str = "auto", split: Split = 
     return [file for pattern in _patterns(where) for file in _find(pattern, chosen, split)]
 
 
-def splits_there(where: str | Sequence[str], chosen: str = "auto") -> dict[Split, list[str]]:
-    """Of the folders among these addresses that tell splits apart: each split's files."""
-    found: dict[Split, list[str]] = {}
-    for pattern in filter(_is_folder, _patterns(where)):
-        for split, files in by_split(locate(pattern), chosen).items():
-            found.setdefault(split, []).extend(file.path for file in files)
-    return found
+def splits_there(where: str | Sequence[str], chosen: str = "auto") -> Divided:
+    """Of the folders among these addresses that tell splits apart."""
+    found = [by_split(locate(pattern), chosen) for pattern in filter(_is_folder, _patterns(where))]
+    splits = dict.fromkeys(split for each in found for split in each.splits)
+    files = {split: [file for each in found for file in each.splits.get(split, [])] for split in splits}
+    return Divided(files, [path for each in found for path in each.aside])
 
 
 def _patterns(where: str | Sequence[str]) -> Sequence[str]:

@@ -4,7 +4,6 @@ folder per class of texts."""
 import json
 import re
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,13 +41,24 @@ class Found:
     members: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Divided:
+    """Folders that tell splits apart: each split's files; `aside` are the addresses of data that is named for none."""
+
+    splits: dict[Split, list[Found]]
+    aside: list[str]
+
+
+UNDIVIDED = Divided({}, [])
+
+
 def files_of(folder: Location, chosen: str, split: Split) -> list[Found]:
     """The data of a folder; of one with files or folders named for several splits that of `split`.
 
     Raises:
         DataError: there is none.
     """
-    named = by_split(folder, chosen)
+    named = by_split(folder, chosen).splits
     if not named:
         return _undivided(folder, chosen)
     if split not in named:
@@ -57,33 +67,47 @@ def files_of(folder: Location, chosen: str, split: Split) -> list[Found]:
     return named[split]
 
 
-def by_split(folder: Location, chosen: str) -> dict[Split, list[Found]]:
+def by_split(folder: Location, chosen: str) -> Divided:
     """Each split's files, where they are named so; nothing of a folder that does not tell them apart."""
     held = listing(folder)
     if SAVED_SPLITS in held:
-        return _folders_by_split(folder, _saved_splits(folder), chosen)
+        return _folders_by_split(folder, _saved_splits(folder), chosen, fewest=1)
     if SAVED in held:
-        return {}
+        return UNDIVIDED
     files = data_of(_files(folder, held), chosen)
     if files:
-        named: dict[Split, list[Found]] = {}
-        for file in files:
-            split = split_of(base_name(file.path))
-            if split:
-                named.setdefault(split, []).append(file)
-        return named if len(named) > 1 else {}
-    inner = _folders_by_split(folder, [name for name, stat in held.items() if stat.is_folder], chosen)
-    return inner if len(inner) > 1 else {}
+        return _files_by_split(files)
+    return _folders_by_split(folder, [name for name, stat in held.items() if stat.is_folder], chosen, fewest=2)
 
 
-def _folders_by_split(folder: Location, names: Sequence[str], chosen: str) -> dict[Split, list[Found]]:
+def _files_by_split(files: Sequence[Found]) -> Divided:
+    named: dict[Split, list[Found]] = {}
+    for file in files:
+        if split := split_of(base_name(file.path)):
+            named.setdefault(split, []).append(file)
+    aside = [file.path for file in files if not split_of(base_name(file.path))]
+    return Divided(named, aside) if len(named) > 1 else UNDIVIDED
+
+
+def _folders_by_split(folder: Location, names: Sequence[str], chosen: str, fewest: int) -> Divided:
+    shown = sorted(filter(is_shown, names))
     found: dict[Split, list[Found]] = {}
-    for name in sorted(filter(is_shown, names)):
-        split = split_of(name)
-        if split:
-            with suppress(DataError):  # a folder without data
-                found.setdefault(split, []).extend(_undivided(folder.inside(name), chosen))
-    return {split: files for split, files in found.items() if files}
+    for name in shown:
+        if split := split_of(name):
+            found.setdefault(split, []).extend(_data_in(folder.inside(name), chosen))
+    named = {split: files for split, files in found.items() if files}
+    if len(named) < fewest:
+        return UNDIVIDED
+    others = (folder.inside(name) for name in shown if not split_of(name))
+    return Divided(named, [other.address for other in others if _data_in(other, chosen)])
+
+
+def _data_in(folder: Location, chosen: str) -> list[Found]:
+    """Nothing of a folder without data."""
+    try:
+        return _undivided(folder, chosen)
+    except DataError:
+        return []
 
 
 def split_of(name: str) -> Split | None:

@@ -49,6 +49,20 @@ def splits_of(data: Any) -> dict[Split, Any] | None:
     return found
 
 
+def of_split(data: Any, split: Split) -> Any:
+    """The rows of a split: what is passed for it, or of a `datasets.DatasetDict` its own.
+
+    Raises:
+        DataError: no key names the split.
+    """
+    held = splits_of(data)
+    if held is None:
+        return data
+    if split not in held:
+        raise DataError(f"the {kind_of(data)} has the keys {', '.join(map(str, data))}, none that names {split}.")
+    return held[split]
+
+
 def kind_of(data: Any) -> str:
     """What people call it: pandas.DataFrame."""
     library = _library(data)
@@ -122,7 +136,7 @@ def _records(data: Any, section: DataSection) -> Iterator[Any]:
         return _of_columns(data, section)
     if library == "pyarrow" and hasattr(data, "schema"):
         return _of_batches(data, getattr(data, "schema_arrow", data.schema), _batches(data), section)
-    if library == "datasets" and hasattr(data, "with_format") and hasattr(data, "num_rows"):
+    if library == "datasets" and getattr(data, "features", None):  # else a stream that does not know its columns
         return _of_datasets(data, section)
     if library == "ray" and hasattr(data, "iter_batches"):
         return _of_ray(data, section)
@@ -177,6 +191,7 @@ def _of_batch(
 
 
 def _of_datasets(data: Any, section: DataSection) -> Iterator[dict[str, Any]]:
+    """Of a Dataset, or an IterableDataset."""
     names = _wanted(data, data.column_names, section)
     table = data.select_columns(list(dict.fromkeys(names))).with_format("arrow")
     schema = data.features.arrow_schema  # with the names of labels

@@ -80,7 +80,7 @@ def guess_job(data: str, wished: Job) -> Job:
     label = job.data.label_column if named else guess_label(data, columns, text)
     if _is_headless(sources[0], columns, label, job):
         return guess_job(data, _set(job, {"columns": _names(columns, text, pair, label)}))
-    splits = splits_there(data, wished.data.format)
+    splits = splits_there(data, wished.data.format).splits
     found = {"train": data, "text_column": text, "text_pair_column": pair, "label_column": label}
     return _set(job, found | {split: data for split in splits if getattr(wished.data, split) is None})
 

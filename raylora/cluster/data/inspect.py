@@ -13,8 +13,9 @@ from raylora.cluster.data.labels import decide_task
 from raylora.cluster.data.prepare import read_here
 from raylora.cluster.data.report import DataReport, report_of, split_lines, warning_lines
 from raylora.cluster.data.rows import Source
-from raylora.config import Job
-from raylora.errors import DataError
+from raylora.cluster.data.wanted import check_wanted
+from raylora.config import Job, TrainSection, TuneSection
+from raylora.errors import ConfigError, DataError
 from raylora.model.base.find import resolve
 from raylora.model.base.load import load_tokenizer
 from raylora.model.tokens import TokenizerSpec, spec_for
@@ -23,7 +24,7 @@ from raylora.model.tokens import TokenizerSpec, spec_for
 @dataclass(frozen=True)
 class Inspection:
     """`columns` are those of the first file, or none where its head is broken or it is on the hub; `refused` says why a
-    run would end on this data, its bad rows aside."""
+    run of this job would end on this data, its bad rows aside."""
 
     job: Job
     columns: tuple[str, ...]
@@ -65,11 +66,21 @@ def inspect(job: Job, sources: Sequence[Source]) -> Inspection:
         DataError: a file cannot be read.
         ModelError: there is no base model to count tokens for.
     """
-    job = decide_task(job, list(sources), say=lambda line: None)
+    job, unfit = _decided(job, list(sources))
     tokenizer = spec_for(load_tokenizer(resolve(job.model).path), job.data)
     outline = read_here(job, list(sources), tokenizer)
     report = report_of(job.data, sources, outline, tokenizer)
-    return Inspection(job, _columns(sources[0], job), report, _refusal(job, list(sources), tokenizer, outline))
+    refused = unfit or _refusal(job, list(sources), tokenizer, outline)
+    return Inspection(job, _columns(sources[0], job), report, refused)
+
+
+def _decided(job: Job, sources: list[Source]) -> tuple[Job, str | None]:
+    """The job of the labels' task, and why it cannot be as it stands: that is then told beside what the data holds."""
+    try:
+        return decide_task(job, sources, say=lambda line: None), None
+    except ConfigError as error:
+        without = job.model_copy(update={"train": TrainSection(), "tune": TuneSection()})
+        return decide_task(without, sources, say=lambda line: None), str(error)
 
 
 def _columns(source: Source, job: Job) -> tuple[str, ...]:
@@ -83,7 +94,8 @@ def _columns(source: Source, job: Job) -> tuple[str, ...]:
 def _refusal(job: Job, sources: list[Source], tokenizer: TokenizerSpec, outline: pa.Table) -> str | None:
     skipping = job.replace({"data.on_bad_row": "skip"})
     try:
-        assemble(skipping.data, job.split_seed, sources, tokenizer, [], outline)
-    except DataError as error:
+        dataset = assemble(skipping.data, job.split_seed, sources, tokenizer, [], outline)
+        check_wanted([job], dataset)
+    except (ConfigError, DataError) as error:
         return str(error)
     return None

@@ -18,30 +18,40 @@ from raylora.records import Say
 from raylora.tasks import Task, infer, task_of
 
 LOOKED_AT_ROWS = 1000
+LOOKED_AT_FILES = 50  # of as many as there are, from the first to the last: opening one on the web takes a while
 
 
 def decide_task(job: Job, sources: list[Source], say: Say) -> Job:
-    """The job with `data.problem_type` and its metric decided; by the first rows of `train` where it leaves that open.
+    """The job with `data.problem_type` and its metric decided; by the first rows of the files of `train` where it
+    leaves that open.
 
     Raises:
+        DataError: a file cannot be read.
         ConfigError: the job wants what this problem type has not.
     """
     if job.data.problem_type is None:
-        values = _first_values(sources, job.data)
-        taken = infer(values, job.data.label_separator)
+        files = _some(sources)
+        heads = [head for file in files if (head := _first_values(file, job.data, LOOKED_AT_ROWS // len(files)))]
+        values = [value for head in heads for value in head]
+        taken = infer(values, job.data.label_separator, job.data.labels)
         if taken != task_of(None).problem_type:
-            say(f"task       {taken}, by the labels of the first {len(values):,} rows (data.problem_type)")
+            of = f" of {len(heads)} files" if len(heads) > 1 else ""
+            say(f"task       {taken}, by the labels of the first {len(values):,} rows{of} (data.problem_type)")
         job = job.replace({"data.problem_type": taken})
     return job.replace({"train.metric_for_best_model": job.metric})
 
 
-def _first_values(sources: list[Source], data: DataSection) -> list[Any]:
-    """Labels as the first file of `train` that holds rows has them."""
-    for source in sources:
-        if source.split == "train":
-            with suppress(EmptyFileError):  # `list_sources` has seen another that is not
-                if found := [row.value for row in islice(read_rows(source, data), LOOKED_AT_ROWS)]:
-                    return found
+def _some(sources: list[Source]) -> list[Source]:
+    """Files of `train`: all, or some spread over them, the first and the last among them."""
+    train = [source for source in sources if source.split == "train"]
+    places = np.linspace(0, len(train) - 1, min(len(train), LOOKED_AT_FILES)).round().astype(int)
+    return [train[i] for i in places]
+
+
+def _first_values(source: Source, data: DataSection, most: int) -> list[Any]:
+    """Labels as a file has them."""
+    with suppress(EmptyFileError):  # `list_sources` has seen another that is not
+        return [row.value for row in islice(read_rows(source, data), most)]
     return []
 
 

@@ -61,7 +61,7 @@ def splits_here(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> "S
     Raises:
         DataError: as `prepare`.
     """
-    block = _blocks_here(job, sources, tokenizer).combine_chunks()
+    block = blocks_here(job, sources, tokenizer).combine_chunks()
     return assemble(job.data, job.split_seed, sources, tokenizer, [], outline_of(block)).over([block])
 
 
@@ -71,10 +71,15 @@ def read_here(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> pa.T
     Raises:
         DataError: a file cannot be read, or none holds a row.
     """
-    return outline_of(_blocks_here(job, sources, tokenizer))
+    return outline_of(blocks_here(job, sources, tokenizer))
 
 
-def _blocks_here(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> pa.Table:
+def blocks_here(job: Job, sources: list[Source], tokenizer: TokenizerSpec) -> pa.Table:
+    """Tokens of all rows, read in this process, without Ray.
+
+    Raises:
+        DataError: a file cannot be read, or none holds a row.
+    """
     pieces = [(i, Part()) for i in range(len(sources))]
     numbers = {"piece": np.arange(len(sources))}
     blocks = list(_read(numbers, pieces, sources, job.data, job.split_seed, tokenizer))
@@ -222,6 +227,8 @@ def announce(dataset: Dataset, folder: RunFolder, say: Say) -> None:
         folder.write_text(BAD_ROWS, "".join(json.dumps(row) + "\n" for row in dataset.bad_rows))
     labels = dataset.task.in_words(dataset.splits["train"].targets, dataset.labels)
     say(f"rows       {', '.join(f'{n:,} {split}' for split, n in rows.items())}; {labels}")
+    if dataset.left_out:
+        say(f"excluded   {dataset.left_out}")
     folder.write_json(DATA_REPORT, dataset.report.as_dict())
     for line in [*head_lines(dataset.report), *warning_lines(dataset.report)]:
         say(line)

@@ -27,6 +27,11 @@ def check_wanted(jobs: Iterable[Job], dataset: Dataset) -> None:
 def _check_metric(metric: str, dataset: Dataset) -> None:
     """By scores of outputs that are all equal: which metrics there are does not depend on them."""
     task, targets = dataset.task, dataset.splits["validation"].targets
+    if why := task.untold(metric, targets):
+        raise ConfigError(
+            f"`{metric}` cannot choose an epoch: of the validation rows {why}. Add rows, give others in "
+            "`data.validation`, or choose by another metric (`train.metric_for_best_model`: mse, mae)."
+        )
     if metric in (*task.decided, "loss"):
         return
     known = task.score(np.zeros((len(targets), len(dataset.labels))), targets)

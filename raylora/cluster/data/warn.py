@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from raylora.cluster.data.facts import SplitFacts
 from raylora.cluster.data.find import splits_there
-from raylora.cluster.data.folders import few
+from raylora.cluster.data.folders import UNDIVIDED, few
 from raylora.cluster.data.rows import Split
 from raylora.config import DataSection
 from raylora.model.cut import limit_in_words
@@ -156,11 +156,16 @@ def _unused_files(seen: _Seen) -> Iterator[str]:
     data = seen.data
     given: dict[Split, str | list[str] | None] = {"validation": data.validation, "test": data.test}
     unused: list[Split] = [split for split, where in given.items() if where is None]
-    there = splits_there(data.train, data.format) if data.train and unused else {}
+    there = splits_there(data.train, data.format) if data.train else UNDIVIDED
     for split in unused:
-        if files := there.get(split):
+        if files := [file.path for file in there.splits.get(split, [])]:
             where = data.train if isinstance(data.train, str) else files[0]
             yield f"{few(files)} {'are' if len(files) > 1 else 'is'} not used: set data.{split}={where} to use it."
+    if there.aside:
+        yield (
+            f"{few(there.aside)} {'are' if len(there.aside) > 1 else 'is'} in no split: what else is there is named "
+            f"for one ({', '.join(there.splits)}). To use it, name it so, or name all files in data.train."
+        )
 
 
 def _alike(seen: _Seen) -> Iterator[str]:

@@ -10,11 +10,12 @@ import os
 import shutil
 import stat
 import tempfile
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from raylora.version import __version__
 
 TIMEOUT_S = 60.0  # without a byte
 PIECE = 2**20
+KEPT_S = 30 * 24 * 3600  # a copy that no job has read for so long is removed by the next that is fetched
 QUOTED_AS_IS = "%/:=&?~#+!$,;'@()*[]"
 FAULTS = (urllib.error.URLError, HTTPException, OSError, ValueError)
 
@@ -57,6 +59,7 @@ def local_copy(address: str) -> str:
     """
     if not _copy(address).exists():
         _fetch(address, say=lambda line: None, anew=False)
+    os.utime(_copy(address))  # it is in use
     return str(_copy(address))
 
 
@@ -98,8 +101,19 @@ def _save(answer: Any, copy: Path, address: str, say: Say) -> None:
         raise OSError(f"it ended after {size} of {told} bytes")
     marks = {"If-None-Match": answer.headers.get("ETag"), "If-Modified-Since": answer.headers.get("Last-Modified")}
     part.replace(copy)
+    _drop_old(copy.parent)
     kept = {name: value for name, value in marks.items() if value}
     copy.with_suffix(".json").write_text(json.dumps({"address": address, "size": size, "marks": kept}))
+
+
+def _drop_old(folder: Path) -> None:
+    """Locks stay: one of nothing, another may wait for."""
+    oldest = time.time() - KEPT_S
+    for path in folder.iterdir():
+        with suppress(OSError):  # another process removed it, or just put it there
+            if path.suffix in ("", ".part") and path.stat().st_mtime < oldest:
+                path.with_suffix(".json").unlink(missing_ok=True)
+                path.unlink()
 
 
 def _seen(copy: Path) -> dict[str, str]:

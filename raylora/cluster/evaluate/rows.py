@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from raylora.cluster.data import frames, web
+from raylora.cluster.data.exclude import read_excluded
+from raylora.cluster.data.labels import Names
 from raylora.cluster.data.rows import Row, Source, Split, bad_rows_message
 from raylora.cluster.data.sources import read_rows, sources_of
 from raylora.cluster.data.split import divide_train, fingerprint, text_hash
@@ -85,6 +88,8 @@ def _labelled(
 ) -> LabelledRows:
     labels, files = subject.manifest.labels, sources(section)
     read, bad = _usable(files, section)
+    if split == "validation":
+        read = _without_excluded(read, section, seed)
     known, unknown = _known(read, task, labels)
     if split != "data":
         _check_all_known(unknown, subject, split)
@@ -149,13 +154,28 @@ def _held_out(
         if facts and facts["rows"].get(split) != task.counts(targets, labels):
             raise _changed(subject, split)
         return np.arange(len(read))
-    hashes = np.array([text_hash(each.row.text, each.row.text_pair, seed) for each in read], dtype=np.uint64)
+    hashes = _hashes(read, seed)
     order = targets if targets.ndim == 1 else _ranks([each.row.label for each in read])
     parts = divide_train(data, hashes, order, task.strata(targets), task.on_both_sides(labels))
     splits = [(hashes[rows], targets[rows]) for rows in (parts.train, parts.validation)]
     if facts and facts["fingerprint"] != fingerprint(splits):
         raise _changed(subject, "train")
     return np.sort(parts.validation)
+
+
+def _hashes(read: Sequence[_Read], seed: int) -> np.ndarray:
+    """[N] by which a run splits its rows."""
+    return np.array([text_hash(each.row.text, each.row.text_pair, seed) for each in read], dtype=np.uint64)
+
+
+def _without_excluded(read: list[_Read], data: DataSection, seed: int) -> list[_Read]:
+    """The rows that `data.exclude` leaves to train and validation."""
+    excluded = read_excluded(data, seed)
+    if not excluded or not read:
+        return read
+    names = Names.of(pa.chunked_array([[each.row.label for each in read]], pa.string()))
+    left_out = excluded.among(_hashes(read, seed), names, data)
+    return [each for each, out in zip(read, left_out.tolist(), strict=True) if not out]
 
 
 def _ranks(forms: Sequence[str]) -> np.ndarray:

@@ -27,6 +27,7 @@ OF_READING = (
     "label_separator",
     "positive_label",
     "on_bad_row",
+    "exclude",
 )
 
 

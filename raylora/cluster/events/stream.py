@@ -137,6 +137,9 @@ def event_line(record: Event, metric: str = "") -> str | None:
             f"epoch {record['epoch']:g}    {scores_in_words(record, 'eval_')}  "
             f"(validation; {duration(record['taken_s'])}{left})"
         )
+    if record["kind"] == "calibration" and record["temperature"] == 1:
+        error = f"{record['ece_before']:.3f}"
+        return f"calibrated scores stay as they are: off by {error} on the validation rows, as chance may have it"
     if record["kind"] == "calibration":
         return (
             f"calibrated temperature {record['temperature']:.2f}: what scores claim was off by "

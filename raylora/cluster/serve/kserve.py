@@ -10,11 +10,11 @@ from fastapi import APIRouter
 
 import raylora
 from raylora.cluster.serve.middleware import request_context
-from raylora.cluster.serve.schemas import InferAnswer, InferBody, OutputTensor, Tensor
+from raylora.cluster.serve.schemas import InferAnswer, InferBody, InferParameters, OutputTensor, Tensor
 from raylora.cluster.serve.service import Answer, Service
 from raylora.errors import DataError
 from raylora.model.tokens import Text
-from raylora.tasks import task_of
+from raylora.tasks import Wish, task_of
 
 
 def routes(service: Service) -> APIRouter:
@@ -59,13 +59,16 @@ def routes(service: Service) -> APIRouter:
         """`text` BYTES [n], or [n, 2] for pairs, to `label`, `score` and all `scores` in label order.
 
         Of several labels a text, `label` is a JSON list of those that reach their thresholds, `score` that of the best;
-        of numbers, the name and the value of the first.
+        of numbers, the name and the value of the first. Below the score that `parameters.min_accuracy` needs it is
+        empty.
         """
         own = request_context.get()
         own.adapter = name
         texts = _texts(asked.inputs[0])
         own.inputs = len(texts)
-        answer = await service.predict(name, texts)
+        wished = asked.parameters or InferParameters()
+        wish = Wish(wished.function_to_apply, None, wished.threshold, wished.min_accuracy)
+        answer = await service.predict(name, texts, wish)
         own.adapter, own.version = answer.found.name, answer.found.version
         return InferAnswer(model_name=name, model_version=answer.found.version, id=asked.id, outputs=_outputs(answer))
 

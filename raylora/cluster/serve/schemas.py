@@ -19,6 +19,22 @@ Data = Annotated[
     list[str] | list[list[str]], PlainValidator(check_data, json_schema_input_type=list[str] | list[list[str]])
 ]
 
+Threshold = Annotated[
+    float,
+    Field(
+        ge=0, le=1, description="of several labels a text: the score from which on each is told, in place of its own"
+    ),
+]
+MinAccuracy = Annotated[
+    float,
+    Field(
+        gt=0,
+        lt=1,
+        description="of one label a text: how often answers are to be right, of what the adapter promises; below its "
+        "score there is no label",
+    ),
+]
+
 
 class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
@@ -40,14 +56,8 @@ class Parameters(Body):
         "those that reach theirs",
     )
     function_to_apply: Function | None = Field(default=None, description="to the logits; by default the task's own")
-    threshold: Annotated[float, Field(ge=0, le=1)] | None = Field(
-        default=None, description="of several labels a text: the score from which on each is told, in place of its own"
-    )
-    min_accuracy: Annotated[float, Field(gt=0, lt=1)] | None = Field(
-        default=None,
-        description="of one label a text: how often answers are to be right, of what the adapter promises; below its "
-        "score the label is null",
-    )
+    threshold: Threshold | None = None
+    min_accuracy: MinAccuracy | None = None
     adapter: str | None = Field(default=None, description="adapter's name; the default one if not given")
 
 
@@ -124,10 +134,21 @@ class Tensor(Body):
     data: Data
 
 
+class InferParameters(Body):
+    """Those of raylora; gateways add some of their own."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    function_to_apply: Function | None = Field(default=None, description="to the logits; by default the task's own")
+    threshold: Threshold | None = None
+    min_accuracy: MinAccuracy | None = None
+
+
 class InferBody(Body):
     model_config = ConfigDict(extra="ignore")
 
     id: str | None = None
+    parameters: InferParameters | None = None
     inputs: Annotated[list[Tensor], Field(min_length=1, max_length=1)]
 
 

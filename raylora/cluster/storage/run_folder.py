@@ -9,7 +9,10 @@
     bad_rows.jsonl      rows that were left out, with `data.on_bad_row: skip`
     checkpoint_*/       Ray Train's
     adapter/            the best epoch's: all that serving needs
-    metrics.json        final figures; written last
+    metrics.json        final figures; its presence says that the job has finished
+    report.html         the page of all that (`cluster.report`)
+    evaluation.json     where `raylora evaluate` was told to write here
+    review.csv          rows whose labels may be wrong, where `raylora inspect` was asked for them
 
 A sweep's folder holds, beside config.yaml, the three files of its data, history.jsonl, adapter/ and metrics.json:
 
@@ -45,6 +48,9 @@ HISTORY = "history.jsonl"
 BAD_ROWS = "bad_rows.jsonl"
 CHECKPOINT = "checkpoint_"  # and a number
 ADAPTER = "adapter"
+REPORT = "report.html"
+EVALUATION = "evaluation.json"
+REVIEW = "review.csv"
 FINISHED = "metrics.json"  # a folder that has it is finished
 TRIALS = "trials"
 TRIAL_RUNS = "train"

@@ -14,6 +14,7 @@ from raylora.cluster.data.wanted import check_wanted
 from raylora.cluster.events.history import Event
 from raylora.cluster.events.stream import follow
 from raylora.cluster.placement import need_of, tell_wait
+from raylora.cluster.report import report_finished
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
 from raylora.cluster.storage.lock import Held, hold
 from raylora.cluster.storage.run_folder import ADAPTER, CONFIG, FINISHED, RunFolder
@@ -72,7 +73,7 @@ def _train(folder: RunFolder, held: Held, job: Job, sources: list[Source], say: 
             rows = _global_batch_size(last) or global_batch_size(job, plan)
             outcome = run_workers(Task(resolved, dataset, plan, rows, log, held))
     held.check()
-    return _conclude(found, dataset, outcome)
+    return _conclude(found, dataset, outcome, say)
 
 
 def _last_report(folder: RunFolder) -> Event | None:
@@ -88,7 +89,7 @@ def _global_batch_size(last: Event | None) -> int | None:
     return last.get("global_batch_size", last.get("step_rows")) if last else None
 
 
-def _conclude(found: Resolution, dataset: Dataset, outcome: dict[str, Any]) -> TrainResult:
+def _conclude(found: Resolution, dataset: Dataset, outcome: dict[str, Any], say: Say) -> TrainResult:
     job, folder = found.job, found.folder
     metrics = {
         "run_name": job.run_name,
@@ -99,6 +100,7 @@ def _conclude(found: Resolution, dataset: Dataset, outcome: dict[str, Any]) -> T
         "cluster": str(found.cluster),
     }
     folder.write_json(FINISHED, metrics)
+    report_finished(folder.location, say)
     return TrainResult(
         folder_uri=folder.uri,
         adapter_uri=folder.inside(ADAPTER),

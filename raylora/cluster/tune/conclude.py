@@ -8,6 +8,7 @@ import ray
 from ray.tune import Checkpoint
 
 from raylora.cluster.placement import WorkerPlan, remote_options
+from raylora.cluster.report import report_finished
 from raylora.cluster.resolve import Resolution
 from raylora.cluster.storage.lock import Held
 from raylora.cluster.storage.run_folder import ADAPTER, BEST_CONFIG, FINISHED, TRIALS_TABLE, RunFolder
@@ -62,6 +63,7 @@ def conclude(
     metrics = _metrics(job, trials, winner, front, done, shared_bases[best.model.base_model])
     held.check()
     folder.write_json(FINISHED, metrics)
+    report_finished(folder.location, say)
     return TuneResult(
         folder_uri=folder.uri,
         adapter_uri=folder.inside(ADAPTER),

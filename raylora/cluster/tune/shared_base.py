@@ -7,7 +7,6 @@ from typing import Any
 import ray
 import torch
 from ray import ObjectRef
-from transformers import set_seed
 
 from raylora.cluster.data.dataset import Dataset
 from raylora.cluster.data.frozen_states import frozen_depth, with_frozen_states
@@ -21,9 +20,7 @@ from raylora.config import Job
 from raylora.floor import Floor
 from raylora.model.base.find import BaseFolder
 from raylora.model.base.load import as_tensor, base_weights, load_base, load_tokenizer, read_config
-from raylora.model.fit.build import build
-from raylora.model.fit.head import draws_below_last
-from raylora.model.fit.start import Start, local_start
+from raylora.model.fit.start import Start, start_key, starts_of
 from raylora.model.limits import check_limits, latency_ms, trainable_parameters
 from raylora.model.resolved import ResolvedJob
 from raylora.model.tokens import spec_for
@@ -37,7 +34,7 @@ class SharedBase:
         new_modules: of `load_base`.
         latency_ms: its time for a row of median length, on one worker.
         by_depth: the dataset with the frozen states of each depth that the trials start at.
-        starts: where the head of a trial starts, by the trial's seed.
+        starts: where the head of a trial starts, by `start_key`.
         floor: what the winner must beat; None where the job wants none.
     """
 
@@ -47,7 +44,7 @@ class SharedBase:
     new_modules: tuple[str, ...]
     latency_ms: float
     by_depth: dict[int, Dataset]
-    starts: Mapping[int, Start]
+    starts: Mapping[str, Start]
     floor: Floor | None
 
     def resolved(self, job: Job) -> ResolvedJob:
@@ -57,11 +54,11 @@ class SharedBase:
     def rows(self, job: Job) -> Dataset:
         """To train on and to choose by, with the states that enter the trial's lowest layer."""
         depth = frozen_depth(self.resolved(job), self.dataset.labels)
-        return replace(self.by_depth.get(depth, without_test(self.dataset)), start=self.starts[job.seed])
+        return replace(self.by_depth.get(depth, without_test(self.dataset)), start=self.starts[start_key(job)])
 
     def all_rows(self, job: Job) -> Dataset:
         """Those of the test split too, for the trial that won."""
-        return replace(self.dataset, start=self.starts[job.seed])
+        return replace(self.dataset, start=self.starts[start_key(job)])
 
     def state(self) -> dict[str, torch.Tensor]:
         """The base's weights, not copied: one copy serves all processes of a node."""
@@ -84,7 +81,7 @@ def make_shared_base(found: Resolution, name: str, sources: list[Source], trials
 
     Args:
         name: of one of the sweep's bases.
-        trials: jobs of the sweep, for their seeds and the depths of their frozen states.
+        trials: jobs of the sweep, for their heads' starts and the depths of their frozen states.
 
     Raises:
         DataError, ModelError: as `prepare` and `load_base`.
@@ -99,40 +96,30 @@ def make_shared_base(found: Resolution, name: str, sources: list[Source], trials
     weights, facts = task.remote(resolved, dataset.labels, spec.pad_id, found.plan, int(lengths[len(lengths) // 2]))
     new_modules, latency = ray.get(facts)
     starts = _starts(resolved, dataset, weights, found.plan, trials)
-    floor = starts[found.job.seed].floor
-    starts = {seed: replace(start, floor=None) for seed, start in starts.items()}
+    floor = next(iter(starts.values())).floor
+    starts = {key: replace(start, floor=None) for key, start in starts.items()}
     by_depth = _by_depth(resolved, dataset, weights, found.plan, trials)
     return SharedBase(resolved.base, dataset, weights, new_modules, latency, by_depth, starts, floor)
 
 
 def _starts(
     resolved: ResolvedJob, dataset: Dataset, weights: ObjectRef, plan: WorkerPlan, trials: Sequence[Job]
-) -> dict[int, Start]:
-    """The head that the trials of each seed begin with, and the floor of the sweep, on a worker's resources."""
+) -> dict[str, Start]:
+    """The head that trials begin with, by `start_key`, and the floor of the sweep, on a worker's resources."""
     some = any(trial.train.head_init == "probe" for trial in trials)
     wanted = resolved.replace({"train.head_init": "probe" if some else "random"})
-    seeds = list(dict.fromkeys(trial.seed for trial in trials))
     task: Any = ray.remote(_make_starts).options(**remote_options(plan))
-    return ray.get(task.remote(wanted, dataset, weights, plan, seeds))
+    return ray.get(task.remote(wanted, dataset, weights, plan, list({start_key(job): job for job in trials}.values())))
 
 
 def _make_starts(
-    resolved: ResolvedJob, dataset: Dataset, weights: dict[str, Any], plan: WorkerPlan, seeds: list[int]
-) -> dict[int, Start]:
-    """By seed, the floor with the first; from one forward, where the heads differ by no more than what is replaced."""
+    resolved: ResolvedJob, dataset: Dataset, weights: dict[str, Any], plan: WorkerPlan, trials: list[Job]
+) -> dict[str, Start]:
     if plan.threads and not plan.use_gpu:
         torch.set_num_threads(plan.threads)
     resolved, splits = resolved.on_this_node(), dataset.load()
     state = {name: as_tensor(array) for name, array in weights.items()}
-    starts: dict[int, Start] = {}
-    for seed in seeds:
-        set_seed(seed)
-        model: Any = build(resolved, splits.labels, splits.tokenizer.pad_id, state)
-        job = resolved.job.replace({"train.floor": False}) if starts else resolved.job
-        starts[seed] = local_start(job, splits, model.to("cuda" if plan.use_gpu else "cpu"))
-        if not draws_below_last(model):
-            return dict.fromkeys(seeds, starts[seed])
-    return starts
+    return starts_of(resolved, splits, trials, state, "cuda" if plan.use_gpu else "cpu")
 
 
 def without_test(dataset: Dataset) -> Dataset:

@@ -3,7 +3,7 @@
 import copy
 import tempfile
 from collections.abc import Callable, Hashable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,6 +40,14 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 EVAL_TOKENS = 4096  # of one forward, over all of its trials
+
+
+@dataclass(frozen=True)
+class Fold:
+    """Of cross-validation: the train rows [N] bool that are not learned from, and a start that knows none of them."""
+
+    held_out: np.ndarray
+    start: Start
 
 
 class Bank:
@@ -92,11 +100,12 @@ class Bank:
     def names(self) -> list[str]:
         return [trial.name for trial in self.trials]
 
-    def admit(self, name: str, job: Job, resume_from: Path | None = None) -> None:
+    def admit(self, name: str, job: Job, resume_from: Path | None = None, fold: Fold | None = None) -> None:
         """Give a trial a place; its first weights are those it would draw alone.
 
         Args:
             resume_from: a folder that `save` wrote; hyperparameters are the new job's.
+            fold: train rows that it must not learn from; None = it learns from all.
 
         Raises:
             ConfigError: the job does not fit the base.
@@ -106,7 +115,9 @@ class Bank:
         assert name not in self.names, f"trial {name} is already in the bank"
         assert packing.pack_key(job) == self.key, "a pack holds trials of one pack_key"
         args = training_arguments(job, self.plan, self.worker, scratch="")
-        trial = PackedTrial(name, job, self._new_adapter(job), args, self.plan.steps, self.device)
+        model = self._new_adapter(job, fold.start if fold else None)
+        held_out = fold.held_out if fold else None
+        trial = PackedTrial(name, job, model, args, self.plan.steps, self.device, held_out)
         if resume_from:
             trial.load(resume_from)
         new = self.base.inject_adapters(trial)
@@ -140,15 +151,20 @@ class Bank:
         self.trials = trials
         self.base.set_adapters(trials)
 
-    def _new_adapter(self, job: Job) -> "PeftModel":
-        """As `fit.build` after `set_seed`; the base and its new head are drawn already."""
+    def _new_adapter(self, job: Job, own: Start | None) -> "PeftModel":
+        """As `fit.build` after `set_seed`; the base and its new head are drawn already.
+
+        Args:
+            own: where the head starts that may not know all rows of train.
+        """
         with torch.random.fork_rng(devices=[]):
             torch.set_rng_state(self.drawn)
             base = _with_same_weights(self.loaded.model)
             model = attach_adapter(base, lora_config(job.lora, base, self.loaded.new_modules))
         if job.train.head_init == "probe":
-            self.start = self.start or self.make_start()
-            begin_from(model, job, self.start)
+            if own is None:
+                own = self.start = self.start or self.make_start()
+            begin_from(model, job, own)
         if self.job.train.bf16:
             train_in_fp32(model)
         return model
@@ -195,7 +211,8 @@ class Bank:
         logits = self.base.logits(batch, range(count), self._masks(micros))
         losses = self.row_loss(logits, batch["labels"].to(self.device))
         shares = [micros[epoch].weight / self.plan.accumulation_steps for epoch in epochs]
-        losses = losses.view(count, -1).mean(1) * torch.tensor(shares, device=self.device)
+        weights = torch.from_numpy(np.stack([trial.loss_weights(micros[trial.epoch].indices) for trial in self.trials]))
+        losses = (losses.view(count, -1) * weights.to(losses)).mean(1) * torch.tensor(shares, device=self.device)
         losses.sum().backward()
         for trial, loss in zip(self.trials, losses.detach(), strict=True):
             trial.loss += loss
@@ -208,6 +225,16 @@ class Bank:
         found = in_order(list(run_batches(split, self.job.train.per_device_eval_batch_size, self._logits)))
         outputs = (self.units.of(found[:, i]) for i in range(len(self.trials)))
         return [self.task.score(each, split.table.targets) for each in outputs]
+
+    def outputs(self, name: str, split: Collator) -> np.ndarray:
+        """[N, C] of a split by one trial at its best epoch, whose weights it has from then on; in the labels' own
+        unit."""
+        slot = self.names.index(name)
+        self.trials[slot].restore_best()
+        self.base.model.eval()
+        forward = lambda batch: self.base.logits(batch, range(slot, slot + 1)).float().cpu().numpy()  # noqa: E731
+        rows = self.job.train.per_device_eval_batch_size
+        return self.units.of(in_order(list(run_batches(split, rows, forward))))
 
     def _logits(self, batch: dict[str, Tensor]) -> np.ndarray:
         """[B, trials, C] float32 of a batch by every trial."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from peft.tuners.lora import LoraLayer
 from peft.utils import ModulesToSaveWrapper
@@ -47,15 +48,23 @@ class PackedTrial:
     Args:
         model: a PEFT model as `fit.build` makes it; its trainable parameters become the trial's.
         epoch_steps: optimizer steps of an epoch.
+        held_out: [N] bool, train rows that it must not learn from; None = it learns from all.
 
     Raises:
         NotPackable: an adapted module is no plain linear layer.
     """
 
     def __init__(
-        self, name: str, job: Job, model: "PeftModel", args: TrainingArguments, epoch_steps: int, device: torch.device
+        self,
+        name: str,
+        job: Job,
+        model: "PeftModel",
+        args: TrainingArguments,
+        epoch_steps: int,
+        device: torch.device,
+        held_out: np.ndarray | None = None,
     ) -> None:
-        self.name, self.job, self.epoch_steps = name, job, epoch_steps
+        self.name, self.job, self.epoch_steps, self.held_out = name, job, epoch_steps, held_out
         self.weights = {n: p for n, p in model.named_parameters() if p.requires_grad}
         for parameter in self.weights.values():  # in place: optimizer and modules keep the same objects
             parameter.data = parameter.data.to(device)
@@ -102,6 +111,18 @@ class PackedTrial:
             self.best = Best(self.state(), scores, epoch)
         self.over = train.is_over(epoch, self.best.epoch)
         return EpochResult(metrics, self.over, None)
+
+    def loss_weights(self, rows: np.ndarray) -> np.ndarray:
+        """[B] float32 of train rows in the loss: their mean over an epoch is 1."""
+        if self.held_out is None:
+            return np.ones(len(rows), dtype=np.float32)
+        return (~self.held_out[rows] / (1 - self.held_out.mean())).astype(np.float32)
+
+    def restore_best(self) -> None:
+        """Give the trial the weights of its best epoch."""
+        assert self.best is not None, "a trial has a best epoch after its first"
+        for name, parameter in self.weights.items():
+            parameter.data.copy_(self.best.state[name])
 
     def state(self) -> dict[str, Tensor]:
         """A copy on the CPU of the weights now, as `save.trainable_state` gives them."""

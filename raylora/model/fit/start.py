@@ -1,23 +1,27 @@
 """Before the first step: where the head starts, and the floor that the adapter must beat, from a frozen forward."""
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from torch import nn
+from torch import Tensor, nn
+from transformers import set_seed
 
 from raylora.config import Job
 from raylora.floor import Baseline, Floor, FloorSplit, read_floor, summary
 from raylora.model.collator import Collator
+from raylora.model.fit.build import build
 from raylora.model.fit.callback import FLOOR, Event
 from raylora.model.fit.head import (
     Features,
     HeadStart,
     NotProbed,
     brings_head,
+    draws_below_last,
     features,
     join,
     last_linear,
@@ -25,6 +29,7 @@ from raylora.model.fit.head import (
     units_of,
 )
 from raylora.model.losses import class_weights
+from raylora.model.resolved import ResolvedJob
 from raylora.probe import FITTED, spread
 from raylora.tasks import ProblemType
 from raylora.tfidf import fit_tfidf
@@ -158,14 +163,24 @@ def _make_start(
         return Start(None, floor, NO_LAYER if is_wanted else None, brings_head(model))
     if not is_main or job.train.head_init != "probe":
         return Start(None, floor)
-    layer = getattr(*last)
-    weights = class_weights(job, splits)
-    targets = splits.task.standard(units_of(splits, model), train.table.targets)
-    probe = FITTED[splits.task.problem_type](known.head, targets, num_labels, layer.bias is not None, weights)
+    return replace(probe_head(job, splits, model, known.head, train.table.targets), floor=floor)
+
+
+def probe_head(job: Job, splits: "Splits", model: nn.Module, seen: np.ndarray, targets: np.ndarray) -> Start:
+    """Where the head starts that knows some rows: at a probe of them, or at random where that knows too little.
+
+    Args:
+        model: with a last linear layer (`last_linear`); `seen` [N, F] is what that sees of the rows.
+        targets: [N, ...] theirs.
+    """
+    last = last_linear(model)
+    assert last is not None, "whoever has features of it has the layer"
+    has_bias, weights = getattr(*last).bias is not None, class_weights(job, splits)
+    targets = splits.task.standard(units_of(splits, model), targets)
+    probe = FITTED[splits.task.problem_type](seen, targets, len(splits.labels), has_bias, weights)
     if probe.skill < LEAST_SKILL and job.train.num_train_epochs * len(splits.train) >= MANY_ROWS:
-        return Start(None, floor, WEAK.format(probe.accuracy, probe.majority))
-    scale = HEAD_SCALES[splits.task.problem_type]
-    return Start(HeadStart(*probe.damped(scale)), floor)
+        return Start(None, reason=WEAK.format(probe.accuracy, probe.majority))
+    return Start(HeadStart(*probe.damped(HEAD_SCALES[splits.task.problem_type])))
 
 
 def local_start(job: Job, splits: "Splits", model: Any, floor_rows: int | None = None) -> Start:
@@ -175,6 +190,35 @@ def local_start(job: Job, splits: "Splits", model: Any, floor_rows: int | None =
         return join(features(model, split, job.train.per_device_eval_batch_size))
 
     return make_start(job, splits, model, features_of, floor_rows=floor_rows)
+
+
+def start_key(job: Job) -> str:
+    """Equal for trials whose heads start alike: those of one seed, whose probes weigh labels alike."""
+    return json.dumps([job.seed, job.train.class_weights], sort_keys=True)
+
+
+def starts_of(
+    resolved: ResolvedJob, splits: "Splits", trials: Sequence[Job], weights: Mapping[str, Tensor] | None, device: str
+) -> dict[str, Start]:
+    """The starts of a sweep's trials by `start_key`, the floor with the first.
+
+    Args:
+        resolved: the sweep's job.
+        trials: one of each key.
+        weights: the base's, of `load_base`.
+    """
+    starts: dict[str, Start] = {}
+    alike: dict[str, Start] = {}  # the seed draws no more of most heads than what a start replaces
+    for trial in trials:
+        set_seed(trial.seed)
+        model: Any = build(resolved, splits.labels, splits.tokenizer.pad_id, weights)
+        own: dict[str, Any] = {"train.class_weights": trial.train.class_weights, "seed": trial.seed}
+        what = start_key(resolved.job.replace(own if draws_below_last(model) else own | {"seed": 0}))
+        if what not in alike:
+            wanted = resolved.job.replace(own | {"train.floor": resolved.job.train.floor and not alike})
+            alike[what] = local_start(wanted, splits, model.to(device))
+        starts[start_key(trial)] = alike[what]
+    return starts
 
 
 def _floor_rows(job: Job, train_rows: int, num_labels: int) -> int:
