@@ -156,14 +156,14 @@ def _overrides(job: Job, sample: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def to_plain(value: Any) -> Any:
-    """A value as Ray Tune's searchers take it: they know no lists, which travel as JSON."""
-    return json.dumps(value) if isinstance(value, list) else value
+    """A value as Ray Tune's searchers take it: they know no lists and no mappings, which travel as JSON."""
+    return json.dumps(value) if isinstance(value, list | dict) else value
 
 
 def from_plain(sample: Mapping[str, Any]) -> dict[str, Any]:
     """A sample as it was before `to_plain`."""
-    lists = {key: isinstance(value, str) and value.startswith("[") for key, value in sample.items()}
-    return {key: json.loads(value) if lists[key] else value for key, value in sample.items()}
+    packed = {key: isinstance(value, str) and value.startswith(("[", "{")) for key, value in sample.items()}
+    return {key: json.loads(value) if packed[key] else value for key, value in sample.items()}
 
 
 def _flat(space: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

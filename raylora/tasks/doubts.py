@@ -15,17 +15,13 @@ class Doubts:
         quality: [N] from 0, surely wrong, to 1, surely right.
         is_error: [N] bool, taken for wrong.
         suggested: [N, ...], shaped as targets: what the models say instead.
+        rank: [N] places of rows, the most doubtful first.
     """
 
     quality: "np.ndarray"
     is_error: "np.ndarray"
     suggested: "np.ndarray"
-
-    def order(self) -> "np.ndarray":
-        """[N] places of rows, the most doubtful first: those taken for wrong, then the others."""
-        import numpy as np
-
-        return np.lexsort((self.quality, ~self.is_error))
+    rank: "np.ndarray"
 
 
 def confident_errors(scores: "np.ndarray", ids: "np.ndarray") -> "np.ndarray":
@@ -48,16 +44,19 @@ def confident_errors(scores: "np.ndarray", ids: "np.ndarray") -> "np.ndarray":
     return (confident.max(axis=1) >= 0) & (best != ids)
 
 
-def margins(scores: "np.ndarray", ids: "np.ndarray") -> "np.ndarray":
-    """[N] from 0 to 1: half of one more than a label's score less the highest of another's.
+def by_confidence(scores: "np.ndarray", ids: "np.ndarray") -> Doubts:
+    """Of one label a row: quality is the score of the label as given.
+
+    As many rows are taken for wrong as confident learning counts, those of the lowest quality; of these, what it names
+    itself comes first.
 
     Args:
-        scores: [N, C].
+        scores: [N, C] probabilities from models that did not see the row.
         ids: [N] labels as given.
     """
     import numpy as np
 
-    rows = np.arange(len(ids))
-    others = scores.copy()
-    others[rows, ids] = -np.inf
-    return (scores[rows, ids] - others.max(axis=1) + 1) / 2
+    quality, confident = scores[np.arange(len(ids)), ids], confident_errors(scores, ids)
+    is_error = np.zeros(len(ids), dtype=bool)
+    is_error[np.argsort(quality, kind="stable")[: int(confident.sum())]] = True
+    return Doubts(quality, is_error, scores.argmax(axis=1), np.lexsort((quality, ~confident, ~is_error)))

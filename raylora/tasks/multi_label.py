@@ -189,7 +189,8 @@ class MultiLabel(Task):
         ]
         wrong = np.stack(pairs, axis=1)
         suggested = np.where(wrong, ~carried, carried).astype(np.float32)
-        return Doubts(each.min(axis=1), wrong.max(axis=1), suggested)
+        quality, is_error = each.min(axis=1), wrong.max(axis=1)
+        return Doubts(quality, is_error, suggested, np.lexsort((quality, ~is_error)))
 
     def purpose(self, labels: Sequence[str]) -> str:
         return f"Gives texts any number of {len(labels)} labels: {quoted_names(labels)}."

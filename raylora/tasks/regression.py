@@ -157,7 +157,7 @@ class Regression(Task):
         apart = np.abs(residuals - np.median(residuals, axis=0))
         # as the standard deviation where errors are normal, but blind to the few rows that are looked for
         worst = (apart / np.maximum(1.4826 * np.median(apart, axis=0), 1e-12)).max(axis=1)
-        return Doubts(np.exp(-worst), worst > OUTLYING, outputs)
+        return Doubts(np.exp(-worst), worst > OUTLYING, outputs, np.argsort(-worst, kind="stable"))
 
     def purpose(self, labels: Sequence[str]) -> str:
         return f"Gives texts numbers: {quoted_names(labels)}."

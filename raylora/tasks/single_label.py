@@ -9,7 +9,7 @@ from raylora.errors import ConfigError, DataError
 from raylora.metrics import Scores
 from raylora.tasks.answers import AS_IT_IS, LabelScore, Learned, Prediction, ProblemType, Wish, ranked
 from raylora.tasks.calibration import PROMISES, MinScore, best_temperature, min_score
-from raylora.tasks.doubts import Doubts, confident_errors, margins
+from raylora.tasks.doubts import Doubts, by_confidence
 from raylora.tasks.functions import Function, log_softmax, softmax
 from raylora.tasks.parsed import LabelColumn, Parsed, as_text, every, no_rows, not_among, written_list
 from raylora.tasks.ranking import by_label, expected_calibration_error
@@ -187,8 +187,7 @@ class SingleLabel(Task):
         return {promise: each for promise, each in found.items() if each}
 
     def doubts(self, outputs: "np.ndarray", targets: "np.ndarray") -> Doubts:
-        scores = softmax(outputs.astype("float64") / self.temperature(outputs, targets))
-        return Doubts(margins(scores, targets), confident_errors(scores, targets), scores.argmax(axis=1))
+        return by_confidence(softmax(outputs.astype("float64") / self.temperature(outputs, targets)), targets)
 
     def purpose(self, labels: Sequence[str]) -> str:
         return f"Sorts texts into {len(labels)} labels: {quoted_names(labels)}."

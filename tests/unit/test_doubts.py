@@ -5,7 +5,7 @@ import pytest
 
 from raylora.neighbours import neighbours
 from raylora.tasks import task_of
-from raylora.tasks.doubts import confident_errors, margins
+from raylora.tasks.doubts import by_confidence, confident_errors
 
 
 def test_confident_learning_counts_as_the_paper_does() -> None:
@@ -26,9 +26,13 @@ def test_a_label_without_rows_takes_none() -> None:
     assert confident_errors(scores, np.array([0, 1])).tolist() == [False, False]
 
 
-def test_margins_are_one_where_a_label_is_sure_and_zero_where_another_is() -> None:
-    scores = np.array([[1.0, 0.0], [0.0, 1.0], [0.5, 0.5]])
-    assert margins(scores, np.array([0, 0, 0])).tolist() == [1.0, 0.0, 0.5]
+def test_as_many_are_wrong_as_are_counted_those_of_the_lowest_scores() -> None:
+    """Row 1 is counted; row 4 has the lower score for its own label, though no label is sure of it."""
+    scores = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.1, 0.9, 0.0], [0.0, 0.1, 0.9], [0.45, 0.4, 0.15]])
+    found = by_confidence(scores, np.array([0, 0, 1, 2, 2]))
+    assert confident_errors(scores, np.array([0, 0, 1, 2, 2])).sum() == found.is_error.sum() == 1
+    assert found.rank[0] == 4
+    assert found.quality.tolist() == [0.9, 0.2, 0.9, 0.9, 0.15]
 
 
 @pytest.fixture
@@ -42,7 +46,7 @@ def test_turned_labels_come_first(random: np.random.Generator) -> None:
     given, turned = truth.copy(), random.choice(400, 40, replace=False)
     given[turned] = (truth[turned] + 1 + random.integers(3, size=40)) % 4
     doubts = task_of("single_label_classification").doubts(logits, given)
-    first = doubts.order()[:40]
+    first = doubts.rank[:40]
     assert np.isin(first, turned).mean() > 0.85
     assert (doubts.suggested[first] == truth[first]).mean() > 0.85
 
@@ -53,7 +57,7 @@ def test_tags_that_were_added_or_lost_come_first(random: np.random.Generator) ->
     given, turned = truth.copy(), random.choice(400, 40, replace=False)
     given[turned, 0] = 1 - given[turned, 0]
     doubts = task_of("multi_label_classification").doubts(logits, given)
-    first = doubts.order()[:40]
+    first = doubts.rank[:40]
     assert np.isin(first, turned).mean() > 0.9
     assert (doubts.suggested[turned] == truth[turned]).mean() > 0.9
 
@@ -63,7 +67,7 @@ def test_numbers_far_from_what_is_said_come_first(random: np.random.Generator) -
     given, turned = truth.copy(), random.choice(400, 40, replace=False)
     given[turned] += 30
     doubts = task_of("regression").doubts(truth + random.normal(size=truth.shape), given)
-    assert set(doubts.order()[:40]) == set(turned)
+    assert set(doubts.rank[:40]) == set(turned)
     assert doubts.is_error[turned].all()
 
 

@@ -134,7 +134,7 @@ def _review(rows: _Rows, found: OutOfFold, most: int) -> Review:
     if found.features is not None and len(targets) <= MOST_ROWS:
         near = neighbours(found.features, np.unique(targets, axis=0, return_inverse=True)[1].reshape(-1))
     reasons = _reasons(doubts, near)
-    order = np.lexsort((doubts.quality, reasons))
+    order = doubts.rank[np.argsort(reasons[doubts.rank], kind="stable")]
     shown: list[int] = order[reasons[order] < len(REASONS)][:most].tolist()
     suspects: list[Suspect] = []
     for row, read in zip(shown, rows.texts(shown), strict=True):
