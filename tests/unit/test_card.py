@@ -39,7 +39,9 @@ def read(tmp_path: Path, card: str) -> ModelCard:
 def test_any_label_is_one_cell_of_one_line(label: str) -> None:
     cell = code(label)
     assert "\n" not in cell and "|" not in cell
-    inside = cell.strip("`") if cell.startswith("`") else html.unescape(cell.removeprefix("<code>").removesuffix("</code>"))
+    inside = (
+        cell.strip("`") if cell.startswith("`") else html.unescape(cell.removeprefix("<code>").removesuffix("</code>"))
+    )
     assert inside == label.replace("\n", "\\n")
     assert len(table(["label"], [[cell]]).splitlines()) == 3
 
@@ -77,7 +79,9 @@ def test_a_base_in_a_folder_is_not_told_as_the_hubs_nor_by_its_path(tmp_path: Pa
 def test_what_the_validation_rows_taught_is_told(tmp_path: Path) -> None:
     promise = {"0.95": {"score": 0.8123, "coverage": 0.5, "rows": 50, "error": 0.04}}
     calibration = {"temperature": 1.25, "ece_before": 0.08, "ece_after": 0.02}
-    card = adapter_card(manifest(min_scores=promise, calibration=calibration, thresholds={"no": 0.5, "yes": 0.25}), FACTS)
+    card = adapter_card(
+        manifest(min_scores=promise, calibration=calibration, thresholds={"no": 0.5, "yes": 0.25}), FACTS
+    )
     text = read(tmp_path, card).text
     assert "| 0.95 | 0.8123 | 50.0 % | 50 |" in text
     assert "a temperature of 1.250" in text and "0.0800, after it 0.0200" in text

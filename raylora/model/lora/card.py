@@ -38,7 +38,8 @@ class Facts:
 def adapter_card(manifest: Manifest, facts: Facts) -> str:
     """README.md of an adapter."""
     head = front_matter(manifest, facts.licence, "peft", ("lora", "raylora"))
-    return f"{head}\n# LoRA adapter for {code(base_name(manifest))}\n\n{body(manifest, facts)}\n{_loading(manifest, facts)}"
+    title = f"# LoRA adapter for {code(base_name(manifest))}"
+    return f"{head}\n{title}\n\n{body(manifest, facts)}\n{_loading(manifest, facts)}"
 
 
 def front_matter(manifest: Manifest, licence: str | None, library: str, tags: tuple[str, ...]) -> str:
