@@ -13,6 +13,7 @@ from raylora.cluster.export.folder import written
 from raylora.cluster.export.job import COPIES, Wanted, adapter_of, predictor_of, sizes, weights_bytes, write
 from raylora.errors import ConfigError, HubError
 from raylora.model.lora.manifest import MANIFEST
+from raylora.model.lora.save import CARD
 from raylora.model.predictor import Predictor
 from raylora.records import Say
 
@@ -83,6 +84,17 @@ def _copy_adapter(predictor: Predictor, folder: Path, base_model: str | None) ->
     _change(folder / "adapter_config.json", {"base_model_name_or_path": base})
     manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     _change(folder / MANIFEST, {"base_model": base, "config": _without_paths(manifest.get("config", {}))})
+    _name_base(folder / CARD, base)
+
+
+def _name_base(card: Path, base: str) -> None:
+    """In its metadata."""
+    from huggingface_hub import ModelCard
+
+    if card.is_file():
+        held = ModelCard.load(card)
+        held.data.base_model = base
+        held.save(card)
 
 
 def _change(file: Path, values: dict[str, Any]) -> None:
