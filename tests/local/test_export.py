@@ -54,8 +54,9 @@ def test_pipeline_answers_as_the_adapter_does(name: str, bases: Bases, tmp_path:
 def test_every_layout_merges(kind: str, bases: Bases, tmp_path: Path) -> None:
     adapter = make_adapter(bases(kind), tmp_path / "mine", LABELS)
     assert main(["export", str(adapter), "--to", "merged"]) == 0
-    found = logits_of_pipeline(tmp_path / "mine-merged", TEXTS)
-    np.testing.assert_allclose(found, raylora.load(adapter).logits(TEXTS), atol=1e-5)
+    own = raylora.load(adapter).logits(TEXTS)
+    apart = np.abs(logits_of_pipeline(tmp_path / "mine-merged", TEXTS) - own).max()
+    assert apart < 1e-5 * max(1, np.abs(own).max()), "in float32's own steps: so small a GPT-2 gives logits of 6"
 
 
 def test_texts_that_keep_their_end_keep_it_in_the_merged_folder(bases: Bases, tmp_path: Path) -> None:

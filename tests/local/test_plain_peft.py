@@ -58,6 +58,19 @@ def test_an_adapter_on_a_base_of_a_package_loads_by_the_cards_lines(tmp_path: Pa
     assert defined["model"].config.id2label == {0: "no", 1: "yes", 2: "maybe"}
 
 
+def test_labels_by_id_are_enough_for_peft(bases: Callable[[str], Path], tmp_path: Path) -> None:
+    """The two lines of docs/export.md."""
+    folder = make_adapter(bases("bert"), tmp_path / "mine", LABELS)
+    page = (Path(__file__).parents[2] / "docs" / "export.md").read_text(encoding="utf-8")
+    (lines,) = re.findall(r"```python\n(import json\n.*?)```", page, re.DOTALL)
+    found: dict[str, Any] = {}
+    exec(lines.replace("runs/first/adapter", str(folder)), found)
+    assert found["model"].config.id2label == dict(enumerate(LABELS))
+    with torch.inference_mode():
+        plain = found["model"].eval()(**AutoTokenizer.from_pretrained(folder)(TEXTS[0], return_tensors="pt")).logits
+    np.testing.assert_allclose(plain.numpy(), raylora.load(folder).logits(TEXTS[:1]), atol=1e-5)
+
+
 def test_peft_takes_no_labels_from_a_config_beside_the_adapter(bases: Callable[[str], Path], tmp_path: Path) -> None:
     """Why none is written: PEFT reads that of the base alone, and Transformers then seeks the base's weights here."""
     folder = make_adapter(bases("bert"), tmp_path / "mine", LABELS)

@@ -92,7 +92,7 @@ def _name_base(card: Path, base: str) -> None:
     from huggingface_hub import ModelCard
 
     if card.is_file():
-        held = ModelCard.load(card)
+        held: Any = ModelCard.load(card)
         held.data.base_model = base
         held.save(card)
 

@@ -1,5 +1,6 @@
 """An adapter merged into its base: a folder that Transformers loads alone."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,14 +29,15 @@ def merge(predictor: Predictor) -> "PreTrainedModel":
     return model.eval()
 
 
-def save_tokenizer(predictor: Predictor, folder: Path) -> Any:
+def save_tokenizer(predictor: Predictor, folder: Path) -> None:
     """The adapter's tokenizer, which cuts as the adapter does where it is told to cut."""
-    manifest, tokenizer = predictor.manifest, load_tokenizer(str(predictor.folder))
-    tokenizer.model_max_length = manifest.max_length
+    manifest = predictor.manifest
+    load_tokenizer(str(predictor.folder)).save_pretrained(str(folder))
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8")) | {"model_max_length": manifest.max_length}
     if manifest.truncation == "start":
-        tokenizer.truncation_side = "left"
-    tokenizer.save_pretrained(str(folder))
-    return tokenizer
+        config["truncation_side"] = "left"
+    file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def export_merged(predictor: Predictor, folder: Path) -> float:
