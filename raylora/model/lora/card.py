@@ -11,6 +11,7 @@ from raylora.model.lora.manifest import Manifest
 from raylora.tasks import Task, task_of
 from raylora.tasks.markdown import code, table
 
+RAYLORA = "[raylora](https://pypi.org/project/raylora/)"
 MOST_LABELS = 200
 FEW_ROWS = 10
 SPLITS = ("train", "validation", "test")
@@ -130,7 +131,7 @@ def _training(manifest: Manifest, facts: Facts) -> str:
     return (
         f"LoRA of rank {facts.rank}, alpha {facts.alpha:g}, on {', '.join(facts.adapted)} of "
         f"{code(base_name(manifest))}; {_cut_in_words(manifest)}\n"
-        f"Trained with [raylora](https://pypi.org/project/raylora/) {manifest.versions.get('raylora', '')}.".rstrip()
+        f"Trained with {' '.join(filter(None, [RAYLORA, manifest.versions.get('raylora')]))}."
     )
 
 
@@ -184,9 +185,9 @@ def _scores(manifest: Manifest) -> str:
     ]
     compared = [split for split in SPLITS if "difference" in manifest.floor.get(split, {})]
     beside = "".join(f"- {split}: {difference_line(manifest.floor, split)}\n" for split in compared)
-    chosen = "The validation rows chose the best epoch and flatter it.\n" if "validation" in manifest.metrics else ""
+    chosen = "\nThe validation rows chose the best epoch and flatter it.\n" if "validation" in manifest.metrics else ""
     lines = f"\nBeside the better of the two baselines:\n\n{beside}" if beside else ""
-    return table(["split", *task.titles(manifest.labels), "rows"], own + floor) + f"{lines}\n{chosen}"
+    return table(["split", *task.titles(manifest.labels), "rows"], own + floor) + lines + chosen
 
 
 def _cells(scores: dict[str, Any], names: Sequence[str]) -> list[str]:
@@ -224,8 +225,8 @@ def _data(manifest: Manifest) -> str:
 
 
 def _limits(manifest: Manifest) -> str:
-    known = "knows only the labels above and always answers" if _task(manifest).has_classes else "always answers"
-    lines = [f"It {known}, also where a text has nothing to do with them.", _where_cut(manifest)]
+    knows = "It knows only the labels above" if _task(manifest).has_classes else "It gives any text its numbers"
+    lines = [f"{knows}, also where the text has nothing to do with them.", _where_cut(manifest)]
     if manifest.floor and is_below(manifest.floor):
         lines.append("It ends below a baseline that costs next to nothing (see the scores).")
     counts: dict[str, int] = manifest.data.get("rows", {}).get("train", {})
