@@ -68,6 +68,14 @@ def test_texts_that_keep_their_end_keep_it_in_the_merged_folder(bases: Bases, tm
     assert np.abs(found[0] - found[1]).max() > 1e-3
 
 
+def test_an_adapter_that_reads_windows_answers_in_pipeline_for_texts_of_one(bases: Bases, tmp_path: Path) -> None:
+    facts = {"truncation": "windows", "max_windows": 3, "stride": 2}
+    adapter = make_adapter(bases("bert"), tmp_path / "mine", LABELS, facts=facts, data__max_length=16)
+    assert main(["export", str(adapter), "--to", "merged"]) == 0
+    found = logits_of_pipeline(tmp_path / "mine-merged", ["Fine.", "Late"])
+    np.testing.assert_allclose(found, raylora.load(adapter).logits(["Fine.", "Late"]), atol=1e-5)
+
+
 def test_the_card_of_a_merged_model_is_the_hubs(bases: Bases, tmp_path: Path) -> None:
     scores = {"accuracy": 0.9, "f1": 0.9, "f1_macro": 0.9, "loss": 0.3, "rows": 100}
     adapter = make_adapter(bases("bert"), tmp_path / "mine", LABELS, facts={"metrics": {"test": scores}})

@@ -9,17 +9,18 @@ from raylora.errors import ModelError
 from raylora.model.lora.manifest import Manifest
 from raylora.model.tokens import Text
 
-FEW = 6
+FEW, FEW_WORDS = 6, 2
 
 
 def check_texts(manifest: Manifest) -> list[Text]:
-    """Short ones, and one that is cut where the model itself can be told to cut it so."""
+    """Short ones, and one that is cut where a tokenizer can be told to cut it so; else none is long enough for that."""
     lines = REVIEWS.read_text(encoding="utf-8").splitlines()[: 2 * FEW]
     texts: list[str] = [json.loads(line)["text"] for line in lines]
     if manifest.takes_pairs:
         return list(zip(texts[:FEW], texts[FEW:], strict=True))
-    cut = manifest.truncation in ("start", "end")
-    return [*texts[:FEW], *([" ".join(texts * manifest.max_length)[: 20 * manifest.max_length]] if cut else [])]
+    if manifest.truncation not in ("start", "end"):
+        return [" ".join(text.split()[:FEW_WORDS]) for text in texts[:FEW]]
+    return [*texts[:FEW], " ".join(texts * manifest.max_length)[: 20 * manifest.max_length]]
 
 
 def check_same(exported: np.ndarray, own: np.ndarray, most: float, what: str) -> float:

@@ -26,6 +26,7 @@ def merge(predictor: Predictor) -> "PreTrainedModel":
     """The base with the adapter's weights added to its own, in fp32; the predictor is not to be used after."""
     model: Any = predictor.model.merge_and_unload()
     model.config.raylora = told(predictor.manifest)
+    model.config.architectures = [type(model).__name__]
     return model.eval()
 
 
