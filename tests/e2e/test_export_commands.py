@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -22,9 +23,8 @@ pytestmark = pytest.mark.e2e
 @pytest.fixture(scope="module")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """On a base that the hub has, too, and that a package of this machine carries."""
-    folder = tmp_path_factory.mktemp("run") / "adapter"
-    (folder.parent / "config.yaml").write_text("run_name: run\n")
-    return make_adapter(Path(resolve(ModelSection(base_model=BASE)).path), folder, ("no|pe", "yes"))
+    base = Path(resolve(ModelSection(base_model=BASE)).path)
+    return make_adapter(base, tmp_path_factory.mktemp("run") / "adapter", ("no|pe", "yes"))
 
 
 def export(adapter: Path, hub: Hub, home: Path, *words: str) -> CompletedProcess[str]:
@@ -58,7 +58,8 @@ def test_an_adapter_is_uploaded_with_the_base_that_others_can_get(
     assert held["base_model_name_or_path"] != BASE, "the adapter itself is left as it was"
 
 
-def test_a_merged_model_is_uploaded_whole(adapter: Path, tmp_path: Path) -> None:
+def test_a_merged_model_is_uploaded_whole(bases: Callable[[str], Path], tmp_path: Path) -> None:
+    adapter = make_adapter(bases("bert"), tmp_path / "adapter", ("no|pe", "yes"))
     with running_hub() as hub:
         done = export(adapter, hub, tmp_path, "--merged")
     assert done.returncode == 0, done.stderr  # the client draws its progress there
@@ -81,8 +82,9 @@ def test_what_the_hub_does_not_take_is_one_clear_error(adapter: Path, capsys: py
     assert "base model is a folder of this machine" in capsys.readouterr().err
 
 
-def test_the_job_writes_a_merged_folder_beside_the_adapter(adapter: Path) -> None:
-    done = run("jobs/export.py", str(adapter.parent), "--to", "merged", timeout_s=600)
+def test_the_job_writes_a_merged_folder_beside_the_adapter(bases: Callable[[str], Path], tmp_path: Path) -> None:
+    make_adapter(bases("bert"), tmp_path / "run" / "adapter", ("no", "yes"))
+    done = run("jobs/export.py", str(tmp_path / "run"), "--to", "merged", timeout_s=600)
     assert (done.returncode, done.stderr) == (0, "")
     assert [line.split()[0] for line in done.stdout.splitlines()] == ["adapter", "check", "output"]
-    assert (adapter.parent / "merged" / "model.safetensors").is_file()
+    assert (tmp_path / "run" / "merged" / "model.safetensors").is_file()
