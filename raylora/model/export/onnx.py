@@ -115,7 +115,7 @@ def _to_int8(graph: Path, path: Path) -> None:
             str(graph),
             str(path),
             op_types_to_quantize=list(PRODUCTS),
-            nodes_to_exclude=products[-1:],
+            nodes_to_exclude=[products[-1], f"{products[-1]}_MatMul"],  # it splits a Gemm into two nodes first
             per_channel=True,
             weight_type=QuantType.QInt8,
             use_external_data_format=graph.with_name(f"{graph.name}.data").exists(),
