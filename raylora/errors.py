@@ -32,6 +32,10 @@ class ModelError(RayLoraError):
     """A base model or adapter that cannot be found, read or fitted to the config."""
 
 
+class HubError(RayLoraError):
+    """A hub that cannot be reached, or refuses what is uploaded."""
+
+
 class ClusterError(RayLoraError):
     """A Ray cluster that cannot be reached or can never run the job."""
 

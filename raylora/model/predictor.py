@@ -31,9 +31,9 @@ class Predictor:
     """
 
     def __init__(self, folder: Path, trust_remote_code: bool = False, base_model: str | None = None) -> None:
-        self.manifest = read_manifest(folder)
+        self.folder, self.manifest = folder, read_manifest(folder)
         self.labels, self.task = self.manifest.labels, task_of(self.manifest.problem_type)
-        base = resolve(base_of(self.manifest, trust_remote_code, base_model), ADVICE)
+        self.base = base = resolve(base_of(self.manifest, trust_remote_code, base_model), ADVICE)
         digest = weights_digest(base)
         if digest != self.manifest.base_digest:
             raise ModelError(

@@ -11,6 +11,7 @@ from raylora.tasks.answers import AS_IT_IS, LabelScore, Learned, Prediction, Pro
 from raylora.tasks.calibration import PROMISES, MinScore, best_temperature, min_score
 from raylora.tasks.doubts import Doubts, by_confidence
 from raylora.tasks.functions import Function, log_softmax, softmax
+from raylora.tasks.markdown import code
 from raylora.tasks.parsed import LabelColumn, Parsed, as_text, every, no_rows, not_among, written_list
 from raylora.tasks.ranking import by_label, expected_calibration_error
 from raylora.tasks.task import MOST_WEIGHT, Task
@@ -193,7 +194,7 @@ class SingleLabel(Task):
         return f"Sorts texts into {len(labels)} labels: {quoted_names(labels)}."
 
     def titles(self, labels: Sequence[str]) -> list[str]:
-        f1 = f"F1 (`{labels[self.positive]}`)" if len(labels) == 2 else "F1"
+        f1 = f"F1 ({code(labels[self.positive])})" if len(labels) == 2 else "F1"
         return ["accuracy", f1, "F1 (macro)", "loss"]
 
     def resampled(
@@ -263,7 +264,8 @@ def sort_labels(forms: Sequence[str]) -> tuple[str, ...]:
 
 
 def quoted_names(labels: Sequence[str]) -> str:
-    return ", ".join(f"`{label}`" for label in labels[:30])
+    shown = ", ".join(map(code, labels[:30]))
+    return f"{shown} and {len(labels) - 30} more" if len(labels) > 30 else shown
 
 
 def label_names(labels: Sequence[str]) -> str:

@@ -89,7 +89,7 @@ def test_scores_do_not_depend_on_the_rows_beside_them(kind: str, side: str, tmp_
 def test_a_card_tells_plain_transformers_the_padding_that_the_base_does_not(tmp_path: Path) -> None:
     save_base("llama", tmp_path / "base", pad_token_id=5)
     folder = make_adapter(tmp_path / "base", tmp_path / "adapter", ("no", "yes"))
-    assert "v: k for k, v in id2label.items()}, pad_token_id=0\n" in (folder / "README.md").read_text()
+    assert ", pad_token_id=0\n" in (folder / "README.md").read_text()
     plain = AutoPeftModelForSequenceClassification.from_pretrained(str(folder), num_labels=2, pad_token_id=0).eval()
     predictor = raylora.load(str(folder))
     batch = Collator(table_of(encode(TEXTS, predictor.tokenizer_spec)), predictor.tokenizer_spec)(np.arange(2))

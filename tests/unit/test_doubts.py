@@ -27,12 +27,13 @@ def test_a_label_without_rows_takes_none() -> None:
 
 
 def test_as_many_are_wrong_as_are_counted_those_of_the_lowest_scores() -> None:
-    """Row 1 is counted; row 4 has the lower score for its own label, though no label is sure of it."""
-    scores = np.array([[0.9, 0.1, 0.0], [0.2, 0.8, 0.0], [0.1, 0.9, 0.0], [0.0, 0.1, 0.9], [0.45, 0.4, 0.15]])
-    found = by_confidence(scores, np.array([0, 0, 1, 2, 2]))
-    assert confident_errors(scores, np.array([0, 0, 1, 2, 2])).sum() == found.is_error.sum() == 1
-    assert found.rank[0] == 4
-    assert found.quality.tolist() == [0.9, 0.2, 0.9, 0.9, 0.15]
+    """Row 1 is counted; row 4 has a higher score for its own label, but no label is sure of it."""
+    scores = np.array([[0.9, 0.1, 0.0], [0.1, 0.9, 0.0], [0.1, 0.9, 0.0], [0.0, 0.1, 0.9], [0.45, 0.4, 0.15]])
+    ids = np.array([0, 0, 1, 2, 2])
+    found = by_confidence(scores, ids)
+    assert confident_errors(scores, ids).tolist() == found.is_error.tolist() == [False, True, False, False, False]
+    assert found.rank.tolist() == [1, 4, 0, 2, 3]
+    assert found.quality.tolist() == [0.9, 0.1, 0.9, 0.9, 0.15]
 
 
 @pytest.fixture

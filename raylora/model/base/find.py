@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
+from yaml import YAMLError
+
 from raylora.config import ModelSection
 from raylora.errors import ModelError
 
@@ -123,7 +125,7 @@ def _from_hub(name: str, revision: str | None, offline: bool) -> tuple[str | Non
 
     try:
         # torch weights only: hubs also carry TensorFlow, ONNX and Flax copies of the same tensors
-        patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py"]
+        patterns = ["*.json", "*.txt", "*.model", "*.safetensors", "*.py", "README.md"]
         path = snapshot_download(name, revision=revision, allow_patterns=patterns, local_files_only=offline)
     except Exception as error:  # noqa: BLE001 - the hub client raises many types, all meaning "not to be had"
         return None, str(error).strip().splitlines()[0][:160] if str(error).strip() else type(error).__name__
@@ -132,6 +134,20 @@ def _from_hub(name: str, revision: str | None, offline: bool) -> tuple[str | Non
     if not any(Path(path).glob("*.safetensors")):
         return None, "no *.safetensors; other weights are pickles and are not loaded"
     return path, ""
+
+
+def licence_of(base: BaseFolder) -> str | None:
+    """As the base's own model card says it, where it has one."""
+    from huggingface_hub import metadata_load
+
+    card = Path(base.path) / "README.md"
+    try:
+        told = metadata_load(card) if card.is_file() else None
+    except (ValueError, OSError, YAMLError):  # a card that its own hub would not take
+        return None
+    licence = told.get("license") if isinstance(told, dict) else None  # pyright: ignore[reportUnnecessaryIsInstance]
+    first = licence[0] if isinstance(licence, list) and licence else licence
+    return first if isinstance(first, str) else None
 
 
 @lru_cache(maxsize=8)

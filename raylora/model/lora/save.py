@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raylora.errors import ModelError
-from raylora.model.base.find import BaseFolder
+from raylora.model.base.find import BaseFolder, licence_of
 from raylora.model.base.load import load_tokenizer
-from raylora.model.lora.manifest import MANIFEST, Manifest, read_manifest, readme
+from raylora.model.lora.card import Facts, adapter_card
+from raylora.model.lora.manifest import MANIFEST, Manifest, read_manifest
+
+CARD = "README.md"
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -56,9 +59,17 @@ def save_adapter(model: "PeftModel", base: BaseFolder, manifest: Manifest, folde
     model.save_pretrained(str(folder), save_embedding_layers=False)
     tokenizer = load_tokenizer(base.path)
     tokenizer.save_pretrained(str(folder))
-    readme_md = readme(manifest, config, _own_settings(model, base, manifest, tokenizer.pad_token_id))
-    (folder / "README.md").write_text(readme_md, encoding="utf-8")
+    card = adapter_card(manifest, _card_facts(model, base, manifest, tokenizer.pad_token_id))
+    (folder / CARD).write_text(card, encoding="utf-8")
     (folder / MANIFEST).write_text(json.dumps(asdict(manifest), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _card_facts(model: "PeftModel", base: BaseFolder, manifest: Manifest, pad_token_id: Any) -> Facts:
+    config: Any = model.peft_config["default"]
+    # `all-linear` is by whole paths
+    adapted = sorted({name.rpartition(".")[2] for name in config.target_modules or []})
+    settings = _own_settings(model, base, manifest, pad_token_id)
+    return Facts(config.r, config.lora_alpha, tuple(adapted), settings, licence_of(base))
 
 
 def _make_room(folder: Path) -> None:
