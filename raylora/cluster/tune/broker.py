@@ -167,6 +167,10 @@ class Broker:
             if report.metrics or report.failure:
                 self._add_event(attempt.request, report)
 
+    async def tell(self, event: dict[str, Any]) -> None:
+        """What a worker has to say to the driver of the moment; it decides nothing."""
+        self.new_events.append(event)
+
     async def put_back(self, attempt_id: str, request: TrialRequest) -> None:
         """A worker cannot pack this trial after all: it waits to run alone."""
         attempt = self.attempts[attempt_id]

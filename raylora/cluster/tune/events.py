@@ -1,12 +1,13 @@
 """What the trials of a sweep tell: said as it comes, kept in history.jsonl, shown as metrics."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 
 from raylora.cluster.events.history import Event, History, earlier_events
 from raylora.cluster.events.metrics import Gauges
-from raylora.cluster.events.stream import Consumer, collect, hand_out, tell_lines
+from raylora.cluster.events.stream import Consumer, collect, hand_out, kept, tell_lines
 from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.tune.pulse import Underway
 from raylora.cluster.tune.search import mode_of
 from raylora.config import Job
 from raylora.config.space import trial_job
@@ -26,7 +27,8 @@ class SweepEvents:
         self.gauges.tune(self.score, 0)
         self.history = History(folder)
         lines = tell_lines(say, trial_job(job, {}).metric)
-        self.consumers: list[Consumer] = [lines, self.history.add, self._show]
+        self.consumers: list[Consumer] = [lines, lambda events: self.history.add(kept(events)), self._show]
+        self.underway = Underway()
 
     @contextmanager
     def kept(self) -> Generator[None]:
@@ -36,7 +38,14 @@ class SweepEvents:
 
     def add(self, found: list[Event]) -> None:
         """Say, keep and show what is new."""
-        hand_out([event for event in map(dict, found) if self._is_new(event)], self.consumers)
+        progress = self.underway.of([event for event in found if event["kind"] == "progress"])
+        new = [event for event in map(dict, kept(found)) if self._is_new(event)]
+        hand_out([*new, *progress], self.consumers)
+
+    def states(self, states: Mapping[str, int], total: int) -> None:
+        """Show how many trials are in each state, of so many in all."""
+        self.gauges.trials(states)
+        self.underway.ended = f"; {states['ended'] + states['failed']} of {total} trials ended"
 
     def _is_new(self, event: Event) -> bool:
         """Not an epoch of before a kill that was told then, nor a failure of a trial that Ray Tune tried again."""

@@ -145,7 +145,7 @@ class WorkerPool:
 
     def _drain(self) -> None:
         self.events.add(ray.get(self.broker.events.remote()))
-        self.events.gauges.trials(ray.get(self.broker.states.remote()))
+        self.events.states(ray.get(self.broker.states.remote()), self.total)
 
 
 def is_failure(loss: RayError | None, held: int) -> bool:
