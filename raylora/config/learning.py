@@ -124,6 +124,11 @@ class TrainSection(Section):
         default=False,
         description="the base model's own dropout; off is faster and, the base being frozen, trains as well",
     )
+    report_to: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
+        default=[],
+        description="trackers that get settings, losses, scores, the adapter, and why a run failed; a sweep's trials "
+        "are children of its run",
+    )
     frozen_states_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         default=2 * 2**30,
         description="memory for the states below the lowest layer of lora.layers_to_transform; beyond it, on disk",

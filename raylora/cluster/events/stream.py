@@ -1,6 +1,6 @@
 """What a running job tells: from its workers to the driver, and there to each consumer.
 
-Consumers are the terminal, history.jsonl and the Prometheus gauges.
+Consumers are the terminal, history.jsonl, the Prometheus gauges and the trackers (`events.trackers`).
 
 An event is a flat dict, as it stands in history.jsonl. `kind` says what it tells; a run's events have the `step` and
 `epoch` where they were, but for the first three:
@@ -15,7 +15,8 @@ An event is a flat dict, as it stands in history.jsonl. `kind` says what it tell
                   `share` of their epoch that is done, `rows_per_s`, and `left_s` of that epoch
     evaluation    `eval_*` of an epoch, `taken_s`, and `left_s` of the run
     calibration   the `temperature` that went into the head, and what the validation scores were worth before and after
-    trial         of a sweep: an epoch of `trial`, whose sample is in `words`: `eval_*`, `score` and `best_*` so far
+    trial         of a sweep: an epoch of `trial`, whose `sample` is in `words`, too: `eval_*`, `score` and `best_*` so
+                  far
     failure       of a sweep: why `trial` has no more epochs
 
 An epoch that was trained again, after a worker or the driver was lost, stands twice: the last counts. Sweeps before
@@ -57,16 +58,19 @@ class EventQueue:
 
 
 @contextmanager
-def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[Event], None]]:
+def follow(
+    folder: RunFolder, say: Say, last_step: int, more: Sequence[Consumer] = ()
+) -> Generator[Callable[[Event], None]]:
     """A `log` for workers to call; while it is open, events are printed, kept in history.jsonl and shown as metrics.
 
     Args:
         last_step: of the checkpoint the run goes on from; later events of an earlier attempt are dropped.
+        more: consumers beside these.
     """
     earlier_events(folder, lambda event: event.get("step", 0) <= last_step)
     gauges = Gauges(folder.name)
     with History(folder) as history, gauges.kept():
-        consumers: list[Consumer] = [tell_lines(say), lambda events: history.add(kept(events)), gauges.add]
+        consumers: list[Consumer] = [tell_lines(say), lambda events: history.add(kept(events)), gauges.add, *more]
         with collect(lambda events: hand_out(events, consumers), say) as log:
             yield log
 

@@ -10,6 +10,9 @@
     checkpoint_*/       Ray Train's
     adapter/            the best epoch's: all that serving needs
     metrics.json        final figures; written last
+    tensorboard/        event files, with `train.report_to: [tensorboard]`
+    wandb/              files of Weights & Biases, with `train.report_to: [wandb]`
+    trackers.json       the ids that trackers gave to the job's runs, by which it goes on with them
 
 A sweep's folder holds, beside config.yaml, the three files of its data, history.jsonl, adapter/ and metrics.json:
 
@@ -46,6 +49,8 @@ BAD_ROWS = "bad_rows.jsonl"
 CHECKPOINT = "checkpoint_"  # and a number
 ADAPTER = "adapter"
 FINISHED = "metrics.json"  # a folder that has it is finished
+TENSORBOARD = "tensorboard"  # a folder
+TRACKERS = "trackers.json"
 TRIALS = "trials"
 TRIAL_RUNS = "train"
 TRIALS_TABLE = "trials.csv"

@@ -1,6 +1,6 @@
 """What the trials of a sweep tell: said as it comes, kept in history.jsonl, shown as metrics."""
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 from raylora.cluster.events.history import Event, History, earlier_events
@@ -15,9 +15,13 @@ from raylora.records import Say
 
 
 class SweepEvents:
-    """The events `trial` and `failure` of a sweep, each told once, also where the sweep goes on after a kill."""
+    """The events `trial` and `failure` of a sweep, each told once, also where the sweep goes on after a kill.
 
-    def __init__(self, job: Job, folder: RunFolder, say: Say) -> None:
+    Args:
+        more: consumers beside the terminal, history.jsonl and the gauges.
+    """
+
+    def __init__(self, job: Job, folder: RunFolder, say: Say, more: Sequence[Consumer] = ()) -> None:
         self.best = max if mode_of(job) == "max" else min
         self.gauges = Gauges(folder.name)
         earlier = earlier_events(folder)
@@ -27,7 +31,7 @@ class SweepEvents:
         self.gauges.tune(self.score, 0)
         self.history = History(folder)
         lines = tell_lines(say, trial_job(job, {}).metric)
-        self.consumers: list[Consumer] = [lines, lambda events: self.history.add(kept(events)), self._show]
+        self.consumers: list[Consumer] = [lines, lambda events: self.history.add(kept(events)), self._show, *more]
         self.underway = Underway()
 
     @contextmanager
@@ -66,8 +70,10 @@ def _key(event: Event) -> tuple[str, int | None]:
 
 
 @contextmanager
-def collect_trials(job: Job, folder: RunFolder, say: Say) -> Generator[Callable[[Event], None]]:
+def collect_trials(
+    job: Job, folder: RunFolder, say: Say, more: Sequence[Consumer] = ()
+) -> Generator[Callable[[Event], None]]:
     """A function for trials of several workers to call with each event, each in its own process, while this is open."""
-    events = SweepEvents(job, folder, say)
+    events = SweepEvents(job, folder, say, more)
     with events.kept(), collect(events.add, say) as tell:
         yield tell

@@ -99,7 +99,8 @@ class NestedTrial:
         job = trial_job(self.job, from_plain(sample)).replace(own)
         shared = self.shared_bases[job.model.base_model]
         begun = _progress(job, shared)
-        tell, item = self.tell, {"kind": "trial", "trial": trial, "words": describe(from_plain(sample))}
+        own = from_plain(sample)
+        tell, item = self.tell, {"kind": "trial", "trial": trial, "words": describe(own), "sample": own}
         for report in begun.reports:
             tell({**item, **report, "again": True})
         rows = global_batch_size(job, self.plan)
