@@ -11,12 +11,12 @@ import warnings
 from collections.abc import Sequence
 
 import raylora
-from raylora.cli import bench, init, inspect, key, predict, runs, schema, serve, train, tune
+from raylora.cli import bench, doctor, init, inspect, key, predict, runs, schema, serve, train, tune
 from raylora.cli.console import Voice
 from raylora.config.explain import close_to
 from raylora.errors import ConfigError, DivergedError, RayLoraError, TrainingError
 
-COMMANDS = (train, tune, serve, key, predict, runs, init, inspect, schema, bench)
+COMMANDS = (train, tune, serve, key, predict, runs, init, inspect, schema, doctor, bench)
 GO_ON = "the same command with the same run_name goes on from the last checkpoint."
 GOING_ON = (train.NAME, tune.NAME)
 
