@@ -94,7 +94,7 @@ def _unmet(wanted: Requirement) -> list[Finding]:
 
 
 def _extras(job: Job) -> list[Finding]:
-    check_trackers(job.train.report_to, environ())
+    check_trackers(job.train.trackers, environ())
     if job.tune.search_alg in ("optuna", "bayesian") and not find_spec("optuna"):
         what = f"`tune.search_alg: {job.tune.search_alg}` needs the package optuna"
         return [Finding("extras", "fault", what, "pip install 'raylora[tune]'")]

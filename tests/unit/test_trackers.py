@@ -21,6 +21,7 @@ from raylora.cluster.storage import run_folder
 from raylora.cluster.storage.filesystem import Location
 from raylora.cluster.storage.run_folder import FINISHED, RunFolder
 from raylora.config import Job
+from raylora.config import file as jobfile
 from raylora.errors import ConfigError, TrainingError
 from raylora.leaderboard import Trial
 
@@ -246,6 +247,12 @@ def test_a_missing_package_and_a_missing_key_are_named_before_anything_starts(mo
     monkeypatch.setattr(installed, "PACKAGES", {"mlflow": "no_such_package"})
     with pytest.raises(ConfigError, match=r"pip install 'raylora\[mlflow\]'"):
         check_trackers(["mlflow"], {})
+
+
+def test_one_tracker_needs_no_list_and_none_is_told_twice() -> None:
+    assert Job().train.trackers == []
+    assert jobfile.read(["train.report_to=mlflow"], {}).train.trackers == ["mlflow"]
+    assert jobfile.read(["train.report_to=[wandb, mlflow, wandb]"], {}).train.trackers == ["wandb", "mlflow"]
 
 
 def test_another_tracker_is_a_fault_of_the_config(capsys: pytest.CaptureFixture[str]) -> None:

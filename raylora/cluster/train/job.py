@@ -44,7 +44,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         RayLoraError: the job cannot be; nothing was started that looks finished.
         TrainingError: the run failed; the same command goes on from its last checkpoint.
     """
-    check_trackers(job.train.report_to, environ())
+    check_trackers(job.train.trackers, environ())
     folder = RunFolder(job)
     with hold(folder, say) as held:
         return _train(folder, held, job, sources, say)

@@ -57,7 +57,7 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         TrainingError: every trial failed.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback per failed trial; ours is a line
-    check_trackers(job.train.report_to, environ())
+    check_trackers(job.train.trackers, environ())
     folder = RunFolder(job)
     with hold(folder, say) as held:
         return _tune(folder, held, job, sources, say)

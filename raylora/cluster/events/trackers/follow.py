@@ -140,7 +140,7 @@ def tracked(job: Job, folder: RunFolder, is_sweep: bool, say: Say, last_step: in
     Args:
         last_step: of the checkpoint that a run goes on from.
     """
-    names = job.train.report_to
+    names = job.train.trackers
     ids = Ids(folder)
     makers = {name: open_tracker(name, folder, ids, is_sweep, last_step) for name in names}
     tracking = Tracking([Lane(name, make, say) for name, make in makers.items()])
