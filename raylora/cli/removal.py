@@ -50,9 +50,9 @@ def prune(words: list[str], options: argparse.Namespace) -> None:
         raise ConfigError(f"`--keep` must be at least 1, found {options.keep}: a sweep's best trial stays.")
     from raylora.cluster.storage.removal import beyond, older_than
 
-    age = None if options.older_than is None else seconds_of(options.older_than)
-    place = _place(words, options)
-    _carry_out(older_than(place, age) if age is not None else beyond(place, options.keep), options)
+    place, keep = _place(words, options), options.keep
+    found = older_than(place, seconds_of(options.older_than)) if keep is None else beyond(place, int(keep))
+    _carry_out(found, options)
 
 
 def seconds_of(age: str) -> float:
