@@ -168,12 +168,12 @@ def _storage_fault(address: str, node: Any, facts: NodeFacts, seen: set[str]) ->
 def _shared_memory(node: Any, facts: NodeFacts) -> Finding:
     """Ray's object store lies there; where it has no room Ray goes to disk, ten times as slow."""
     if facts.shm_bytes is None:
-        return Finding("shared memory", "ok", f"{_name(node)} has no {SHM}; Ray uses files")
+        return Finding("shm", "ok", f"{_name(node)} has no {SHM}; Ray uses files")
     size = f"{facts.shm_bytes / 2**30:.1f} GiB in {SHM} on {_name(node)}"
     if facts.shm_bytes >= SMALL_SHM:
-        return Finding("shared memory", "ok", size)
+        return Finding("shm", "ok", size)
     mend = "Give the container more: `docker run --shm-size=4g`, in Kubernetes an emptyDir of medium Memory"
-    return Finding("shared memory", "warning", size, mend)
+    return Finding("shm", "warning", size, mend)
 
 
 def _name(node: Any) -> str:
