@@ -2,11 +2,20 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from raylora.metrics import Scores
 
 Say = Callable[[str], None]
+
+
+@runtime_checkable
+class LiveSay(Protocol):
+    """A `Say` with a place for one line that is drawn over: how far the work is, on a terminal."""
+
+    def __call__(self, line: str) -> None: ...
+
+    def live(self, line: str) -> None: ...
 
 
 @dataclass(frozen=True)

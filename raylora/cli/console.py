@@ -3,8 +3,11 @@
 import argparse
 import json
 import re
+import shutil
 import sys
+import threading
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal, TextIO
 
@@ -32,16 +35,30 @@ class Voice:
             raise ConfigError(f"RAYLORA_LOG must be text or json, found '{form}'.")
         self.json = form == "json"
         self.run: str | None = None
+        self.drawn = 0  # letters of the live line that stand on the terminal now
+        self.lock = threading.Lock()  # what a job says comes from several threads
 
     def say(self, line: str) -> None:
         self._write(sys.stdout, "warning" if line.startswith("warning ") else "info", line, line)
+
+    def live(self, line: str) -> None:
+        """Draw over the line that was drawn last; what is said next takes its place. For terminals."""
+        with self.lock:
+            width = shutil.get_terminal_size().columns - 1  # a line that is broken in two cannot be drawn over
+            shown = line[:width]
+            print(f"\r{shown:<{self.drawn}}", end="", flush=True)
+            self.drawn = len(shown)
 
     def fail(self, level: Level, message: str, shown: str) -> None:
         """Say on stderr why the command ends; `shown` is for people."""
         self._write(sys.stderr, level, message, shown)
 
     def _write(self, file: TextIO, level: Level, message: str, shown: str) -> None:
-        print(as_json(self._record(level, message), file) if self.json else shown, file=file, flush=True)
+        with self.lock:
+            if self.drawn:
+                print(f"\r{'':<{self.drawn}}\r", end="", flush=True)
+                self.drawn = 0
+            print(as_json(self._record(level, message), file) if self.json else shown, file=file, flush=True)
 
     def _record(self, level: Level, message: str) -> dict[str, Any]:
         record = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "level": level, "run": self.run}
@@ -61,10 +78,24 @@ def as_json(record: dict[str, Any], file: TextIO) -> str:
     return text
 
 
+@dataclass(frozen=True)
+class OnTerminal:
+    """A `LiveSay`."""
+
+    voice: Voice
+
+    def __call__(self, line: str) -> None:
+        self.voice.say(line)
+
+    def live(self, line: str) -> None:
+        self.voice.live(line)
+
+
 def say_as(options: argparse.Namespace, job: Job) -> Say:
-    """What the job says, as RAYLORA_LOG wishes."""
-    options.voice.run = job.run_name
-    return options.voice.say
+    """What the job says, as RAYLORA_LOG wishes; on a terminal with a live line."""
+    voice: Voice = options.voice
+    voice.run = job.run_name
+    return OnTerminal(voice) if sys.stdout.isatty() and not voice.json else voice.say
 
 
 def say_scores(say: Say, validation: Scores, test: Scores | None) -> None:

@@ -11,12 +11,27 @@ import warnings
 from collections.abc import Sequence
 
 import raylora
-from raylora.cli import bench, evaluate, export, init, inspect, key, predict, report, runs, schema, serve, train, tune
+from raylora.cli import (
+    bench,
+    doctor,
+    evaluate,
+    export,
+    init,
+    inspect,
+    key,
+    predict,
+    report,
+    runs,
+    schema,
+    serve,
+    train,
+    tune,
+)
 from raylora.cli.console import Voice
 from raylora.config.explain import close_to
 from raylora.errors import ConfigError, DivergedError, GateError, RayLoraError, TrainingError
 
-COMMANDS = (train, tune, serve, key, predict, evaluate, report, export, runs, init, inspect, schema, bench)
+COMMANDS = (train, tune, serve, key, predict, evaluate, report, export, runs, init, inspect, schema, doctor, bench)
 GO_ON = "the same command with the same run_name goes on from the last checkpoint."
 GOING_ON = (train.NAME, tune.NAME)
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from raylora import config
+from raylora.cli import removal
 from raylora.cli.job import saying_renamed
 from raylora.config import Job
 from raylora.config.file import storage_path, value_of
@@ -23,7 +24,7 @@ from raylora.tasks import scores_in_words, shown_metrics
 if TYPE_CHECKING:
     from raylora.cluster.storage.listing import Details, Summary
 
-NAME, SUMMARY = "runs", "list runs, sweeps and endpoints, or show one"
+NAME, SUMMARY = "runs", "list runs, sweeps and endpoints, show one, or remove some"
 MOST = 12  # trials, adapters
 
 HELP = """\
@@ -34,6 +35,12 @@ List the runs, sweeps and endpoints under a storage path, last written first, or
   raylora runs job.yaml                         those of the config's storage_path
   raylora runs show first                       config, scores by epoch, files, and the command that goes on or serves
   raylora runs show first s3://bucket/runs --json
+  raylora runs rm first second                  their folders, in `runs`; of another storage path: rm first s3://bucket/runs
+  raylora runs prune --older-than 30d           runs and sweeps that nothing was written to for so long
+  raylora runs prune --keep 3 ./other           of each finished sweep, checkpoints of all but the best three trials
+  raylora runs prune --keep 3 --dry-run         only says what would go
+
+rm and prune ask nothing, and leave alone what a job is at work in, and endpoints.
 
 Read from the folders alone: `finished` has metrics.json; `unfinished` runs now or was interrupted; an endpoint is
 neither, and `unreadable` has a broken file. validation and test are of the task's first metric (accuracy, f1_micro,
@@ -43,12 +50,16 @@ pearson): of the best epoch, or, while unfinished, a run's last epoch and a swee
 
 def add_arguments(runs: argparse.ArgumentParser) -> None:
     runs.description = HELP
-    runs.add_argument("words", nargs="*", metavar="[show NAME] [STORAGE_PATH]")
+    runs.add_argument("words", nargs="*", metavar="[show NAME | rm NAME... | prune] [STORAGE_PATH]")
     runs.add_argument("--json", action="store_true", help="a JSON list of runs, or one JSON object")
+    removal.add_arguments(runs)
 
 
 def run(options: argparse.Namespace) -> None:
     given: list[str] = options.words
+    if given[:1] in (["rm"], ["prune"]):
+        (removal.remove_named if given[0] == "rm" else removal.prune)(given[1:], options)
+        return
     name = given[1] if given[:1] == ["show"] and len(given) > 1 else None
     places = given[2:] if name else given
     if len(places) > 1 or given == ["show"]:
@@ -78,11 +89,14 @@ def table(summaries: "Sequence[Summary]", now: float) -> list[str]:
     if not summaries:
         return []
     width = max(4, *(len(summary.name) for summary in summaries))
-    lines = [f"{'name':<{width}}  {'kind':<8}  {'state':<10}  {'validation':<21}  {'test':<6}  {'written':<8}  reached"]
+    heading = f"{'name':<{width}}  {'kind':<8}  {'state':<10}  {'validation':<21}  {'test':<6}"
+    lines = [f"{heading}  {'written':<8}  {'size':<8}  reached"]
     for each in summaries:
         scores = f"{_first(each.validation, named=True):<21}  {_first(each.test):<6}"
-        state, age = each.state or "-", ago(now - each.written)
-        lines.append(f"{each.name:<{width}}  {each.kind:<8}  {state:<10}  {scores}  {age:<8}  {each.reached}".rstrip())
+        state, age, size = each.state or "-", ago(now - each.written), removal.size_in_words(each.size_bytes)
+        lines.append(
+            f"{each.name:<{width}}  {each.kind:<8}  {state:<10}  {scores}  {age:<8}  {size:<8}  {each.reached}".rstrip()
+        )
     return lines
 
 

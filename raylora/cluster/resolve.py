@@ -29,6 +29,7 @@ MAY_CHANGE = (
     "train.frozen_states_cache_bytes:",
     "train.save_steps:",
     "train.save_minutes:",
+    "train.report_to:",
 )
 
 

@@ -18,6 +18,7 @@ def _is_metric(name: str) -> str:
 
 
 Metric = Annotated[str, AfterValidator(_is_metric)]
+TrackerName = Literal["tensorboard", "mlflow", "wandb"]
 
 
 class ModelSection(Section):
@@ -122,6 +123,11 @@ class TrainSection(Section):
         default=False,
         description="the base model's own dropout; off is faster and, the base being frozen, trains as well",
     )
+    report_to: TrackerName | list[TrackerName] = Field(
+        default=[],
+        description="trackers that get settings, losses, scores, the adapter, and why a run failed; a sweep's trials "
+        "are children of its run",
+    )
     frozen_states_cache_bytes: Annotated[int, Field(ge=0)] = Field(
         default=2 * 2**30,
         description="memory for the states below the lowest layer of lora.layers_to_transform; beyond it, on disk",
@@ -133,6 +139,11 @@ class TrainSection(Section):
         if isinstance(given, dict) and len({str(label) for label in given}) < len(given):
             raise ValueError(f"must name each label once, found {given}")
         return given
+
+    @property
+    def trackers(self) -> list[TrackerName]:
+        """Of `report_to`, each once."""
+        return list(dict.fromkeys([self.report_to] if isinstance(self.report_to, str) else self.report_to))
 
     def check_weighed(self, labels: Sequence[str]) -> None:
         """Raises:

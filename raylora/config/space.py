@@ -26,6 +26,7 @@ OUTSIDE = (
     "run_name",
     "storage_path",
     "train.floor",
+    "train.report_to",
     "model.pooling",
     "model.revision",
 )
@@ -186,7 +187,7 @@ def _domain(key: str, wished: Any) -> Domain:
         raise ConfigError("is the sweep's; to train each sample with several seeds, set tune.seeds")
     if key.startswith(OUTSIDE):
         raise ConfigError(
-            "is the sweep's, not a trial's: all trials share rows, seed, cluster, floor and what a base is"
+            "is the sweep's, not a trial's: all trials share rows, seed, cluster, floor, trackers and what a base is"
         )
     if not isinstance(wished, dict):
         return Domain("fixed", (wished,))

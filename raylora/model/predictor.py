@@ -3,10 +3,11 @@
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raylora.errors import DataError, ModelError
+from raylora.errors import ConfigError, DataError, ModelError
 from raylora.model.base.find import resolve, weights_digest
 from raylora.model.base.load import load_base, load_tokenizer, read_config
 from raylora.model.collator import Collator
@@ -16,6 +17,9 @@ from raylora.model.lora.save import load_adapter
 from raylora.model.predict import predict_logits
 from raylora.model.tokens import Text, encode, spec_for, table_of
 from raylora.tasks import Prediction, Wish, task_of
+
+if TYPE_CHECKING:
+    from raylora.model.estimator import AdapterClassifier, AdapterRegressor
 
 BATCH = 64
 ADVICE = "Set `base_model=` of raylora.load, or `raylora predict --base-model`,"
@@ -62,6 +66,29 @@ class Predictor:
             return np.empty((0, len(self.labels)), dtype=np.float32)
         table = table_of(encode(texts, self.tokenizer_spec))
         return predict_logits(self.model, Collator(table, self.tokenizer_spec), BATCH, self.task.pool_windows)
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """[C] labels, sorted, as scikit-learn wants them; `labels` has them in id order."""
+        return np.array(sorted(self.labels))
+
+    def predict_proba(self, texts: Sequence[Text]) -> np.ndarray:
+        """[N, C] probabilities, a column for each of `classes_`: of one label a text they sum to 1.
+
+        Raises:
+            DataError: as `logits`.
+            ConfigError: the adapter gives numbers.
+        """
+        if not self.task.has_classes:
+            raise ConfigError("this adapter gives numbers, which have no probabilities. Use `predict`.")
+        columns = [self.labels.index(label) for label in self.classes_.tolist()]
+        return self.task.scores(self.logits(texts))[:, columns]
+
+    def as_sklearn(self) -> "AdapterClassifier | AdapterRegressor":
+        """A fitted estimator for scikit-learn's tools, whose `predict` gives labels or numbers instead of records."""
+        from raylora.model.estimator import AdapterClassifier, AdapterRegressor  # sklearn takes a second to load
+
+        return AdapterClassifier(self) if self.task.has_classes else AdapterRegressor(self)
 
     def predict(
         self, texts: Sequence[Text], *, threshold: float | None = None, min_accuracy: float | None = None

@@ -68,6 +68,7 @@ def done(bases: Bases, rows: str, tmp_path_factory: pytest.TempPathFactory) -> D
     changes = {
         "train__floor": True,
         "lora__lora_dropout": 0.1,
+        "train__report_to": ["tensorboard"],
         "tune__space": space | {"lora.target_modules": {"choice": targets}},
     }
     return Done(sweep_job(bases("bert"), rows, tmp_path_factory.mktemp("runs"), "sweep", space, **changes))
@@ -94,6 +95,13 @@ def test_the_sweeps_winner_stands_beside_its_floor(done: Done) -> None:
         score = metrics["floor"]["validation"][baseline]["accuracy"]
         shown = f"-    {'-':<10}{words}: accuracy {score:.4f}, without an adapter"  # the sweep is by loss
         assert shown in done.lines
+
+
+def test_a_tracker_holds_the_sweep_and_each_trial_that_told_of_itself(done: Done) -> None:
+    files = {
+        str(path.parent.relative_to(done.folder / "tensorboard")) for path in done.folder.rglob("tensorboard/**/ev*")
+    }
+    assert files == {".", *(row["trial"] for row in done.rows)}
 
 
 def test_the_sweep_is_listed_as_it_ended(done: Done) -> None:

@@ -332,4 +332,5 @@ def test_a_long_epoch_tells_how_far_it_is_and_no_end_of_one_does(bases: Bases, m
     told = [record for record in records if record["kind"] == "progress"]
     steps = told[0]["steps"]
     assert [record["step"] for record in told] == [step for step in range(1, steps) if step != steps // 2]
-    assert all(record["left_s"] > 0 for record in told)
+    assert all(record["left_s"] > record["epoch_left_s"] > 0 for record in told if record["epoch"] < 1)
+    assert all(record["rows_per_s"] > 0 for record in told)

@@ -117,7 +117,12 @@ def sweep(bases: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> Iter
     job = tiny_job(bases("bert"), train__num_train_epochs=EPOCHS, train__metric_for_best_model="loss")
     packs: list[int] = []
     run_epoch = Bank.run_epoch
-    monkeypatch.setattr(Bank, "run_epoch", lambda bank: (packs.append(len(bank.names)), run_epoch(bank))[1])
+
+    def counted(bank: Bank, **more: Any) -> Any:
+        packs.append(len(bank.names))
+        return run_epoch(bank, **more)
+
+    monkeypatch.setattr(Bank, "run_epoch", counted)
     yield Sweep(job, demo_splits(job, bases("bert"), 40), packs)
 
 

@@ -200,5 +200,5 @@ def test_every_kind_has_its_line_but_losses() -> None:
 
 
 def test_a_long_epoch_says_how_far_it_is() -> None:
-    event = {"kind": "progress", "step": 25, "steps": 1500, "epoch": 0.05, "taken_s": 2.0, "left_s": 118.0}
-    assert event_line(event) == "step       25 of 1,500, epoch 0.05, about 1 min 58 s left"
+    event = {"kind": "progress", "step": 30, "steps": 1500, "epoch": 0.06, "rows_per_s": 1204.4, "left_s": 118.0}
+    assert event_line(event) == "step       30 of 1,500 (2%), epoch 0.06, 1,204 rows/s, about 1 min 58 s left"

@@ -59,6 +59,10 @@ def finish(folder: RunFolder, **more: Any) -> None:
     folder.write_json(FINISHED, {"validation": SCORES, "test": {**SCORES, "accuracy": 0.25}, **more})
 
 
+def written(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """One of each."""
@@ -104,8 +108,13 @@ def test_the_last_written_comes_first_with_its_age(root: Path, capsys: pytest.Ca
         os.utime(path, (time.time() - 3 * 86_400,) * 2)
     assert main(["runs", str(root)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0].split() == ["name", "kind", "state", "validation", "test", "written", "reached"]
-    assert lines[-1].split() == ["half", "run", "unfinished", "0.7000", "accuracy", "-", "3", "d", "epoch", "2"]
+    assert lines[0].split() == ["name", "kind", "state", "validation", "test", "written", "size", "reached"]
+    *told, size, unit, epoch, number = lines[-1].split()
+    assert told == ["half", "run", "unfinished", "0.7000", "accuracy", "-", "3", "d"] and (epoch, number) == (
+        "epoch",
+        "2",
+    )
+    assert unit == "kB" and float(size) * 1000 == pytest.approx(written(root / "half"), abs=50)
     assert ago(59) == "59 s" and ago(60) == "1 min" and ago(7300) == "2 h"
 
 

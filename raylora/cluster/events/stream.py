@@ -1,6 +1,6 @@
 """What a running job tells: from its workers to the driver, and there to each consumer.
 
-Consumers are the terminal, history.jsonl and the Prometheus gauges.
+Consumers are the terminal, history.jsonl, the Prometheus gauges and the trackers (`events.trackers`).
 
 An event is a flat dict, as it stands in history.jsonl. `kind` says what it tells; a run's events have the `step` and
 `epoch` where they were, but for the first three:
@@ -10,10 +10,13 @@ An event is a flat dict, as it stands in history.jsonl. `kind` says what it tell
     floor         baselines on the same rows, as `raylora.floor.summary` gives them
     checkpoint    one within an epoch, and its `reason`
     loss          `loss`, `learning_rate`, `rows_per_s`, each `train.logging_steps`
-    progress      how far a long epoch is: `steps` of the run, `taken_s`, `left_s`; not kept
+    progress      how far an epoch is, every other second: `steps` of the run, `rows_per_s` over all workers,
+                  `taken_s`, `left_s`, `epoch_left_s`; not kept. A worker of a sweep tells `worker`, its `trials`, the
+                  `share` of their epoch that is done, `rows_per_s`, and `left_s` of that epoch
     evaluation    `eval_*` of an epoch, `taken_s`, and `left_s` of the run
     calibration   the `temperature` that went into the head, and what the validation scores were worth before and after
-    trial         of a sweep: an epoch of `trial`, whose sample is in `words`: `eval_*`, `score` and `best_*` so far
+    trial         of a sweep: an epoch of `trial`, whose `sample` is in `words`, too: `eval_*`, `score` and `best_*` so
+                  far
     failure       of a sweep: why `trial` has no more epochs
 
 An epoch that was trained again, after a worker or the driver was lost, stands twice: the last counts. Sweeps before
@@ -23,6 +26,7 @@ December 2026 wrote trials alone, without a `kind`.
 import queue
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 import ray
@@ -33,10 +37,11 @@ from raylora.cluster.periodic import never_failing, run_every
 from raylora.cluster.session import beside_driver
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.floor import floor_line
-from raylora.records import Say
+from raylora.records import LiveSay, Say
 from raylora.tasks import scores_in_words
 
 Consumer = Callable[[list[Event]], object]
+SAID_S = 60.0  # between two lines that say how far an epoch is, where lines are not drawn over
 
 
 class EventQueue:
@@ -53,31 +58,60 @@ class EventQueue:
 
 
 @contextmanager
-def follow(folder: RunFolder, say: Say, last_step: int) -> Generator[Callable[[Event], None]]:
+def follow(
+    folder: RunFolder, say: Say, last_step: int, more: Sequence[Consumer] = ()
+) -> Generator[Callable[[Event], None]]:
     """A `log` for workers to call; while it is open, events are printed, kept in history.jsonl and shown as metrics.
 
     Args:
         last_step: of the checkpoint the run goes on from; later events of an earlier attempt are dropped.
+        more: consumers beside these.
     """
     earlier_events(folder, lambda event: event.get("step", 0) <= last_step)
     gauges = Gauges(folder.name)
     with History(folder) as history, gauges.kept():
-        consumers: list[Consumer] = [tell_lines(say), lambda events: history.add(_kept(events)), gauges.add]
+        consumers: list[Consumer] = [tell_lines(say), lambda events: history.add(kept(events)), gauges.add, *more]
         with collect(lambda events: hand_out(events, consumers), say) as log:
             yield log
 
 
 def tell_lines(say: Say, metric: str = "") -> Consumer:
-    """Says each event that has a line. `metric` is a sweep's."""
+    """Says each event that has a line; how far an epoch is, once a minute or on a live line. `metric` is a sweep's."""
+    pace = Pace(say)
 
     def tell(events: list[Event]) -> None:
-        for line in filter(None, (event_line(event, metric) for event in events)):
-            say(line)
+        for event in events:
+            line = event_line(event, metric)
+            if line and event["kind"] == "progress":
+                pace.tell(line)
+            elif line:
+                say(line)
+                pace.wait()
 
     return tell
 
 
-def _kept(events: list[Event]) -> list[Event]:
+class Pace:
+    """Says how far the work is: on a terminal in a line that is drawn over, elsewhere in one line a minute."""
+
+    def __init__(self, say: Say, clock: Callable[[], float] = monotonic) -> None:
+        self.say, self.clock = say, clock
+        self.wait()
+
+    def wait(self) -> None:
+        """Something was said just now."""
+        self.said = self.clock()
+
+    def tell(self, line: str) -> None:
+        if isinstance(self.say, LiveSay):
+            self.say.live(line)
+        elif self.clock() - self.said >= SAID_S:
+            self.say(line)
+            self.wait()
+
+
+def kept(events: list[Event]) -> list[Event]:
+    """Without those that are of the moment."""
     return [event for event in events if event["kind"] != "progress"]
 
 
@@ -129,8 +163,7 @@ def event_line(record: Event, metric: str = "") -> str | None:
     if record["kind"] == "checkpoint":
         return f"saved      epoch {record['epoch']:.2f}, step {record['step']} ({record['reason']})"
     if record["kind"] == "progress":
-        left = duration(record["left_s"])
-        return f"step       {record['step']:,} of {record['steps']:,}, epoch {record['epoch']:.2f}, about {left} left"
+        return progress_line(record)
     if record["kind"] == "evaluation":
         left = f", about {duration(record['left_s'])} left" if record["left_s"] else ""
         return (
@@ -153,6 +186,16 @@ def event_line(record: Event, metric: str = "") -> str | None:
     if record["kind"] == "failure":
         return f"trial      {record['trial']}  failed: {record['failure']}  ({record['words']})"
     return None
+
+
+def progress_line(record: Event) -> str:
+    """Of a run its steps; of a sweep what its workers are at: the sum of their rates, and the longest way to go."""
+    pace = f"{record['rows_per_s']:,.0f} rows/s, about {duration(record['left_s'])} left"
+    if "steps" in record:
+        done, steps = record["step"], record["steps"]
+        return f"step       {done:,} of {steps:,} ({done / steps:.0%}), epoch {record['epoch']:.2f}, {pace}"
+    trials = f"{record['trials']} trial{'s' * (record['trials'] != 1)}"
+    return f"step       {trials} at {record['share']:.0%} of an epoch, {pace} of it{record.get('ended', '')}"
 
 
 def head_line(init: str, reason: str | None, seconds: float) -> str:

@@ -173,6 +173,10 @@ class Location:
         )
         part.delete()
 
+    def add_from(self, folder: Path) -> None:
+        """Copy the files of a local folder here, beside those that are there; of one name, over it."""
+        pyarrow.fs.copy_files(str(folder), self.path, destination_filesystem=self.filesystem)
+
     def copy_to(self, folder: str | Path) -> None:
         """Copy the files of this folder into a local one."""
         pyarrow.fs.copy_files(self.path, str(folder), source_filesystem=self.filesystem)

@@ -44,6 +44,7 @@ class Summary:
             sweep's best so far.
         reached: epochs, trials or adapters, in words.
         written: when a file of it was last written, in seconds since 1970.
+        size_bytes: of all its files.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Summary:
     test: Event | None = None
     reached: str = ""
     written: float = 0.0
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -146,7 +148,7 @@ def _summary(folder: Location, files: Found) -> Summary | None:
     if kind is None:
         return None
     written = max(stat.mtime_ns or 0 for stat in files.values()) / 1e9
-    summary = Summary(folder.name, kind, "unfinished", folder.address, written=written)
+    summary = Summary(folder.name, kind, "unfinished", folder.address, written=written, size_bytes=size_of(folder))
     try:
         if kind == "endpoint":
             return replace(summary, state=None, reached=_reach(folder, files))
@@ -155,6 +157,11 @@ def _summary(folder: Location, files: Found) -> Summary | None:
         return _unfinished(summary, folder.inside(HISTORY).read_text(TAIL)) if HISTORY in files else summary
     except (OSError, ValueError, LookupError, TypeError, AttributeError):  # half a file, another's file, one just gone
         return replace(summary, state="unreadable")
+
+
+def size_of(folder: Location) -> int:
+    """Bytes of all that it holds."""
+    return sum(stat.size or 0 for stat in folder.walk().values())
 
 
 def _finished(summary: Summary, metrics: Event) -> Summary:

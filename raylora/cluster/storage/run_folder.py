@@ -13,6 +13,9 @@
     report.html         the page of all that (`cluster.report`)
     evaluation.json     where `raylora evaluate` was told to write here
     review.csv          rows whose labels may be wrong, where `raylora inspect` was asked for them
+    tensorboard/        event files, with `train.report_to: [tensorboard]`
+    wandb/              files of Weights & Biases, with `train.report_to: [wandb]`
+    trackers.json       the ids that trackers gave to the job's runs, by which it goes on with them
 
 A sweep's folder holds, beside config.yaml, the three files of its data, history.jsonl, adapter/ and metrics.json:
 
@@ -52,6 +55,8 @@ REPORT = "report.html"
 EVALUATION = "evaluation.json"
 REVIEW = "review.csv"
 FINISHED = "metrics.json"  # a folder that has it is finished
+TENSORBOARD = "tensorboard"  # a folder
+TRACKERS = "trackers.json"
 TRIALS = "trials"
 TRIAL_RUNS = "train"
 TRIALS_TABLE = "trials.csv"

@@ -13,9 +13,12 @@ from raylora.cluster.data.same import check_same_rows
 from raylora.cluster.data.wanted import check_wanted
 from raylora.cluster.events.history import Event
 from raylora.cluster.events.stream import follow
+from raylora.cluster.events.trackers.follow import tracked
+from raylora.cluster.events.trackers.installed import check_trackers
 from raylora.cluster.placement import need_of, tell_wait
 from raylora.cluster.report import report_finished
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
+from raylora.cluster.session import environ
 from raylora.cluster.storage.lock import Held, hold
 from raylora.cluster.storage.run_folder import ADAPTER, CONFIG, FINISHED, RunFolder
 from raylora.cluster.train.workers import Task, global_batch_size, run_workers
@@ -42,6 +45,7 @@ def train(job: Job, sources: list[Source], say: Say) -> TrainResult:
         RayLoraError: the job cannot be; nothing was started that looks finished.
         TrainingError: the run failed; the same command goes on from its last checkpoint.
     """
+    check_trackers(job.train.trackers, environ())
     folder = RunFolder(job)
     with hold(folder, say) as held:
         return _train(folder, held, job, sources, say)
@@ -69,11 +73,15 @@ def _train(folder: RunFolder, held: Held, job: Job, sources: list[Source], say: 
         if last:
             say(f"resuming   from epoch {last['epoch']:g} of {job.train.num_train_epochs}, step {last['step']}")
         tell_wait(need_of(plan), found.cluster, say)
-        with follow(folder, say, last_step=last["step"] if last else 0) as log:
-            rows = _global_batch_size(last) or global_batch_size(job, plan)
-            outcome = run_workers(Task(resolved, dataset, plan, rows, log, held))
-    held.check()
-    return _conclude(found, dataset, outcome, say)
+        last_step = last["step"] if last else 0
+        with tracked(job, folder, False, say, last_step) as tracking:
+            with follow(folder, say, last_step, [tracking.add]) as log:
+                rows = _global_batch_size(last) or global_batch_size(job, plan)
+                outcome = run_workers(Task(resolved, dataset, plan, rows, log, held))
+            held.check()
+            result = _conclude(found, dataset, outcome, say)
+            tracking.finish(folder, result.metrics)
+    return result
 
 
 def _last_report(folder: RunFolder) -> Event | None:

@@ -23,7 +23,7 @@ class TrialRequest:
     Args:
         tree: the trial's job, as `Job.model_dump` gives it.
         slots: how many such trials one worker packs.
-        words: its sample, for people.
+        sample: its own settings; `words` says them to people.
         checkpoint: files to go on from.
     """
 
@@ -33,6 +33,7 @@ class TrialRequest:
     slots: int
     words: str
     checkpoint: Files | None = None
+    sample: dict[str, Any] = field(default_factory=dict)
     attempt_id: str = ""
 
 
@@ -167,6 +168,10 @@ class Broker:
             if report.metrics or report.failure:
                 self._add_event(attempt.request, report)
 
+    async def tell(self, event: dict[str, Any]) -> None:
+        """What a worker has to say to the driver of the moment; it decides nothing."""
+        self.new_events.append(event)
+
     async def put_back(self, attempt_id: str, request: TrialRequest) -> None:
         """A worker cannot pack this trial after all: it waits to run alone."""
         attempt = self.attempts[attempt_id]
@@ -236,7 +241,8 @@ class Broker:
 
     def _add_event(self, request: TrialRequest, report: Report) -> None:
         kind, said = ("failure", {"failure": report.failure}) if report.failure else ("trial", report.metrics)
-        self.new_events.append({"kind": kind, "trial": request.trial, "words": request.words, **said})
+        own = {"trial": request.trial, "words": request.words, "sample": request.sample}
+        self.new_events.append({"kind": kind, **own, **said})
 
     def _waiting(self, key: str | None) -> list[_Attempt]:
         self.queue = [attempt for attempt in self.queue if attempt.worker is None and not attempt.gone]

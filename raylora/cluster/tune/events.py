@@ -1,12 +1,13 @@
 """What the trials of a sweep tell: said as it comes, kept in history.jsonl, shown as metrics."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 
 from raylora.cluster.events.history import Event, History, earlier_events
 from raylora.cluster.events.metrics import Gauges
-from raylora.cluster.events.stream import Consumer, collect, hand_out, tell_lines
+from raylora.cluster.events.stream import Consumer, collect, hand_out, kept, tell_lines
 from raylora.cluster.storage.run_folder import RunFolder
+from raylora.cluster.tune.pulse import Underway
 from raylora.cluster.tune.search import mode_of
 from raylora.config import Job
 from raylora.config.space import trial_job
@@ -14,9 +15,13 @@ from raylora.records import Say
 
 
 class SweepEvents:
-    """The events `trial` and `failure` of a sweep, each told once, also where the sweep goes on after a kill."""
+    """The events `trial` and `failure` of a sweep, each told once, also where the sweep goes on after a kill.
 
-    def __init__(self, job: Job, folder: RunFolder, say: Say) -> None:
+    Args:
+        more: consumers beside the terminal, history.jsonl and the gauges.
+    """
+
+    def __init__(self, job: Job, folder: RunFolder, say: Say, more: Sequence[Consumer] = ()) -> None:
         self.best = max if mode_of(job) == "max" else min
         self.gauges = Gauges(folder.name)
         earlier = earlier_events(folder)
@@ -26,7 +31,8 @@ class SweepEvents:
         self.gauges.tune(self.score, 0)
         self.history = History(folder)
         lines = tell_lines(say, trial_job(job, {}).metric)
-        self.consumers: list[Consumer] = [lines, self.history.add, self._show]
+        self.consumers: list[Consumer] = [lines, lambda events: self.history.add(kept(events)), self._show, *more]
+        self.underway = Underway()
 
     @contextmanager
     def kept(self) -> Generator[None]:
@@ -36,7 +42,14 @@ class SweepEvents:
 
     def add(self, found: list[Event]) -> None:
         """Say, keep and show what is new."""
-        hand_out([event for event in map(dict, found) if self._is_new(event)], self.consumers)
+        progress = self.underway.of([event for event in found if event["kind"] == "progress"])
+        new = [event for event in map(dict, kept(found)) if self._is_new(event)]
+        hand_out([*new, *progress], self.consumers)
+
+    def states(self, states: Mapping[str, int], total: int) -> None:
+        """Show how many trials are in each state, of so many in all."""
+        self.gauges.trials(states)
+        self.underway.ended = f"; {states['ended'] + states['failed']} of {total} trials ended"
 
     def _is_new(self, event: Event) -> bool:
         """Not an epoch of before a kill that was told then, nor a failure of a trial that Ray Tune tried again."""
@@ -57,8 +70,10 @@ def _key(event: Event) -> tuple[str, int | None]:
 
 
 @contextmanager
-def collect_trials(job: Job, folder: RunFolder, say: Say) -> Generator[Callable[[Event], None]]:
+def collect_trials(
+    job: Job, folder: RunFolder, say: Say, more: Sequence[Consumer] = ()
+) -> Generator[Callable[[Event], None]]:
     """A function for trials of several workers to call with each event, each in its own process, while this is open."""
-    events = SweepEvents(job, folder, say)
+    events = SweepEvents(job, folder, say, more)
     with events.kept(), collect(events.add, say) as tell:
         yield tell

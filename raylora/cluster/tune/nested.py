@@ -15,6 +15,7 @@ from raylora.cluster.storage.lock import Held
 from raylora.cluster.storage.run_folder import RunFolder
 from raylora.cluster.train.workers import Task, global_batch_size, run_workers
 from raylora.cluster.tune.pool import leave_for_trainables
+from raylora.cluster.tune.pulse import of_one_trial
 from raylora.cluster.tune.shared_base import SharedBase
 from raylora.cluster.tune.trial_progress import FILE, SCORES, TrialProgress, read_progress
 from raylora.config import Job
@@ -98,11 +99,13 @@ class NestedTrial:
         job = trial_job(self.job, from_plain(sample)).replace(own)
         shared = self.shared_bases[job.model.base_model]
         begun = _progress(job, shared)
-        tell, item = self.tell, {"kind": "trial", "trial": trial, "words": describe(from_plain(sample))}
+        own = from_plain(sample)
+        tell, item = self.tell, {"kind": "trial", "trial": trial, "words": describe(own), "sample": own}
         for report in begun.reports:
             tell({**item, **report, "again": True})
         rows = global_batch_size(job, self.plan)
-        task = Task(shared.resolved(job), shared.rows(job), self.plan, rows, _no_log, self.held)
+        log = of_one_trial(lambda event: tell({"kind": "progress", "worker": trial, **event}))
+        task = Task(shared.resolved(job), shared.rows(job), self.plan, rows, log, self.held)
         try:
             run_workers(task, [ScoreCallback(job, begun, lambda report: tell({**item, **report}))])
         except (RayLoraError, TrainingError) as error:
@@ -117,7 +120,3 @@ def _progress(job: Job, shared: SharedBase) -> TrialProgress:
     """Of the trial's interrupted run, where there is one."""
     folder = RunFolder(job)
     return read_progress({FILE: folder.read_text(FILE).encode()}) if folder.has(FILE) else shared.begin(job)
-
-
-def _no_log(record: dict[str, Any]) -> None:
-    """Losses of single steps are not kept in a sweep."""

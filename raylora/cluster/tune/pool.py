@@ -1,5 +1,6 @@
 """The workers of a sweep and their broker: how many, on what; started, watched, replaced, and stopped at the end."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import OutOfMemoryError, RayActorError, RayError
 
+from raylora.cluster.events.stream import Consumer
 from raylora.cluster.periodic import never_failing, run_every
 from raylora.cluster.placement import WorkerPlan, remote_options
 from raylora.cluster.session import Cluster, beside_driver
@@ -84,14 +86,21 @@ class WorkerPool:
     """Workers at work while the `with` is open; yields the broker that trials are queued at."""
 
     def __init__(
-        self, job: Job, plan: PoolPlan, total: int, shared_bases: dict[str, SharedBase], folder: RunFolder, say: Say
+        self,
+        job: Job,
+        plan: PoolPlan,
+        total: int,
+        shared_bases: dict[str, SharedBase],
+        folder: RunFolder,
+        say: Say,
+        more: Sequence[Consumer] = (),
     ) -> None:
         self.plan, self.total, self.say = plan, total, say
         self.broker: Any = ray.remote(**beside_driver())(Broker).remote(total, plan.concurrent, plan.count)
         self.task = SweepTask(shared_bases, plan.workers, self.broker)
         self.runs: dict[Any, _Running] = {}
         self.started = 0
-        self.events = SweepEvents(job, folder, say)
+        self.events = SweepEvents(job, folder, say, more)
         self.watching = ExitStack()
 
     def __enter__(self) -> Any:
@@ -145,7 +154,7 @@ class WorkerPool:
 
     def _drain(self) -> None:
         self.events.add(ray.get(self.broker.events.remote()))
-        self.events.gauges.trials(ray.get(self.broker.states.remote()))
+        self.events.states(ray.get(self.broker.states.remote()), self.total)
 
 
 def is_failure(loss: RayError | None, held: int) -> bool:

@@ -13,10 +13,12 @@ from raylora.cluster.data.labels import decide_task
 from raylora.cluster.data.prepare import announce
 from raylora.cluster.data.rows import Source
 from raylora.cluster.data.same import check_same_rows
-from raylora.cluster.events.stream import head_line
+from raylora.cluster.events.stream import Consumer, head_line
+from raylora.cluster.events.trackers.follow import tracked
+from raylora.cluster.events.trackers.installed import check_trackers
 from raylora.cluster.placement import need_of, one_worker, tell_bound, tell_wait
 from raylora.cluster.resolve import Resolution, check_folder, resolve_on_cluster
-from raylora.cluster.session import SETTLE_S, look
+from raylora.cluster.session import SETTLE_S, environ, look
 from raylora.cluster.storage.lock import Held, hold
 from raylora.cluster.storage.run_folder import CONFIG, TRIAL_RUNS, TRIALS, RunFolder
 from raylora.cluster.tune import search
@@ -55,6 +57,7 @@ def tune(job: Job, sources: list[Source], say: Say) -> TuneResult:
         TrainingError: every trial failed.
     """
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # a traceback per failed trial; ours is a line
+    check_trackers(job.train.trackers, environ())
     folder = RunFolder(job)
     with hold(folder, say) as held:
         return _tune(folder, held, job, sources, say)
@@ -80,8 +83,11 @@ def _tune(folder: RunFolder, held: Held, job: Job, sources: list[Source], say: S
             for line in _head_lines(shared.starts):
                 say(line + (f"  ({name})" if len(shared_bases) > 1 else ""))
         tell_wait(need_of(found.plan), found.cluster, say)
-        trials = _search(found, held, space, shared_bases, say)
-        return conclude(found, held, trials, shared_bases, say)
+        with tracked(found.job, folder, True, say) as tracking:
+            trials = _search(found, held, space, shared_bases, say, tracking.add)
+            result = conclude(found, held, trials, shared_bases, say)
+            tracking.finish(folder, result.metrics, trials)
+        return result
 
 
 def _head_lines(starts: Mapping[int, Start]) -> list[str]:
@@ -120,7 +126,12 @@ def _examples(job: Job, space: dict[str, Domain]) -> list[Job]:
 
 
 def _search(
-    found: Resolution, held: Held, space: dict[str, Domain], shared_bases: dict[str, SharedBase], say: Say
+    found: Resolution,
+    held: Held,
+    space: dict[str, Domain],
+    shared_bases: dict[str, SharedBase],
+    say: Say,
+    track: Consumer,
 ) -> list[Trial]:
     """Run Ray Tune until every trial has ended."""
     job, folder = found.job, found.folder
@@ -131,7 +142,7 @@ def _search(
     if is_nested(job):
         nested = plan_nested(job, cluster, total)
         say(f"trials     {total}, {nested.concurrent} at once: {nested}")
-        with collect_trials(job, folder, say) as tell:
+        with collect_trials(job, folder, say, [track]) as tell:
             run = NestedTrial(job, shared_bases, nested.workers, folder.inside(TRIAL_RUNS), tell, held)
             searcher = None if can_go_on(folder) else search.searcher(job, space, nested.concurrent)
             return read_trials(job, _tuner(job, space, run, searcher, folder).fit())
@@ -140,7 +151,7 @@ def _search(
     plan = plan_pool(job, cluster, found.plan, total, width)
     say(f"trials     {total}, {plan.concurrent} at once: {plan}")
     tell_bound(found.plan.resources_per_worker, plan.count, cluster, say)
-    pool = WorkerPool(job, plan, total, shared_bases, folder, say)
+    pool = WorkerPool(job, plan, total, shared_bases, folder, say, [track])
     searcher = None if can_go_on(folder) else search.searcher(job, space, plan.concurrent)
     with pool as broker, growing(pool, searcher, cluster, say):
         trainable = SweepTrainable(job, broker, width, plan.workers.use_gpu)

@@ -80,6 +80,7 @@ class SweepTrainable:
             slots=pack_slots(job, self.width, self.use_gpu),
             words=describe(sample),
             checkpoint=checkpoint or None,
+            sample=sample,
         )
 
     def _next(self, attempt_id: str) -> Report:

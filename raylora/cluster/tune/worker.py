@@ -13,9 +13,11 @@ from typing import Any
 import ray
 import torch
 
+from raylora.cluster.events.history import Event
 from raylora.cluster.placement import WorkerPlan
 from raylora.cluster.tune.broker import Report, TrialRequest
 from raylora.cluster.tune.checkpoints import Files, as_folder, read_files
+from raylora.cluster.tune.pulse import Pulse, of_one_trial
 from raylora.cluster.tune.shared_base import SharedBase
 from raylora.cluster.tune.trial_progress import TrialProgress, read_progress
 from raylora.config import Job
@@ -77,6 +79,10 @@ class TrialWorker:
     def _broker(self, method: str, *arguments: Any) -> Any:
         return ray.get(getattr(self.task.broker, method).remote(*arguments))
 
+    def _tell(self, event: Event) -> None:
+        """Without waiting, and nothing is lost where it does not arrive."""
+        self.task.broker.tell.remote({"kind": "progress", "worker": self.name, **event})
+
     def _fail(self, attempt_id: str, reason: object) -> None:
         self._broker("post", {attempt_id: Report(failure=str(reason))})
 
@@ -103,7 +109,7 @@ class TrialWorker:
             if not bank.names:
                 return
             start = time.perf_counter()
-            results = bank.run_epoch()
+            results = bank.run_epoch(tick=Pulse(self._tell, len(bank.names), len(bank.train.table)))
             epoch_s = time.perf_counter() - start
             self._settle(bank, results, progress, epoch_s)
             free = room - len(bank.names)
@@ -154,7 +160,8 @@ class TrialWorker:
             report = self._reporter(request.attempt_id, self._begin(job, request.checkpoint))
             with as_folder(request.checkpoint) if request.checkpoint else nullcontext() as folder:
                 splits = shared.rows(job).load()
-                fit(shared.resolved(job), splits, worker=self.worker, report=report, resume_from=folder)
+                log = of_one_trial(self._tell)
+                fit(shared.resolved(job), splits, worker=self.worker, report=report, log=log, resume_from=folder)
             self._broker("post", {request.attempt_id: Report(finished=True)})
         except Left:
             return

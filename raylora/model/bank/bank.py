@@ -132,14 +132,19 @@ class Bank:
         """Write a checkpoint that `admit` can go on from."""
         next(trial for trial in self.trials if trial.name == name).save(folder)
 
-    def run_epoch(self, log: Callable[[str, Event], None] = lambda name, record: None) -> dict[str, EpochResult]:
+    def run_epoch(
+        self,
+        log: Callable[[str, Event], None] = lambda name, record: None,
+        tick: Callable[[float], None] = lambda share: None,
+    ) -> dict[str, EpochResult]:
         """Train every trial one epoch and score it on the validation split.
 
         Args:
             log: called with a trial's name and each record of its own: `loss`, `evaluation`.
+            tick: called after each step with the share of the epoch's steps that are done.
         """
         assert not any(trial.over for trial in self.trials), "trials that have ended are dropped"
-        self._train(log)
+        self._train(log, tick)
         place = {"dtype": self.dtype, "global_batch_size": self.plan.global_batch_size}
         scores = zip(self.trials, self.scores(self.validation), strict=True)
         results = {trial.name: trial.end_epoch(its, place) for trial, its in scores}
@@ -179,10 +184,10 @@ class Bank:
             self.drop(name)
             raise
 
-    def _train(self, log: Callable[[str, Event], None]) -> None:
+    def _train(self, log: Callable[[str, Event], None], tick: Callable[[float], None]) -> None:
         self.base.model.train()
         plans = {epoch: self.plan.epoch(epoch) for epoch in sorted({trial.epoch for trial in self.trials})}
-        for _ in range(self.plan.steps if self.trials else 0):
+        for step in range(self.plan.steps if self.trials else 0):
             for _ in range(self.plan.accumulation_steps):
                 self._backward({epoch: next(plan) for epoch, plan in plans.items()})
             for stack in self.base.stacks:
@@ -191,6 +196,7 @@ class Bank:
                 trial.step(log)
             for stack in self.base.stacks:
                 stack.values.grad = None
+            tick((step + 1) / self.plan.steps)
 
     def _masks(self, micros: dict[int, MicroBatch]) -> list[BatchMasks]:
         """Of every trial's dropout, as `PlanTrainer` gives them; trials that drop the same share them."""
