@@ -18,7 +18,11 @@ from raylora.errors import ConfigError, DivergedError, RayLoraError, TrainingErr
 
 COMMANDS = (train, tune, serve, key, predict, runs, init, inspect, schema, bench)
 GO_ON = "the same command with the same run_name goes on from the last checkpoint."
-GOING_ON = (train.NAME, tune.NAME)
+GOING_ON = {
+    train.NAME: GO_ON,
+    tune.NAME: GO_ON,
+    predict.NAME: "the same command scores what is missing of a table.",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -93,7 +97,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _fail_cut(voice: Voice, how: str, command: str) -> None:
-    message = f"{how}: {GO_ON}" if command in GOING_ON else f"{how}."
+    message = f"{how}: {GOING_ON[command]}" if command in GOING_ON else f"{how}."
     voice.fail("warning", message, f"\n{message}")
 
 
