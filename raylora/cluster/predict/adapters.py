@@ -1,4 +1,4 @@
-"""The adapters of a table: looked at in the driver, and carried to each process that scores, which need not see them."""
+"""The adapters of a table: looked at in the driver, and carried to all that score, who need not see them."""
 
 import tempfile
 from collections.abc import Generator, Mapping, Sequence

@@ -38,7 +38,7 @@ def types_of(rows: Iterable[Row], kept: Sequence[str] | None) -> Types:
 
 def _type_of(values: list[Any]) -> pa.DataType:
     try:
-        return pa.infer_type(values)
+        return pa.array(values).type
     except FAULTS:
         return TEXT
 
@@ -101,7 +101,7 @@ def _column(batch: pa.RecordBatch, field: pa.Field) -> Any:
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
     try:
         return pa.array(values, kind)
-    except (*FAULTS, UnicodeError):
+    except FAULTS:
         return pa.array([_fitted(value, kind) for value in values], kind)
 
 
@@ -111,14 +111,8 @@ def _fitted(value: Any, kind: pa.DataType) -> Any:
         return None
     if kind == TEXT and not isinstance(value, str):
         return printable(json.dumps(plain_value(value), ensure_ascii=False))
-    return float(value) if pa.types.is_floating(kind) else _printable_all(value)
-
-
-def _printable_all(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {_printable_all(key): _printable_all(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_printable_all(inner) for inner in value]
+    if pa.types.is_floating(kind):
+        return float(value)
     return printable(value) if isinstance(value, str) else value
 
 

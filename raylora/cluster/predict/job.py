@@ -1,30 +1,24 @@
 """A scoring job: all rows are read once and planned, then Ray Data's pool scores the parts that are not there yet."""
 
-import logging
 import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import ray
-import ray.data
-from ray.data import ActorPoolStrategy
-
-from raylora.cluster.data.prepare import MOST_TASKS
 from raylora.cluster.data.rows import Source
-from raylora.cluster.periodic import run_every
-from raylora.cluster.placement import WorkerPlan, need_of, plan_workers, remote_options, tell_wait
+from raylora.cluster.placement import WorkerPlan, need_of, tell_wait
 from raylora.cluster.predict.adapters import base_for, check_wishes, take, texts_of
 from raylora.cluster.predict.output import BAD_ROWS, Output
 from raylora.cluster.predict.plan import Plan
 from raylora.cluster.predict.planning import Asked, planned
-from raylora.cluster.predict.progress import TICK_S, Teller
-from raylora.cluster.predict.scorer import PartScorer, Work
+from raylora.cluster.predict.pool import pool_of, run_parts
+from raylora.cluster.predict.progress import Teller
+from raylora.cluster.predict.scorer import Work
 from raylora.cluster.preflight import preflight
-from raylora.cluster.session import Cluster, connect, look
+from raylora.cluster.session import connect, look
 from raylora.cluster.storage.lock import Held, hold
-from raylora.config import Job, RaySection
+from raylora.config import Job
 from raylora.errors import RayLoraError
 from raylora.records import Say
 
@@ -100,29 +94,11 @@ def _score(asked: Asked, output: Output, held: Held, say: Say, live: Live | None
         if missing:
             work = _work(asked, output, plan, workers, model)
             start = time.monotonic()
-            _run(ray.put(work), missing, plan, workers, Teller(plan.rows, plan.rows - rows, say, live))
+            free = cluster.free_slots(workers.resources_per_worker)
+            run_parts(work, missing, workers, free, Teller(plan.rows, plan.rows - rows, say, live))
             seconds = time.monotonic() - start
     held.check()
     return _conclude(asked, output, plan, seconds, rows)
-
-
-def pool_of(job: Job, cluster: Cluster) -> WorkerPlan:
-    """How many processes score, and on what.
-
-    Raises:
-        ClusterError: the cluster has no room for one, or for those that `predict.concurrency` asks for.
-    """
-    own, settings = job.predict.concurrency, job.ray
-    if own != "auto":
-        return plan_workers(settings.model_copy(update={"num_workers": own}), cluster)
-    one = plan_workers(_one(settings), cluster)
-    return plan_workers(
-        settings.model_copy(update={"num_workers": [1, max(cluster.slots(one.resources_per_worker), 1)]}), cluster
-    )
-
-
-def _one(settings: RaySection) -> RaySection:
-    return settings.model_copy(update={"num_workers": 1})
 
 
 def _work(asked: Asked, output: Output, plan: Plan, workers: WorkerPlan, model: Any) -> Work:
@@ -143,28 +119,6 @@ def _work(asked: Asked, output: Output, plan: Plan, workers: WorkerPlan, model: 
         use_gpu=workers.use_gpu,
         threads=max(int(workers.resources_per_worker.get("CPU", 1)), 1),
     )
-
-
-def _run(work: Any, missing: list[int], plan: Plan, workers: WorkerPlan, teller: Teller) -> None:
-    """Score these parts; returns when all are there."""
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    most = min(workers.most, len(missing))
-    pool = ActorPoolStrategy(min_size=min(workers.fewest, most), max_size=most, max_tasks_in_flight_per_actor=1)
-    numbers = ray.data.from_items([{"part": i} for i in missing], override_num_blocks=min(len(missing), MOST_TASKS))
-    marks = numbers.map_batches(
-        PartScorer,  # pyright: ignore[reportArgumentType]
-        batch_size=None,
-        compute=pool,
-        fn_constructor_kwargs={"work": work},
-        **remote_options(workers),
-    )
-    with run_every(TICK_S, teller.tick, "progress", lambda line: None):
-        for batch in marks.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
-            teller.add(int(batch["rows"].sum()) + sum(plan.parts[i].bad for i in batch["part"]))
-    teller.tick()
 
 
 def _conclude(asked: Asked, output: Output, plan: Plan, seconds: float, rows: int) -> Scored:

@@ -51,10 +51,10 @@ class Output:
         ConfigError: the folder holds something else than a scored table.
         """
         with self.named("read"):
-            stat, names = self.root.stat(), set(self.root.files()) if self.root.exists() else set[str]()
-            begun = self.location.inside(PLAN).exists()
-        if stat and not stat.is_folder:
-            raise ConfigError(f"`predict.output` {self.address} is a file. Name a folder.")
+            stat = self.root.stat()
+            if stat and not stat.is_folder:
+                raise ConfigError(f"`predict.output` {self.address} is a file. Name a folder.")
+            names, begun = set(self.root.files()), self.location.inside(PLAN).exists()
         if (others := sorted(names - {OWN})) and not begun:
             raise ConfigError(
                 f"`predict.output` {self.address} holds something else ({others[0]}), which is left as it is. Name a "
@@ -66,11 +66,11 @@ class Output:
         with self.named("read"):
             return self.location.inside(name).exists()
 
-    def read(self, name: str) -> str:
+    def read_text(self, name: str) -> str:
         with self.named("read"):
             return self.location.inside(name).read_text()
 
-    def write(self, name: str, text: str) -> None:
+    def write_text(self, name: str, text: str) -> None:
         with self.named("written to"):
             self.location.inside(name).write_text(text)
 

@@ -126,9 +126,8 @@ def changes(before: Identity, now: Identity) -> list[str]:
 
 def _changed_files(before: Sequence[Input], now: Sequence[Input]) -> list[str]:
     old, new = ({each.name for each in files} for files in (before, now))
-    lines = [f"file {name} is gone" for name in sorted(old - new)] + [
-        f"file {name} is new" for name in sorted(new - old)
-    ]
+    lines = [f"file {name} is gone" for name in sorted(old - new)]
+    lines += [f"file {name} is new" for name in sorted(new - old)]
     if lines or tuple(before) == tuple(now):
         return lines
     if len(before) == len(now) and [each.name for each in before] == [each.name for each in now]:

@@ -43,7 +43,7 @@ def planned(asked: Asked, output: Output, workers: WorkerPlan, base: BaseFolder,
         ConfigError: the folder was begun with something else.
         DataError: a row cannot be scored, or a file not read.
     """
-    before = plans.load(output.read(PLAN), f"{output.address}/{PLAN}") if output.has(PLAN) else None
+    before = plans.load(output.read_text(PLAN), f"{output.address}/{PLAN}") if output.has(PLAN) else None
     dtype = before.identity.settings["predict.dtype"] if before and asked.job.predict.dtype == "auto" else None
     identity = _identity(asked, dtype or _dtype(asked.job, workers, base))
     if before:
@@ -51,7 +51,7 @@ def planned(asked: Asked, output: Output, workers: WorkerPlan, base: BaseFolder,
         say(f"resuming   {len(output.done()):,} of {len(before.parts):,} parts are there")
         return before
     plan = _new_plan(asked, output, identity, say)
-    output.write(PLAN, plan.dump())
+    output.write_text(PLAN, plan.dump())
     return plan
 
 
@@ -83,7 +83,7 @@ def _new_plan(asked: Asked, output: Output, identity: Identity, say: Say) -> Pla
     fields = [name for adapter in asked.adapters for name in adapter.fields(own.all_scores)]
     check_free(schema, fields, own.prefix)
     if bad:
-        output.write(BAD_ROWS, "".join(f"{json.dumps(row)}\n" for row in bad))
+        output.write_text(BAD_ROWS, "".join(f"{json.dumps(row)}\n" for row in bad))
     names = plans.names_of_parts([asked.sources[piece.source].path for piece in pieces], own.format)
     parts = [
         PartPlan(name, p.source, p.part.start, p.part.end, p.part.before, p.rows, len(p.faults))

@@ -1,18 +1,14 @@
-"""One process of the pool: it holds the base and the adapters, and scores a part at a time."""
+"""What one process of the pool does: it holds the base and the adapters, and scores a part at a time. Knows no ray."""
 
 import os
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
-import numpy as np
 import pyarrow as pa
-import ray
 import torch
-from ray import ObjectRef
 
 from raylora.cluster.data.rows import Source
 from raylora.cluster.data.whole import Chunk, read_chunks
@@ -61,27 +57,29 @@ class Work:
 
 
 class PartScorer:
-    """What `map_batches` calls: numbers of parts go in, a row of counts of each comes out."""
+    """Scores parts of a table, one at a time.
 
-    def __init__(self, work: "ObjectRef[Work]") -> None:
-        self.work: Work = ray.get(work)
-        device = torch.device("cuda" if self.work.use_gpu else "cpu")
-        if not self.work.use_gpu:
-            torch.set_num_threads(self.work.threads)
-        base = ServedBase(self.work.model, getattr(torch, self.work.dtype), device)
-        with unpacked(self.work.adapters) as folders:
-            self.scorer = Scorer(base, folders, self.work.batch_size)
-        self.output = Output(self.work.output)
+    Raises:
+        ModelError: the base is not here, or an adapter does not fit it.
+    """
 
-    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-        for number in batch["part"]:
-            start = time.perf_counter()
-            plan = self.work.parts[number]
-            mark = self._write(plan)
-            seconds = time.perf_counter() - start
-            yield {"part": np.array([number]), "rows": np.array([mark["rows"]]), "seconds": np.array([seconds])}
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        device = torch.device("cuda" if work.use_gpu else "cpu")
+        if not work.use_gpu:
+            torch.set_num_threads(work.threads)
+        base = ServedBase(work.model, getattr(torch, work.dtype), device)
+        with unpacked(work.adapters) as folders:
+            self.scorer = Scorer(base, folders, work.batch_size)
+        self.output = Output(work.output)
 
-    def _write(self, plan: PartPlan) -> dict[str, Any]:
+    def score(self, plan: PartPlan) -> int:
+        """Score a part and write it; how many rows were scored.
+
+        Raises:
+            FullDiskError: there is no room, here or in the output.
+            DataError: the file has changed.
+        """
         try:
             with tempfile.TemporaryFile(prefix="raylora-part-") as file:
                 mark = self.score_into(file, plan)
@@ -90,10 +88,10 @@ class PartScorer:
             if not is_full(error):
                 raise
             raise FullDiskError(
-                f"{tempfile.gettempdir()} on {os.uname().nodename} is full: {error}. Make room there, then run the same "
-                "command: parts that are written are kept."
+                f"{tempfile.gettempdir()} on {os.uname().nodename} is full: {error}. Make room there, then run the "
+                "same command: parts that are written are kept."
             ) from None
-        return mark
+        return mark["rows"]
 
     def score_into(self, file: IO[bytes], plan: PartPlan) -> dict[str, Any]:
         """Write a part with its predictions; its mark.

@@ -1,0 +1,83 @@
+"""Ray Data's pool of processes that score: how many there are, and what goes in and out."""
+
+import logging
+from collections.abc import Iterator
+
+import numpy as np
+import ray
+import ray.data
+from ray import ObjectRef
+from ray.data import ActorPoolStrategy
+
+from raylora.cluster.data.prepare import MOST_TASKS
+from raylora.cluster.periodic import run_every
+from raylora.cluster.placement import WorkerPlan, plan_workers, remote_options
+from raylora.cluster.predict.progress import TICK_S, Teller
+from raylora.cluster.predict.scorer import PartScorer, Work
+from raylora.cluster.session import Cluster
+from raylora.config import Job, RaySection
+
+
+def pool_of(job: Job, cluster: Cluster) -> WorkerPlan:
+    """How many processes score, and on what.
+
+    Raises:
+        ClusterError: the cluster has no room for one, or for those that `predict.concurrency` asks for.
+    """
+    own, settings = job.predict.concurrency, job.ray
+    if own != "auto":
+        return plan_workers(settings.model_copy(update={"num_workers": own}), cluster)
+    one = plan_workers(_one(settings), cluster)
+    return plan_workers(
+        settings.model_copy(update={"num_workers": [1, max(cluster.slots(one.resources_per_worker), 1)]}), cluster
+    )
+
+
+def _one(settings: RaySection) -> RaySection:
+    return settings.model_copy(update={"num_workers": 1})
+
+
+class PoolWorker:
+    """What `map_batches` calls: numbers of parts go in, the rows of each come out."""
+
+    def __init__(self, work: "ObjectRef[Work]") -> None:
+        self.work: Work = ray.get(work)
+        self.scorer = PartScorer(self.work)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+        for number in batch["part"]:
+            plan = self.work.parts[number]
+            self.scorer.score(plan)
+            yield {"rows": np.array([plan.rows])}
+
+
+def run_parts(work: Work, missing: list[int], workers: WorkerPlan, free: int, teller: Teller) -> None:
+    """Score these parts; returns when all are there.
+
+    Args:
+        free: processes for which there is room now; Ray Data adds others as room comes.
+    """
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    most = min(workers.most, len(missing))
+    fewest = min(workers.fewest, most)
+    pool = ActorPoolStrategy(
+        min_size=fewest,
+        max_size=most,
+        initial_size=min(max(free, fewest), most),
+        max_tasks_in_flight_per_actor=1,  # a second would wait there while another process has nothing to do
+    )
+    numbers = ray.data.from_items([{"part": i} for i in missing], override_num_blocks=min(len(missing), MOST_TASKS))
+    marks = numbers.map_batches(
+        PoolWorker,  # pyright: ignore[reportArgumentType]
+        batch_size=None,
+        compute=pool,
+        fn_constructor_kwargs={"work": ray.put(work)},
+        **remote_options(workers),
+    )
+    with run_every(TICK_S, teller.tick, "progress", lambda line: None):
+        for batch in marks.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
+            teller.add(int(batch["rows"].sum()))
+    teller.tick()
