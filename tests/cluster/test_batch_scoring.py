@@ -1,101 +1,221 @@
-"""A table is scored once, row by row as each adapter's own predictor does, whatever is lost on the way."""
+"""Ray Data's pool scores each part of a table once, whatever is lost on the way; what is there is not scored again."""
 
 import json
-from collections.abc import Callable, Sequence
+import random
+import re
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import psutil
 import pyarrow.parquet as pq
 import pytest
+from commands import ROOT, command
 from tiny import make_adapter
 
 import raylora
 from raylora.cluster.predict.inputs import list_texts
 from raylora.cluster.predict.job import Scored, score
 from raylora.config import Job
-from raylora.tasks import Prediction
+from raylora.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.cluster
 
 Bases = Callable[[str], Path]
-TAGS = ("joy", "love", "anger")
-MANY, NUMBERS = {"problem_type": "multi_label_classification"}, {"problem_type": "regression"}
 WORDS = ["the", "film", "was", "long", "and", "nobody", "asked", "for", "it", "but", "everybody", "loved", "her"]
-TEXTS = [" ".join(WORDS[i % 7 : 8 + i % 5]) + f" {i}" for i in range(60)]
+TEXTS = [" ".join(WORDS[i % 7 : 8 + i % 5]) + f" {i}" for i in range(120)]
 
 
 @pytest.fixture(scope="module")
-def folder(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An adapter of each task, of pairs, and of texts in windows."""
-    folder, base = tmp_path_factory.mktemp("adapters"), bases("bert")
-    promise = {"min_scores": {"0.9": {"score": 0.8, "coverage": 0.5, "rows": 50, "error": 0.04}}}
-    windows = {"truncation": "windows", "stride": 2, "max_windows": 4}
-    make_adapter(base, folder / "label", ("no", "yes"), seed=1, facts=promise)
-    make_adapter(base, folder / "tags", TAGS, seed=2, facts=MANY, lora__r=8)
-    make_adapter(base, folder / "stars", ("stars",), seed=3, facts=NUMBERS)
-    make_adapter(base, folder / "pair", ("same", "other"), seed=5, facts={"is_pair": True})
-    make_adapter(base, folder / "windows", ("no", "yes"), seed=6, facts=windows, data__max_length=8)
-    return folder
+def adapter(bases: Bases, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_adapter(bases("bert"), tmp_path_factory.mktemp("adapter") / "label", ("no", "yes"), seed=1)
 
 
-def job_of(where: Path | list[str], output: Path, **changes: Any) -> Job:
-    data = [str(each) for each in where] if isinstance(where, list) else str(where)
-    own = {"data": data, "output": str(output), "dtype": "float32", "part_bytes": 400, "concurrency": 2, **changes}
-    return Job().replace({key if "." in key else f"predict.{key}": value for key, value in own.items()})
-
-
-def run(job: Job) -> Scored:
-    return score(job, list_texts(job, print), print)
-
-
-def parts_of(output: Path) -> list[Path]:
-    return sorted(output.glob("part-*"))
-
-
-def content_of(output: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in parts_of(output)}
-
-
-def lines_of(output: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for path in parts_of(output) for line in path.read_text().splitlines()]
-
-
-def write_jsonl(path: Path, rows: Sequence[dict[str, Any]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """A file of some twelve parts."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps({"id": i, "text": text}) + "\n" for i, text in enumerate(TEXTS)))
     return path
 
 
-def predicted(adapter: Path, texts: Sequence[Any], **wish: Any) -> list[Prediction]:
-    return raylora.load(adapter).predict(texts, **wish)
+def job_of(rows: Path, adapter: Path, output: Path, **changes: Any) -> Job:
+    own = {"data": str(rows), "adapter": str(adapter), "output": str(output), "part_bytes": 800, **changes}
+    return Job().replace({key if "." in key else f"predict.{key}": value for key, value in own.items()})
 
 
-def test_three_tasks_score_a_parquet_file_in_one_pass_as_their_own_predictors_do(
-    local_ray: None, folder: Path, tmp_path: Path
+def run(job: Job) -> tuple[Scored, list[str]]:
+    said: list[str] = []
+    return score(job, list_texts(job, said.append), said.append), said
+
+
+def parts_of(output: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(output.glob("part-*"))}
+
+
+def test_a_table_is_scored_once_and_goes_on_with_what_is_missing(
+    local_ray: None, adapter: Path, rows: Path, tmp_path: Path
 ) -> None:
-    table = pa.table(
-        {
-            "id": pa.array(range(60), pa.int16()),
-            "text": TEXTS,
-            "when": pa.array([1_700_000_000_123_456_789 + i for i in range(60)], pa.timestamp("ns", "UTC")),
-            "seen": pa.array([[i, None] for i in range(60)], pa.list_(pa.int8())),
-        }
-    )
-    pq.write_table(table, tmp_path / "rows.parquet")
-    adapters = {name: str(folder / name) for name in ("label", "tags", "stars")}
     output = tmp_path / "out"
-    scored = run(job_of(tmp_path / "rows.parquet", output, adapters=adapters, all_scores=True))
-    found = pq.read_table(output)
-    assert (scored.rows, scored.bad) == (60, 0)
-    assert len(parts_of(output)) > 2
-    assert found.select(table.column_names).equals(table)
-    rows = found.to_pylist()
-    for row, label, tags, stars in zip(rows, *(predicted(Path(p), TEXTS) for p in adapters.values()), strict=True):
-        assert (row["label_label"], row["tags_label"]) == (label.label, tags.label)
-        assert row["tags_labels"] == list(tags.labels)
-        assert row["label_score"] == pytest.approx(label.score, abs=1e-5)
-        assert row["stars_value"] == pytest.approx(stars.score, abs=1e-4)
-        for tag in TAGS:
-            assert row[f"tags_score_{tag}"] == pytest.approx(tags.scores[tag], abs=1e-5)
-    assert sum(scored.counts["label"].values()) == 60
-    assert json.loads((output / "_SUCCESS").read_text())["rows"] == 60
+    scored, _ = run(job_of(rows, adapter, output))
+    found, whole = pq.read_table(output).to_pylist(), parts_of(output)
+    own = raylora.load(adapter).predict(TEXTS)
+    assert [(row["id"], row["text"], row["label"]) for row in found] == [
+        (i, text, each.label) for i, (text, each) in enumerate(zip(TEXTS, own, strict=True))
+    ]
+    assert [row["score"] for row in found] == pytest.approx([each.score for each in own], abs=1e-5)
+    assert (scored.rows, scored.bad, scored.parts) == (120, 0, len(whole))
+    assert json.loads((output / "_SUCCESS").read_text())["counts"] == scored.counts
+    assert {path.name for path in (output / "_raylora").iterdir()} == {"predict.json", "done"}
+
+    again, _ = run(job_of(rows, adapter, output))
+    assert again == scored, "nothing was to be done"
+
+    missing = list(whole)[2:5]
+    for name in missing:
+        (output / "_raylora" / "done" / f"{name}.json").unlink()
+    (output / missing[0]).unlink()
+    (output / "_SUCCESS").unlink()
+    _, said = run(job_of(rows, adapter, output))
+    assert f"resuming   {len(whole) - 3} of {len(whole)} parts are there" in said
+    assert parts_of(output) == whole
+
+    for changes, what in (
+        ({"all_scores": True}, "predict.all_scores: False -> True"),
+        ({"data.encoding": "latin-1"}, "data.encoding: None -> latin-1"),
+    ):
+        with pytest.raises(ConfigError, match=what):
+            run(job_of(rows, adapter, output, **changes))
+    rows.write_text(rows.read_text().replace("film", "book"))
+    with pytest.raises(ConfigError, match=r"was begun with something else:\n  file rows\.jsonl has another content"):
+        run(job_of(rows, adapter, output))
+    assert parts_of(output) == whole
+
+
+def test_rows_that_cannot_be_scored_end_a_job_before_it_starts_or_are_listed(
+    local_ray: None, adapter: Path, tmp_path: Path
+) -> None:
+    rows = tmp_path / "rows.csv"
+    rows.write_text("text,label\n" + "".join(f"{text},x\n" for text in TEXTS) + " ,x\n")
+    output = tmp_path / "out"
+    with pytest.raises(DataError, match=r"1 of 121 rows cannot be scored:\n  .*rows\.csv, line 122: 'text' is blank"):
+        run(job_of(rows, adapter, output))
+    with pytest.raises(ConfigError, match="columns that the predictions also have: 'label'"):
+        run(job_of(rows, adapter, output, **{"data.on_bad_row": "skip"}))
+    assert not output.exists() or not list(output.glob("part-*"))
+    scored, _ = run(job_of(rows, adapter, output, prefix="said_", format="csv", **{"data.on_bad_row": "skip"}))
+    assert (scored.rows, scored.bad) == (120, 1)
+    (bad,) = [json.loads(line) for line in Path(scored.bad_rows_uri).read_text().splitlines()]
+    assert bad == {"place": f"{rows}, line 122", "reason": "'text' is blank"}
+    assert sum(content.count(b"\n") - 1 for content in parts_of(output).values()) == 120
+
+
+def pool_workers() -> list[psutil.Process]:
+    """Processes of the session's Ray, or of a command's, that score."""
+    family = [child for child in psutil.Process().children(recursive=True) if child.is_running()]
+    found: list[psutil.Process] = []
+    for child in family:
+        try:
+            if re.search(r"ray::.*(PoolWorker|MapWorker)", " ".join(child.cmdline())):
+                found.append(child)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def test_a_lost_process_changes_no_byte(local_ray: None, adapter: Path, rows: Path, tmp_path: Path) -> None:
+    whole, hurt = tmp_path / "whole", tmp_path / "hurt"
+    run(job_of(rows, adapter, whole))
+    killed: list[int] = []
+
+    def kill_at_the_first_part() -> None:
+        until = time.monotonic() + 60
+        while time.monotonic() < until and not killed:
+            if list(hurt.glob("part-*")):
+                for process in pool_workers()[:1]:
+                    process.kill()
+                    killed.append(process.pid)
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill_at_the_first_part)
+    killer.start()
+    scored, _ = run(job_of(rows, adapter, hurt, batch_size=1))
+    killer.join()
+    assert killed, "the table was scored before a process could be killed"
+    assert scored.rows == 120
+    assert list(parts_of(hurt)) == list(parts_of(whole))
+    for name in parts_of(hurt):
+        assert pq.read_table(hurt / name).drop_columns("score") == pq.read_table(whole / name).drop_columns("score")
+
+
+def start(rows: Path, adapter: Path, output: Path, log: Path) -> subprocess.Popen[bytes]:
+    """In a process group of its own, with its Ray."""
+    own = {"data": rows, "adapter": adapter, "output": output, "part_bytes": 800, "batch_size": 2, "concurrency": 2}
+    words = ["jobs/predict.py", "ray.address=local", *(f"predict.{key}={value}" for key, value in own.items())]
+    with log.open("ab") as file:
+        return subprocess.Popen(command(words), cwd=ROOT, stdout=file, stderr=subprocess.STDOUT)
+
+
+def marks_of(output: Path) -> int:
+    return len(list((output / "_raylora" / "done").glob("*.json")))
+
+
+@pytest.mark.slow
+def test_random_kills_of_driver_and_processes_change_no_byte(adapter: Path, tmp_path: Path) -> None:
+    """Killed in turn: the driver, one that scores, the raylet."""
+    import os
+
+    kills, chance = int(os.environ.get("RAYLORA_KILLS", "3")), random.Random(1)
+    rows, log = tmp_path / "many.jsonl", tmp_path / "log"
+    rows.write_text("".join(json.dumps({"id": i, "text": f"{TEXTS[i % 120]} {i}"}) + "\n" for i in range(600 * kills)))
+    whole, hurt = tmp_path / "whole", tmp_path / "hurt"
+    assert start(rows, adapter, whole, log).wait(900) == 0, log.read_text(errors="replace")
+    done = 0
+    while done < kills:
+        process, before = start(rows, adapter, hurt, log), marks_of(hurt)
+        while process.poll() is None and marks_of(hurt) < before + chance.randrange(1, 8):
+            time.sleep(0.05)
+        if process.poll() is not None:
+            break
+        family = psutil.Process(process.pid).children(recursive=True)
+        if done % 3 == 1 and pool_workers():
+            pool_workers()[0].kill()
+            done += 1
+            time.sleep(chance.uniform(0, 5))
+        raylets = [child for child in family if "raylet" in child.name()]
+        victim = raylets[0] if done % 3 == 2 and raylets else psutil.Process(process.pid)
+        victim.kill()
+        done += 1
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        for child in family:  # its Ray goes by itself in some seconds; two cores are few for two of them
+            if child.is_running():
+                child.kill()
+    assert done, "the table was scored before the first kill"
+    assert (hurt / "_SUCCESS").exists() or start(rows, adapter, hurt, log).wait(900) == 0, log.read_text(
+        errors="replace"
+    )
+    assert parts_of(hurt) == parts_of(whole)
+
+
+def test_a_killed_driver_is_gone_on_with_to_the_same_bytes(adapter: Path, rows: Path, tmp_path: Path) -> None:
+    whole, hurt, log = tmp_path / "whole", tmp_path / "hurt", tmp_path / "log"
+    process = start(rows, adapter, hurt, log)
+    until = time.monotonic() + 120
+    while not marks_of(hurt) and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.kill()
+    process.wait()
+    for child in family:
+        if child.is_running():
+            child.kill()
+    assert not (hurt / "_SUCCESS").exists(), log.read_text(errors="replace")
+    for output in (hurt, whole):
+        assert start(rows, adapter, output, log).wait(240) == 0, log.read_text(errors="replace")
+    assert "resuming" in log.read_text(errors="replace")
+    assert parts_of(hurt) == parts_of(whole)
