@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from raylora.cluster.data.rows import Row
-from raylora.cluster.data.whole import Chunk
+from raylora.cluster.data.whole import WholeRows
 from raylora.cluster.predict.columns import KINDS, check_free, table_of
 from raylora.cluster.predict.formats import writer_of
 from raylora.errors import ConfigError
@@ -77,7 +77,7 @@ def test_the_same_rows_are_the_same_bytes(kind: str) -> None:
 
 def test_values_of_mixed_kinds_are_text_each_in_json() -> None:
     values = [1, "a", None, [1, {"b": None}], 0.5, True, "lone \ud83d"]
-    chunk = Chunk([Row(i, record={"x": value}) for i, value in enumerate(values)])
+    chunk = WholeRows([Row(i, record={"x": value}) for i, value in enumerate(values)])
     table = table_of(chunk, pa.schema([("x", pa.string())]))
     found = table.column("x").to_pylist()
     assert found == ["1", "a", None, '[1, {"b": null}]', "0.5", "true", "lone \\ud83d"]
@@ -85,8 +85,8 @@ def test_values_of_mixed_kinds_are_text_each_in_json() -> None:
 
 def test_a_column_that_a_file_lacks_is_null_there() -> None:
     schema = pa.schema([("x", pa.int64()), ("y", pa.string())])
-    by_record = table_of(Chunk([Row(1, record={"x": 1})]), schema)
-    by_batch = table_of(Chunk([Row(1)], pa.RecordBatch.from_pydict({"x": pa.array([1], pa.int8())})), schema)
+    by_record = table_of(WholeRows([Row(1, record={"x": 1})]), schema)
+    by_batch = table_of(WholeRows([Row(1)], pa.RecordBatch.from_pydict({"x": pa.array([1], pa.int8())})), schema)
     assert by_record.to_pylist() == by_batch.to_pylist() == [{"x": 1, "y": None}]
     assert by_record.schema == by_batch.schema == schema
 

@@ -18,19 +18,19 @@ TYPED = ("parquet", "arrow")
 
 
 @dataclass(frozen=True)
-class Chunk:
+class WholeRows:
     """Neighbouring rows of a file, bad ones too. `batch` holds the columns of a file with types, row by row; of others
     each row's `record` does."""
 
     rows: list[Row]
     batch: pa.RecordBatch | None = None
 
-    def good(self) -> "Chunk":
+    def good(self) -> "WholeRows":
         """Without rows that cannot be used."""
         places = [i for i, row in enumerate(self.rows) if row.fault is None]
         if len(places) == len(self.rows):
             return self
-        return Chunk([self.rows[i] for i in places], self.batch and self.batch.take(pa.array(places, pa.int64())))
+        return WholeRows([self.rows[i] for i in places], self.batch and self.batch.take(pa.array(places, pa.int64())))
 
     @property
     def records(self) -> list[Mapping[str, Any]]:
@@ -43,7 +43,7 @@ def has_types(source: Source) -> bool:
     return source.format in TYPED and not source.path.startswith("hf://")
 
 
-def read_chunks(source: Source, data: DataSection, part: Part, kept: Sequence[str]) -> Iterator[Chunk]:
+def read_chunks(source: Source, data: DataSection, part: Part, kept: Sequence[str]) -> Iterator[WholeRows]:
     """Every record of a part of a file, in order.
 
     Args:
@@ -54,8 +54,8 @@ def read_chunks(source: Source, data: DataSection, part: Part, kept: Sequence[st
     """
     if has_types(source) and source.size != 0:
         with open_table(source.path) as stream:
-            yield from (Chunk(rows, batch) for rows, batch in whole_batches(source, stream, data, part, kept))
+            yield from (WholeRows(rows, batch) for rows, batch in whole_batches(source, stream, data, part, kept))
         return
     rows = read_rows(source, data, part)
     while chunk := list(islice(rows, ROWS)):
-        yield Chunk(chunk)
+        yield WholeRows(chunk)

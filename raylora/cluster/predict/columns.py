@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from raylora.cluster.data.rows import Row
 from raylora.cluster.data.tables import to_values
-from raylora.cluster.data.whole import Chunk
+from raylora.cluster.data.whole import WholeRows
 from raylora.errors import ConfigError
 from raylora.tasks.answers import Kind
 
@@ -76,7 +76,7 @@ def check_free(data: pa.Schema, fields: Iterable[str], prefix: str) -> None:
         )
 
 
-def table_of(chunk: Chunk, schema: pa.Schema) -> pa.Table:
+def table_of(chunk: WholeRows, schema: pa.Schema) -> pa.Table:
     """The data's columns of rows without faults, by the schema of all parts; null where a file lacks a column."""
     if chunk.batch is None:
         records = chunk.records

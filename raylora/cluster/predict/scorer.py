@@ -11,7 +11,7 @@ import pyarrow as pa
 import torch
 
 from raylora.cluster.data.rows import Source
-from raylora.cluster.data.whole import Chunk, read_chunks
+from raylora.cluster.data.whole import WholeRows, read_chunks
 from raylora.cluster.predict.adapters import AdapterCopy, unpacked
 from raylora.cluster.predict.columns import KINDS, table_of
 from raylora.cluster.predict.formats import Format, writer_of
@@ -116,7 +116,7 @@ class PartScorer:
             )
         return {"rows": rows, "bad": bad, "counts": {name: dict(each) for name, each in counts.items()}}
 
-    def table(self, chunk: Chunk, counts: Mapping[str, Counter[str]]) -> pa.Table:
+    def table(self, chunk: WholeRows, counts: Mapping[str, Counter[str]]) -> pa.Table:
         """Rows with their predictions, which are counted."""
         work = self.work
         pairs = [(row.text, row.text_pair) for row in chunk.rows]
