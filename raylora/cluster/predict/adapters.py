@@ -11,7 +11,7 @@ from raylora.cluster.storage.filesystem import plain
 from raylora.config import DataSection, Job, ModelSection
 from raylora.config.data import Unlabelled, unlabelled
 from raylora.errors import ConfigError, ModelError
-from raylora.model.base.find import BaseFolder, resolve, weights_digest
+from raylora.model.base.find import BaseFolder, resolve, weights_digest, whole_name
 from raylora.model.base.load import load_tokenizer
 from raylora.model.lora.manifest import Manifest, served_base
 from raylora.model.serving.adapter import read_files, read_state
@@ -98,7 +98,7 @@ def base_for(adapters: Sequence[AdapterCopy], job: Job) -> tuple[ModelSection, B
                 f"{name} was trained on {own.base_model} with weights {own.base_digest[:12]}…, but {base.id} in "
                 f"{base.path} has {digest[:12]}…. Adapters of one pass share one base, which `model.base_model` names."
             )
-    return model, base
+    return model.model_copy(update={"base_model": whole_name(model.base_model)}), base
 
 
 def check_wishes(adapters: Sequence[AdapterCopy], job: Job) -> Wish:

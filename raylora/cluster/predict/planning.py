@@ -17,6 +17,7 @@ from raylora.config import Job
 from raylora.config.data import Unlabelled
 from raylora.errors import ConfigError
 from raylora.model.base.find import BaseFolder
+from raylora.model.base.precision import needs_fp32
 from raylora.records import Say
 from raylora.tasks import Wish
 
@@ -65,6 +66,8 @@ def _identity(asked: Asked, dtype: str) -> Identity:
 
 
 def _dtype(job: Job, workers: WorkerPlan, base: BaseFolder) -> str:
+    if job.predict.dtype == "bfloat16" and needs_fp32(base):
+        raise ConfigError(f"`predict.dtype: bfloat16`: base model {base.id} cannot run in it. Set auto or float32.")
     wished = job.replace({"train.bf16": DTYPES[job.predict.dtype]})
     return "bfloat16" if decide_bf16(wished, workers, [base]).train.bf16 else "float32"
 

@@ -40,8 +40,8 @@ def _one(settings: RaySection) -> RaySection:
 class PoolWorker:
     """What `map_batches` calls: numbers of parts go in, the rows of each come out."""
 
-    def __init__(self, work: "ObjectRef[Work]") -> None:
-        self.work: Work = ray.get(work)
+    def __init__(self, work: "ObjectRef[Work] | Work") -> None:
+        self.work: Work = ray.get(work) if isinstance(work, ObjectRef) else work
         self.scorer = PartScorer(self.work)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
@@ -51,11 +51,12 @@ class PoolWorker:
             yield {"rows": np.array([plan.rows])}
 
 
-def run_parts(work: Work, missing: list[int], workers: WorkerPlan, free: int, teller: Teller) -> None:
+def run_parts(work: Work, missing: list[int], workers: WorkerPlan, free: int, retries: int, teller: Teller) -> None:
     """Score these parts; returns when all are there.
 
     Args:
         free: processes for which there is room now; Ray Data adds others as room comes.
+        retries: of a part whose process was lost; -1 = no limit.
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
@@ -75,6 +76,7 @@ def run_parts(work: Work, missing: list[int], workers: WorkerPlan, free: int, te
         batch_size=None,
         compute=pool,
         fn_constructor_kwargs={"work": ray.put(work)},
+        max_task_retries=retries,  # Ray Data's own is without end, also for a part that ends any process
         **remote_options(workers),
     )
     with run_every(TICK_S, teller.tick, "progress", lambda line: None):
