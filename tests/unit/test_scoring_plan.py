@@ -12,9 +12,12 @@ import pytest
 from raylora.cluster.data.rows import Part, Source
 from raylora.cluster.predict.output import Output
 from raylora.cluster.predict.plan import Identity, Input, PartPlan, Plan, changes, check_same, load, names_of_parts
+from raylora.cluster.predict.pool import pool_of
 from raylora.cluster.predict.progress import Progress, Teller, duration
 from raylora.cluster.predict.survey import Piece, check_rows, part_bytes_for
-from raylora.errors import ConfigError, DataError, FullDiskError
+from raylora.cluster.session import Cluster
+from raylora.config import Job
+from raylora.errors import ClusterError, ConfigError, DataError, FullDiskError
 
 BEGUN = Identity((Input("a.csv", "csv", "1" * 64), Input("b.csv", "csv", "2" * 64)), {"": "3" * 64}, {"k": 1, "l": "x"})
 
@@ -135,6 +138,22 @@ def test_parts_are_a_thousandth_of_the_data_within_bounds() -> None:
         return part_bytes_for([Source("a.csv", "test", "csv", size)])
 
     assert [of(10), of(10**9), of(10**12)] == [2**18, 10**6, 2**24]
+
+
+def test_a_pool_has_as_many_processes_as_fit_or_as_are_asked_for() -> None:
+    cluster = Cluster(False, "x", ({"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}))
+
+    def of(**keys: object) -> tuple[int, int, bool]:
+        found = pool_of(Job().replace({key.replace("__", "."): value for key, value in keys.items()}), cluster)
+        return found.fewest, found.most, found.use_gpu
+
+    assert of() == (1, 1, True)
+    assert of(ray__use_gpu=False) == (1, 6, False)
+    assert of(ray__use_gpu=False, ray__resources_per_worker={"CPU": 2}) == (1, 3, False)
+    assert of(ray__use_gpu=False, predict__concurrency=5, ray__num_workers=64) == (5, 5, False)
+    assert of(ray__use_gpu=False, predict__concurrency=[2, 100]) == (2, 100, False)
+    with pytest.raises(ClusterError, match=r"`predict\.concurrency` 7 with \{CPU: 1\} each .* needs 7 CPU"):
+        of(ray__use_gpu=False, predict__concurrency=7)
 
 
 def test_progress_says_share_rate_and_time_left() -> None:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import ray
@@ -11,11 +12,11 @@ from ray.data import ActorPoolStrategy
 
 from raylora.cluster.data.prepare import MOST_TASKS
 from raylora.cluster.periodic import run_every
-from raylora.cluster.placement import WorkerPlan, plan_workers, remote_options
+from raylora.cluster.placement import Need, WorkerPlan, check_room, one_worker, plan_workers, remote_options
 from raylora.cluster.predict.progress import TICK_S, Teller
 from raylora.cluster.predict.scorer import PartScorer, Work
 from raylora.cluster.session import Cluster
-from raylora.config import Job, RaySection
+from raylora.config import Job
 
 
 def pool_of(job: Job, cluster: Cluster) -> WorkerPlan:
@@ -24,17 +25,13 @@ def pool_of(job: Job, cluster: Cluster) -> WorkerPlan:
     Raises:
         ClusterError: the cluster has no room for one, or for those that `predict.concurrency` asks for.
     """
-    own, settings = job.predict.concurrency, job.ray
-    if own != "auto":
-        return plan_workers(settings.model_copy(update={"num_workers": own}), cluster)
-    one = plan_workers(_one(settings), cluster)
-    return plan_workers(
-        settings.model_copy(update={"num_workers": [1, max(cluster.slots(one.resources_per_worker), 1)]}), cluster
-    )
-
-
-def _one(settings: RaySection) -> RaySection:
-    return settings.model_copy(update={"num_workers": 1})
+    one = plan_workers(one_worker(job.ray), cluster)
+    own, each = job.predict.concurrency, one.resources_per_worker
+    if own == "auto":
+        own = [1, max(cluster.slots(each), 1)]
+    fewest, most = own if isinstance(own, list) else (own, own)
+    check_room(Need("predict.concurrency", fewest, "ray.resources_per_worker", each), cluster, job.ray)
+    return replace(one, num_workers=(fewest, most))
 
 
 class PoolWorker:
