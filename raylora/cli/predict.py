@@ -80,7 +80,7 @@ def add_arguments(predict: argparse.ArgumentParser) -> None:
     texts.add_argument("--pairs", action="store_true", help="take the texts two by two, for an adapter of pairs")
     texts.add_argument("--json", action="store_true", help="one JSON object per text, with all scores")
     texts.add_argument("--trust-remote-code", action="store_true", help="run Python code of the base model")
-    add_dry_run(predict.add_argument_group("of a table"))
+    add_dry_run(predict)
     predict.add_argument("words", nargs="*", metavar="TEXT | CONFIG.yaml | section.key=value")
 
 

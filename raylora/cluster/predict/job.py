@@ -143,7 +143,7 @@ def _conclude(asked: Asked, output: Output, plan: Plan, seconds: float, rows: in
     for mark in output.marks([part.name for part in plan.parts]):
         for name, found in mark["counts"].items():
             counts[name].update(found)
-    summary = {
+    summary: dict[str, Any] = {
         "rows": plan.rows - plan.bad,
         "bad": plan.bad,
         "parts": len(plan.parts),

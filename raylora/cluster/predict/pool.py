@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import ray
@@ -78,5 +79,6 @@ def run_parts(work: Work, missing: list[int], workers: WorkerPlan, free: int, re
     )
     with run_every(TICK_S, teller.tick, "progress", lambda line: None):
         for batch in marks.iter_batches(batch_size=None, batch_format="numpy", prefetch_batches=0):
-            teller.add(int(batch["rows"].sum()))
+            rows: Any = batch["rows"]
+            teller.add(int(rows.sum()))
     teller.tick()

@@ -52,8 +52,8 @@ class Work:
     @property
     def whole_schema(self) -> pa.Schema:
         """Of what is written."""
-        fields = {name: kind for adapter in self.adapters for name, kind in adapter.fields(self.all_scores).items()}
-        return pa.schema([*self.schema, *(pa.field(name, KINDS[kind]) for name, kind in fields.items())])
+        own = [adapter.fields(self.all_scores).items() for adapter in self.adapters]
+        return pa.schema([*self.schema, *(pa.field(name, KINDS[kind]) for each in own for name, kind in each)])
 
 
 class PartScorer:
