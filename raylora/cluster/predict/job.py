@@ -6,8 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from ray.exceptions import RayActorError
-
 from raylora.cluster.data.rows import Source
 from raylora.cluster.placement import WorkerPlan, need_of, tell_wait
 from raylora.cluster.predict.adapters import base_for, check_wishes, take, texts_of
@@ -21,7 +19,7 @@ from raylora.cluster.preflight import preflight
 from raylora.cluster.session import connect, look
 from raylora.cluster.storage.lock import Held, hold
 from raylora.config import Job
-from raylora.errors import ClusterError, RayLoraError
+from raylora.errors import RayLoraError
 from raylora.records import Say
 
 Live = Callable[[str], None]
@@ -65,7 +63,7 @@ def score(job: Job, sources: list[Source], say: Say, live: Live | None = None) -
         try:
             return _score(asked, output, held, say, live)
         except Exception as error:  # noqa: BLE001 - Ray wraps what a task raised, once per layer
-            raise own_error(error) or lost(error) or error from None
+            raise own_error(error) or error from None
 
 
 def own_error(error: BaseException | None) -> RayLoraError | None:
@@ -76,17 +74,6 @@ def own_error(error: BaseException | None) -> RayLoraError | None:
             return error
         error = cause or error.__cause__
     return None
-
-
-def lost(error: Exception) -> ClusterError | None:
-    """What is said where processes that scored one part were lost again and again."""
-    if not isinstance(error, RayActorError):
-        return None
-    return ClusterError(
-        f"a part was given up: its process was lost more often than `ray.max_failures`, the last time so: {error}\nIs "
-        "its memory short? Lower `predict.concurrency`, `predict.part_bytes` or `predict.batch_size`. The same command "
-        "goes on with what is missing."
-    )
 
 
 def _score(asked: Asked, output: Output, held: Held, say: Say, live: Live | None) -> Scored:
@@ -109,7 +96,7 @@ def _score(asked: Asked, output: Output, held: Held, say: Say, live: Live | None
             start = time.monotonic()
             free = cluster.free_slots(workers.resources_per_worker)
             teller = Teller(plan.rows, plan.rows - rows, say, live)
-            run_parts(work, missing, workers, free, job.ray.max_failures, teller)
+            run_parts(work, missing, workers, free, teller)
             seconds = time.monotonic() - start
     held.check()
     return _conclude(asked, output, plan, seconds, rows)

@@ -49,12 +49,11 @@ class PoolWorker:
             yield {"rows": np.array([plan.rows])}
 
 
-def run_parts(work: Work, missing: list[int], workers: WorkerPlan, free: int, retries: int, teller: Teller) -> None:
+def run_parts(work: Work, missing: list[int], workers: WorkerPlan, free: int, teller: Teller) -> None:
     """Score these parts; returns when all are there.
 
     Args:
         free: processes for which there is room now; Ray Data adds others as room comes.
-        retries: of a part whose process was lost; -1 = no limit.
     """
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     context = ray.data.DataContext.get_current()
@@ -74,7 +73,6 @@ def run_parts(work: Work, missing: list[int], workers: WorkerPlan, free: int, re
         batch_size=None,
         compute=pool,
         fn_constructor_kwargs={"work": ray.put(work)},
-        max_task_retries=retries,  # Ray Data's own is without end, also for a part that ends any process
         **remote_options(workers),
     )
     with run_every(TICK_S, teller.tick, "progress", lambda line: None):
