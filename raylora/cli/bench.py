@@ -15,10 +15,13 @@ SERVE_PARTS = ("floor", "raylora", "mixed", "pipeline", "recipe", "batch", "memo
 
 
 def add_arguments(bench: argparse.ArgumentParser) -> None:
-    bench.add_argument("what", choices=["train", "tune", "serve", "scale", "accuracy"])
+    bench.add_argument("what", choices=["train", "tune", "serve", "predict", "scale", "accuracy"])
     add_words(bench)
     bench.add_argument("--repeats", type=_count, default=3, help="interleaved speed measurements (default 3)")
-    bench.add_argument("--speed-rows", type=_count, default=800, help="train rows of a speed measurement (default 800)")
+    bench.add_argument(
+        "--speed-rows", type=_count, default=800, help="train, tune: rows of a speed measurement (default 800)"
+    )
+    bench.add_argument("--rows", type=_count, default=20_000, help="predict: rows of a measurement (default 20000)")
     bench.add_argument(
         "--seeds", type=_whole, default=1, help="train (0 = speed alone), accuracy: of a mean (default 1)"
     )
@@ -66,6 +69,10 @@ def run(options: argparse.Namespace) -> None:
         from raylora.bench.serve import bench
 
         bench(job, options.parts or SERVE_PARTS, options.repeats, options.seconds, options.clients, say=_say)
+    elif options.what == "predict":
+        from raylora.bench.predict import bench
+
+        bench(job, options.repeats, options.rows, say=_say)
     elif options.what == "accuracy":
         check_files(job, ("train", "test"))
         if not options.seeds:

@@ -33,7 +33,11 @@ from raylora.errors import ConfigError, DivergedError, GateError, RayLoraError, 
 
 COMMANDS = (train, tune, serve, key, predict, evaluate, report, export, runs, init, inspect, schema, doctor, bench)
 GO_ON = "the same command with the same run_name goes on from the last checkpoint."
-GOING_ON = (train.NAME, tune.NAME)
+GOING_ON = {
+    train.NAME: GO_ON,
+    tune.NAME: GO_ON,
+    predict.NAME: "the same command scores what is missing of a table.",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -112,7 +116,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _fail_cut(voice: Voice, how: str, command: str) -> None:
-    message = f"{how}: {GO_ON}" if command in GOING_ON else f"{how}."
+    message = f"{how}: {GOING_ON[command]}" if command in GOING_ON else f"{how}."
     voice.fail("warning", message, f"\n{message}")
 
 

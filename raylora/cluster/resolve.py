@@ -23,6 +23,7 @@ from raylora.tasks import task_of
 # keys of a run that goes on; all others decide what it yields
 MAY_CHANGE = (
     "ray.",
+    "predict.",
     "data.mute:",
     "storage_path:",
     "tune.time_budget_s:",

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from raylora.config.data import DataSection
 from raylora.config.explain import explain, leaves, not_unicode
 from raylora.config.learning import LoraSection, ModelSection, RaySection, TrainSection
+from raylora.config.predict import PredictSection
 from raylora.config.renamed import new_key, rename_keys
 from raylora.config.secrets import ADVICE, find_secret
 from raylora.config.section import Section, Seed
@@ -27,6 +28,7 @@ __all__ = [
     "Job",
     "LoraSection",
     "ModelSection",
+    "PredictSection",
     "RaySection",
     "ServeSection",
     "TrainSection",
@@ -58,6 +60,7 @@ class Job(Section):
     train: TrainSection = TrainSection()
     ray: RaySection = RaySection()
     tune: TuneSection = TuneSection()
+    predict: PredictSection = PredictSection()
     serve: ServeSection = ServeSection()
 
     @model_validator(mode="after")

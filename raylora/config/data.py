@@ -2,7 +2,7 @@
 
 import codecs
 from functools import cached_property
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -32,6 +32,8 @@ def check_encoding(name: str) -> None:
 
 
 class DataSection(Section):
+    is_labelled: ClassVar[bool] = True
+
     train: str | list[str] | None = Field(
         default=None,
         description="file, folder, glob, list of these, s3://, gs://, https://, hf://org/name; null = the bundled demo",
@@ -176,3 +178,16 @@ class DataSection(Section):
         """What the task knows of labels."""
         labels = None if self.labels is None else tuple(self.labels)
         return LabelColumn(self.label_column, labels, self.label_separator)
+
+
+class Unlabelled(DataSection):
+    """How texts alone are read: readers find the text again where they look for a label, and no task looks at it."""
+
+    is_labelled: ClassVar[bool] = False
+
+
+def unlabelled(data: DataSection, text_column: str, text_pair_column: str | None) -> Unlabelled:
+    """These settings of reading, without those of labels."""
+    of_labels = {"label_column": text_column, "label_separator": None, "labels": None, "positive_label": None}
+    columns = {"text_column": text_column, "text_pair_column": text_pair_column}
+    return Unlabelled.model_validate({**data.model_dump(), **of_labels, **columns, "problem_type": None})

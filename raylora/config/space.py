@@ -20,6 +20,7 @@ RATIO = "lora.lora_alpha_ratio"
 # what a trial cannot have of its own: the rows are read and split once for the sweep, and it runs where the sweep runs
 OUTSIDE = (
     "data.",
+    "predict.",
     "ray.",
     "tune.",
     "seed",

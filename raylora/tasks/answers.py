@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from numbers import Real
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from raylora.errors import ConfigError
 from raylora.tasks.functions import FUNCTIONS, Function
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 ProblemType = Literal["single_label_classification", "multi_label_classification", "regression"]
+
+Kind = Literal["text", "number", "texts"]  # of a column of answers
 
 HALF = 0.5
 OF_ONE_TASK: dict[str, ProblemType] = {
@@ -128,6 +130,24 @@ class Answers(ABC):
     @abstractmethod
     def columns(self, prediction: Prediction) -> list[str]:
         """A prediction for a terminal."""
+
+    def fields(self, labels: Sequence[str], all_scores: bool) -> dict[str, Kind]:
+        """The columns that predictions take in a table.
+
+        Args:
+            all_scores: whether those of every label are among them.
+        """
+        each: dict[str, Kind] = {f"score_{label}": "number" for label in labels} if all_scores else {}
+        return {"label": "text", "score": "number", **each}
+
+    def cells(self, prediction: Prediction, labels: Sequence[str], all_scores: bool) -> list[Any]:
+        """What a prediction is in the columns of `fields`."""
+        each = [prediction.scores[label] for label in labels] if all_scores else []
+        return [prediction.label, prediction.score, *each]
+
+    def counted(self, prediction: Prediction) -> tuple[str | None, ...]:
+        """The labels that a summary counts a text for; None of one that gets none."""
+        return prediction.labels or (None,)
 
     @abstractmethod
     def changed(self, before: "np.ndarray", after: "np.ndarray", thresholds: "np.ndarray | None") -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raylora.errors import DataError
 from raylora.metrics import Scores
-from raylora.tasks.answers import AS_IT_IS, HALF, LabelScore, Learned, Prediction, ProblemType, Wish, ranked
+from raylora.tasks.answers import AS_IT_IS, HALF, Kind, LabelScore, Learned, Prediction, ProblemType, Wish, ranked
 from raylora.tasks.calibration import best_temperature, best_thresholds, shared_threshold
 from raylora.tasks.doubts import Doubts, confident_errors
 from raylora.tasks.functions import Function, sigmoid
@@ -233,6 +233,15 @@ class MultiLabel(Task):
     def columns(self, prediction: Prediction) -> list[str]:
         said = ", ".join(f"{label} {prediction.scores[label]:.4f}" for label in prediction.labels)
         return [said or f"- {prediction.score:.4f}"]
+
+    def fields(self, labels: Sequence[str], all_scores: bool) -> dict[str, Kind]:
+        """All that are decided stand beside the best."""
+        first, *rest = super().fields(labels, all_scores).items()
+        return dict([first, ("labels", "texts"), *rest])
+
+    def cells(self, prediction: Prediction, labels: Sequence[str], all_scores: bool) -> list[Any]:
+        first, *rest = super().cells(prediction, labels, all_scores)
+        return [first, list(prediction.labels), *rest]
 
     def changed(self, before: "np.ndarray", after: "np.ndarray", thresholds: "np.ndarray | None") -> str:
         others = (self.decisions(before, thresholds) != self.decisions(after, thresholds)).any(axis=1)

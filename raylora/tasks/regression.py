@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from raylora.errors import DataError
 from raylora.metrics import Scores
-from raylora.tasks.answers import AS_IT_IS, Learned, Prediction, ProblemType, Wish
+from raylora.tasks.answers import AS_IT_IS, Kind, Learned, Prediction, ProblemType, Wish
 from raylora.tasks.doubts import Doubts
 from raylora.tasks.functions import Function
 from raylora.tasks.parsed import SEPARATOR, LabelColumn, Parsed, as_number, every, no_rows
@@ -180,6 +180,16 @@ class Regression(Task):
 
     def columns(self, prediction: Prediction) -> list[str]:
         return [f"{name} {number:.6g}" for name, number in prediction.scores.items()]
+
+    def fields(self, labels: Sequence[str], all_scores: bool) -> dict[str, Kind]:
+        """A column of each number, by its name where there are several."""
+        return {"value": "number"} if len(labels) == 1 else {f"value_{label}": "number" for label in labels}
+
+    def cells(self, prediction: Prediction, labels: Sequence[str], all_scores: bool) -> list[Any]:
+        return [prediction.scores[label] for label in labels]
+
+    def counted(self, prediction: Prediction) -> tuple[str | None, ...]:
+        return ()
 
     def changed(self, before: "np.ndarray", after: "np.ndarray", thresholds: "np.ndarray | None") -> str:
         import numpy as np

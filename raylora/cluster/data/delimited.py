@@ -118,7 +118,7 @@ def delimited_rows(source: Source, text: TextIO, data: DataSection, header: Head
         values: list[Any] = [cells[i] for i in positions]
         fault = undecodable(place, values, wanted, encoding)
         values[1] = _label(values[1], data)
-        yield fault or check_row(place, values, data)
+        yield fault or check_row(place, values, data, dict(zip(names, cells, strict=True)))
 
 
 def _label(cell: str, data: DataSection) -> str | int:

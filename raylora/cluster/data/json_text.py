@@ -137,7 +137,7 @@ def record_row(place: int, record: Any, data: DataSection, encoding: str = "utf-
     if missing:
         return Row(place, fault=f"'{missing[0]}' is missing; keys found: {', '.join(map(repr, list(record)[:10]))}")
     values = [record[name] for name in wanted]
-    return undecodable(place, values, wanted, encoding) or check_row(place, values, data)
+    return undecodable(place, values, wanted, encoding) or check_row(place, values, data, record)
 
 
 def _has_columns(data: DataSection) -> bool:

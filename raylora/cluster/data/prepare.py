@@ -95,7 +95,7 @@ def token_blocks(job: Job, sources: list[Source], tokenizer: TokenizerSpec, part
         DataError: a file cannot be read.
     """
     try:
-        return _run_tasks(job, sources, _pieces(job.data, sources, part_bytes), tokenizer)
+        return _run_tasks(job, sources, pieces_of(job.data, sources, part_bytes), tokenizer)
     except Exception as error:  # noqa: BLE001 - Ray wraps what a task raised, once per layer
         raise _user_error(error) or error from None
 
@@ -113,7 +113,7 @@ def _concat(*blocks: pa.Table) -> pa.Table:
     return pa.concat_tables([block for block in blocks if block.num_rows] or blocks[:1])
 
 
-def _pieces(data: DataSection, sources: list[Source], part_bytes: int) -> list[tuple[int, Part]]:
+def pieces_of(data: DataSection, sources: list[Source], part_bytes: int) -> list[tuple[int, Part]]:
     """What is read on its own: the number of each source, and a part of it."""
     large = {i: _cut.remote(data, s, part_bytes) for i, s in enumerate(sources) if (s.size or 0) > part_bytes}
     parts = dict(zip(large, ray.get(list(large.values())), strict=True))

@@ -11,9 +11,10 @@ from raylora.cluster.data.suggest import suggestion
 from raylora.cluster.storage.filesystem import base_name, inside
 from raylora.config import DataSection
 from raylora.tasks import task_of
-from raylora.tasks.parsed import undecodable
+from raylora.tasks.parsed import Parsed, undecodable
 
 Split = Literal["train", "validation", "test"]
+NO_LABEL = Parsed()
 BY_LINES = ("csv", "tsv", "txt", "jsonl")
 SHOWN_FAULTS = 5
 
@@ -60,7 +61,9 @@ class Part:
 class Row:
     """One record. `place` counts lines (text formats) or rows from 1; `fault` says why the row cannot be used.
 
-    `label` is the task's form of `value`, which is the label as the file holds it.
+    `label` is the task's form of `value`, which is the label as the file holds it. `record` is all that the file holds
+    of the row, by column; of tables with types, whose batches hold it (`tables.whole_batches`), and of a broken row,
+    None.
     """
 
     place: int
@@ -69,16 +72,17 @@ class Row:
     label: str = ""
     value: Any = None
     fault: str | None = None
+    record: Mapping[str, Any] | None = None
 
 
-def check_row(place: int, values: list[Any], data: DataSection) -> Row:
+def check_row(place: int, values: list[Any], data: DataSection, record: Mapping[str, Any] | None = None) -> Row:
     """A row from its raw text, label and (where configured) pair values."""
     text, text_fault = _as_text(values[0], data.text_column)
     pair, pair_fault = _as_text(values[2], str(data.text_pair_column)) if len(values) > 2 else (None, None)
-    label = task_of(data.problem_type).parse(values[1], data.column)
+    label = task_of(data.problem_type).parse(values[1], data.column) if data.is_labelled else NO_LABEL
     if fault := text_fault or pair_fault or _with_advice(label.fault, values[1]):
         return Row(place, value=values[1], fault=fault)
-    return Row(place, text, pair, label.form, values[1])
+    return Row(place, text, pair, label.form, values[1], record=record)
 
 
 def _as_text(value: Any, column: str) -> tuple[str, str | None]:

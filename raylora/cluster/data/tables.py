@@ -4,7 +4,7 @@ Rows are counted over all row groups or record batches, which neither `datasets`
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import IO, Any, cast
 
@@ -39,6 +39,41 @@ def arrow_rows(source: Source, stream: IO[bytes], data: DataSection, part: Part)
     yield from _Columns(source, reader.schema, data).rows(_arrow_batches(reader, part), "arrow")
 
 
+def whole_batches(
+    source: Source, stream: IO[bytes], data: DataSection, part: Part, kept: Sequence[str]
+) -> Iterator[tuple[list[Row], pa.RecordBatch]]:
+    """Rows of a parquet or Arrow file, with the columns `kept` of them as they are.
+
+    Raises:
+        DataError: as `parquet_rows`; a column that is kept is of a type that is not read.
+    """
+    if source.format == "parquet":
+        file = open_parquet(source.path, stream)
+        table = _Columns(source, file.schema_arrow, data)
+        batches = _parquet_batches(file, list(dict.fromkeys([*kept, *table.names])), part)
+    else:
+        reader = open_arrow(source.path, stream)
+        table = _Columns(source, reader.schema, data)
+        batches = _arrow_batches(reader, part)
+    for rows, batch in table.batches(batches, source.format):
+        yield rows, batch.select(list(kept))
+
+
+def schema_of(source: Source, stream: IO[bytes], kept: Sequence[str] | None) -> pa.Schema:
+    """Of a parquet or Arrow file: all of its columns, or those that are `kept`.
+
+    Raises:
+        DataError: one is there twice, or of a type that is not read.
+    """
+    is_parquet = source.format == "parquet"
+    schema = open_parquet(source.path, stream).schema_arrow if is_parquet else open_arrow(source.path, stream).schema
+    names = [name for name in schema.names if kept is None or name in kept]
+    for name in names:
+        check_once(source.path, schema.names, name)
+        _check_plain(source.path, name, schema.field(name).type)
+    return pa.schema([schema.field(name).remove_metadata() for name in dict.fromkeys(names)])
+
+
 class _Columns:
     """The wanted columns of a table, and what their values mean."""
 
@@ -55,17 +90,21 @@ class _Columns:
         self._known = label_names(schema).get(data.label_column)
 
     def rows(self, batches: Batches, kind: str) -> Iterator[Row]:
-        for place, values in self._read(batches, kind):
-            yield labelled(place, values, self._data, self._known)
+        for rows, _ in self.batches(batches, kind):
+            yield from rows
 
-    def _read(self, batches: Batches, kind: str) -> Iterator[tuple[int, list[Any]]]:
+    def batches(self, batches: Batches, kind: str) -> Iterator[tuple[list[Row], pa.RecordBatch]]:
+        """Each batch with its rows."""
         try:
             for before, batch in batches:
-                ordered = [to_values(batch.column(name)) for name in self.names]
-                for place, values in enumerate(zip(*ordered, strict=True), before + 1):
-                    yield place, list(values)
+                yield self._rows(before, batch), batch
         except FAULTS as error:
             raise DataError(f"{self._source.path} is not readable as {kind}: {error}") from None
+
+    def _rows(self, before: int, batch: pa.RecordBatch) -> list[Row]:
+        ordered = [to_values(batch.column(name)) for name in self.names]
+        each = enumerate(zip(*ordered, strict=True), before + 1)
+        return [labelled(place, list(values), self._data, self._known) for place, values in each]
 
 
 def to_values(column: Any) -> list[Any]:
@@ -163,16 +202,22 @@ def _class_label(feature: Any) -> list[str] | None:
     return feature["names"] if feature.get("_type") == "ClassLabel" and "names" in feature else None
 
 
-def labelled(place: int, values: list[Any], data: DataSection, known: Sequence[str] | None) -> Row:
+def labelled(
+    place: int,
+    values: list[Any],
+    data: DataSection,
+    known: Sequence[str] | None,
+    record: Mapping[str, Any] | None = None,
+) -> Row:
     """A row whose label may be a name's number, or a list of such; `data.labels` may name the numbers themselves."""
     if known is None:
-        return check_row(place, values, data)
+        return check_row(place, values, data, record)
     label = values[1]
     for number in cast(list[Any], label) if isinstance(label, list) else [label]:
         if isinstance(number, int) and str(number) not in (data.labels or ()) and not 0 <= number < len(known):
             return Row(place, fault=f"'{data.label_column}' is {number}; the file names labels 0 to {len(known) - 1}")
     values[1] = named_labels(label, known, data)
-    return check_row(place, values, data)
+    return check_row(place, values, data, record)
 
 
 def named_labels(label: Any, known: Sequence[str], data: DataSection) -> Any:
@@ -231,4 +276,4 @@ def hub_rows(source: Source, data: DataSection) -> Iterator[Row]:
     feature: Any = table.features[names[1]]
     known: list[str] | None = getattr(getattr(feature, "feature", feature), "names", None)  # a ClassLabel, or a list
     for place, record in enumerate(table, 1):
-        yield labelled(place, [record[column] for column in names], data, known)
+        yield labelled(place, [record[column] for column in names], data, known, record)

@@ -8,7 +8,7 @@ from raylora.cluster.data.columns import wanted_columns
 from raylora.cluster.data.encodings import undecodable
 from raylora.cluster.data.rows import Part, Row, Source, check_row
 from raylora.cluster.data.streams import open_text
-from raylora.cluster.storage.filesystem import inside
+from raylora.cluster.storage.filesystem import base_name, inside
 from raylora.config import DataSection
 from raylora.errors import DataError
 
@@ -37,7 +37,9 @@ def _row(place: int, path: str, label: str, data: DataSection) -> Row:
             encoding = text.encoding
     except DataError as error:
         return Row(place, fault=str(error).removeprefix(f"{path} "))
-    return undecodable(place, values, list(wanted_columns(data).values()), encoding) or check_row(place, values, data)
+    record = {"file": f"{label}/{base_name(path)}", data.text_column: values[0]}
+    fault = undecodable(place, values, list(wanted_columns(data).values()), encoding)
+    return fault or check_row(place, values, data, record)
 
 
 def cut_folder(source: Source, part_bytes: int) -> list[Part]:

@@ -26,16 +26,17 @@ import socket
 import time
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from raylora.cluster.periodic import run_every
 from raylora.cluster.processes import started
 from raylora.cluster.storage.exclusive import create_if_absent
 from raylora.cluster.storage.filesystem import Location
-from raylora.cluster.storage.run_folder import LOCK, RunFolder
+from raylora.cluster.storage.run_folder import LOCK
 from raylora.errors import ConfigError, LockError
 from raylora.records import Say
 
@@ -43,6 +44,17 @@ BEAT_S = 20.0
 GONE_S = 75.0  # three beats and some: a driver may be busy, and storage slow
 LOOK_S = 1.0
 BESIDE = re.compile(re.escape(LOCK) + r"\.[0-9a-f]{32}\.(taken|alive)(\.part)?")
+
+
+class Lockable(Protocol):
+    """A folder in which one job works at a time. `key` of the config names it, `place_key` where it lies."""
+
+    key: str
+    place_key: str
+    path: str
+    location: Location
+
+    def named(self, what: str) -> AbstractContextManager[None]: ...
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,7 @@ class Held:
 
 
 @contextmanager
-def hold(folder: RunFolder, say: Say) -> Generator[Held]:
+def hold(folder: Lockable, say: Say) -> Generator[Held]:
     """While the `with` is open, no other job works in the folder. It is there then, and gone after if nothing is in it.
 
     A job that loses its lock meanwhile ends by SIGTERM.
@@ -115,7 +127,7 @@ def hold(folder: RunFolder, say: Say) -> Generator[Held]:
     held = Held(lock, me.token)
     try:
         with folder.named("written to"):
-            _take(lock, me, say)
+            _take(lock, me, folder.key, say)
         with run_every(BEAT_S, lambda: _beat(held, say), "lock", say):
             yield held
     finally:
@@ -125,7 +137,7 @@ def hold(folder: RunFolder, say: Say) -> Generator[Held]:
                 path.rmdir()
 
 
-def _missing(folder: RunFolder) -> list[Path]:
+def _missing(folder: Lockable) -> list[Path]:
     """The folder and those around it that are not there yet, innermost first."""
     path = Path(folder.path)
     return [each for each in (path, *path.parents) if not each.exists()]
@@ -155,7 +167,7 @@ def _now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} UTC"
 
 
-def _take(lock: Location, me: Owner, say: Say) -> None:
+def _take(lock: Location, me: Owner, key: str, say: Say) -> None:
     gone: Owner | None = None
     while _token(last := _last(lock)) != me.token:
         if last is not None and not _is_gone(lock, last, say):
@@ -163,7 +175,7 @@ def _take(lock: Location, me: Owner, say: Say) -> None:
                 continue  # it has just ended
             raise ConfigError(
                 f"run {lock.parent.address} is at work: {_owner(now) or 'another job'}. Two cannot share a folder: "
-                "choose another `run_name`, stop that one, or wait for its end."
+                f"choose another `{key}`, stop that one, or wait for its end."
             )
         gone = _owner(last)
         if not create_if_absent(lock if last is None else _beside(lock, last, "taken"), me.dump().encode()):

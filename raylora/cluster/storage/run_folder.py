@@ -101,6 +101,8 @@ class RunFolder:
     What fails in it is a ConfigError that names the storage path.
     """
 
+    key, place_key = "run_name", "storage_path"
+
     def __init__(self, job: Job) -> None:
         assert job.run_name, "jobfile.name_run names the run before anything is written"
         storage = open_storage(job)

@@ -143,7 +143,7 @@ def read_shared(
     Raises:
         ModelError: its weights are broken or do not fit the base.
     """
-    state = _state(files)
+    state = read_state(files)
     low_rank = {name: tensor for name, tensor in state.items() if ".lora_" in name}
     rest = {name: tensor for name, tensor in state.items() if name not in low_rank}
     places, parts = _lay_out(files, low_rank, model)
@@ -155,7 +155,12 @@ def read_shared(
     return ServedAdapter(files.digest, files.manifest, spec, layout, flat, heads, size)
 
 
-def _state(files: Files) -> dict[str, Tensor]:
+def read_state(files: Files) -> dict[str, Tensor]:
+    """The weights by name.
+
+    Raises:
+        ModelError: they are broken, or hold what is no number.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
