@@ -8,9 +8,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import raylora
-from raylora.cli.console import as_json, say_predictions
+from raylora.cli.console import as_json, say_as, say_predictions
 from raylora.cli.job import add_dry_run, key_table, read_job
-from raylora.cli.live import LiveLine
 from raylora.config import file as jobfile
 from raylora.config import keys
 from raylora.errors import ConfigError
@@ -154,13 +153,11 @@ def predict_table(options: argparse.Namespace) -> None:
         return
     from raylora.cluster.predict.inputs import list_texts
 
-    say = options.voice.say
+    say = say_as(options, job)
     sources = list_texts(job, say)  # before ray and torch are loaded: a wrong path ends at once
     from raylora.cluster.predict.job import score
 
-    with LiveLine(options.voice) as live:
-        scored = score(job, sources, say, live.draw if live.is_shown else None)
-    say_scored(say, scored)
+    say_scored(say, score(job, sources, say))
 
 
 def say_scored(say: Say, scored: "Scored") -> None:

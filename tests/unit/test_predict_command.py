@@ -1,12 +1,9 @@
 """`raylora predict` takes texts or a table; what is mixed up or missing is one clear error."""
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from raylora.cli.console import Voice
-from raylora.cli.live import LiveLine
 from raylora.cli.main import main
 from raylora.config import Job
 from raylora.config.file import dump, read
@@ -90,16 +87,3 @@ def test_a_config_of_a_table_reads_back(tmp_path: Path) -> None:
     (tmp_path / "job.yaml").write_text(dump(job))
     assert read([str(tmp_path / "job.yaml")], {}) == job
     assert Job().predict.data is None
-
-
-def test_the_live_line_is_drawn_on_a_terminal_alone_and_wiped_off(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert not LiveLine(Voice("text")).is_shown
-    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
-    assert not LiveLine(Voice("json")).is_shown
-    with LiveLine(Voice("text")) as live:
-        assert live.is_shown
-        live.draw("10 of 20 rows")
-        live.draw("20 of 20")
-    assert capsys.readouterr().err == "\r10 of 20 rows\r20 of 20     \r        \r"

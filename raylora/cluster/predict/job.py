@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,8 +20,6 @@ from raylora.cluster.storage.lock import Held, hold
 from raylora.config import Job
 from raylora.errors import RayLoraError
 from raylora.records import Say
-
-Live = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -45,12 +42,12 @@ class Scored:
         return Output(self.output_uri).location.inside(BAD_ROWS).address
 
 
-def score(job: Job, sources: list[Source], say: Say, live: Live | None = None) -> Scored:
+def score(job: Job, sources: list[Source], say: Say) -> Scored:
     """Score a table, or what is missing of one.
 
     Args:
         sources: of `inputs.list_texts`.
-        say: takes each line of progress; `live` draws one in place of the one before.
+        say: takes each line of progress.
 
     Raises:
         RayLoraError: the job cannot be; what is scored already is kept.
@@ -61,7 +58,7 @@ def score(job: Job, sources: list[Source], say: Say, live: Live | None = None) -
     asked = Asked(job, sources, adapters, texts_of(adapters, job), check_wishes(adapters, job))
     with hold(output, say) as held:
         try:
-            return _score(asked, output, held, say, live)
+            return _score(asked, output, held, say)
         except Exception as error:  # noqa: BLE001 - Ray wraps what a task raised, once per layer
             raise own_error(error) or error from None
 
@@ -76,7 +73,7 @@ def own_error(error: BaseException | None) -> RayLoraError | None:
     return None
 
 
-def _score(asked: Asked, output: Output, held: Held, say: Say, live: Live | None) -> Scored:
+def _score(asked: Asked, output: Output, held: Held, say: Say) -> Scored:
     job = asked.job
     model, base = base_for(asked.adapters, job)
     say(f"output     {output.address}")
@@ -95,7 +92,7 @@ def _score(asked: Asked, output: Output, held: Held, say: Say, live: Live | None
             work = _work(asked, output, plan, workers, model)
             start = time.monotonic()
             free = cluster.free_slots(workers.resources_per_worker)
-            teller = Teller(plan.rows, plan.rows - rows, say, live)
+            teller = Teller(plan.rows, plan.rows - rows, say)
             run_parts(work, missing, workers, free, teller)
             seconds = time.monotonic() - start
     held.check()
