@@ -38,7 +38,7 @@ def verdict(metrics: Mapping[str, Any] | None) -> str:
     floor = metrics.get("floor")
     split = "test" if floor and floor.get("test") else "validation"
     found = floor[split].get("difference") if floor else None
-    if not found:
+    if not floor or not found:
         return "No floor was reckoned for this run, so nothing says what the adapter is worth beside a linear model."
     against = {"tfidf": "TF-IDF", "probe": "a linear probe of the frozen base"}[found["against"]]
     interval = f"95 % interval {found['low']:+.4f} to {found['high']:+.4f}"

@@ -156,7 +156,9 @@ class Answers(ABC):
 
 def _is_share(given: object) -> bool:
     """Of a program's value: it may be anything."""
-    return given is None or (isinstance(given, Real) and not isinstance(given, bool) and 0 <= given <= 1)
+    if isinstance(given, bool) or not isinstance(given, Real):
+        return given is None
+    return 0 <= float(given) <= 1
 
 
 def ranked(labels: Sequence[str], scores: "np.ndarray", outputs: "np.ndarray") -> list[dict[str, float]]:

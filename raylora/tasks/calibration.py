@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +26,9 @@ def best_temperature(loss: "Callable[[float], float]", terms: int) -> float:
     from scipy.optimize import minimize_scalar
 
     low, high = map(math.log, TEMPERATURES)
-    found = minimize_scalar(lambda x: loss(math.exp(x)), bounds=(low, high), method="bounded", options={"xatol": 1e-4})
+    found: Any = minimize_scalar(
+        lambda x: loss(math.exp(x)), bounds=(low, high), method="bounded", options={"xatol": 1e-4}
+    )
     temperature = math.exp(float(found.x))
     return temperature if 2 * terms * (loss(1.0) - loss(temperature)) > CHI_SQUARE else 1.0
 

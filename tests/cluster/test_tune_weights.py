@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.cluster, pytest.mark.usefixtures("local_ray")]
 
 ROWS = 80
 CLOSE = 3e-3  # of `apart`, as in tests/local/test_bank.py
-WEIGHTS: list[Any] = [None, "balanced", {"positive": 30.0}]
+WEIGHTS: list[Any] = [None, {"negative": 30.0}, {"positive": 30.0}]
 
 
 def test_a_trial_of_a_sweep_over_weights_ends_where_a_fit_would_alone(

@@ -30,8 +30,9 @@ def find_files(where: str | Sequence[str], chosen: str = "auto", split: Split = 
 def splits_there(where: str | Sequence[str], chosen: str = "auto") -> Divided:
     """Of the folders among these addresses that tell splits apart."""
     found = [by_split(locate(pattern), chosen) for pattern in filter(_is_folder, _patterns(where))]
-    splits = dict.fromkeys(split for each in found for split in each.splits)
-    files = {split: [file for each in found for file in each.splits.get(split, [])] for split in splits}
+    files: dict[Split, list[Found]] = {}
+    for split, there in ((split, there) for each in found for split, there in each.splits.items()):
+        files.setdefault(split, []).extend(there)
     return Divided(files, [path for each in found for path in each.aside])
 
 

@@ -95,7 +95,7 @@ def _folders_by_split(folder: Location, names: Sequence[str], chosen: str, fewes
     for name in shown:
         if split := split_of(name):
             found.setdefault(split, []).extend(_data_in(folder.inside(name), chosen))
-    named = {split: files for split, files in found.items() if files}
+    named: dict[Split, list[Found]] = {split: files for split, files in found.items() if files}
     if len(named) < fewest:
         return UNDIVIDED
     others = (folder.inside(name) for name in shown if not split_of(name))

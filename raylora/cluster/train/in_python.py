@@ -33,7 +33,8 @@ def train_on(data: Mapping[Any, Any], settings: dict[str, Any], config: str | No
 def _split(data: Mapping[Any, Any]) -> dict[Split, Any]:
     """A DatasetDict as `train` holds other splits, too; what is passed for them by name wins."""
     given: dict[Split, Any] = {split: each for split, each in data.items() if each is not None}
-    return (frames.splits_of(data["train"]) or {}) | {s: frames.of_split(each, s) for s, each in given.items()}
+    own: dict[Split, Any] = {split: frames.of_split(each, split) for split, each in given.items()}
+    return {**(frames.splits_of(data["train"]) or {}), **own}
 
 
 def _with_data(job: Job, data: dict[Split, Any]) -> Job:

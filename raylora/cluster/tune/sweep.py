@@ -39,7 +39,7 @@ from raylora.errors import ConfigError
 from raylora.leaderboard import Trial
 from raylora.model.base.find import BaseFolder, resolve
 from raylora.model.fit.build import check_fits
-from raylora.model.fit.start import Start
+from raylora.model.fit.start import Start, key_in_words
 from raylora.model.limits import bytes_written
 from raylora.records import Say, TuneResult
 
@@ -90,12 +90,12 @@ def _tune(folder: RunFolder, held: Held, job: Job, sources: list[Source], say: S
         return result
 
 
-def _head_lines(starts: Mapping[int, Start]) -> list[str]:
-    """Where the heads start, where that is not from the probe; by seed, where it differs."""
-    lines = {seed: head_line(s.init, s.reason, 0) for seed, s in starts.items() if s.reason or s.brings_head}
+def _head_lines(starts: Mapping[str, Start]) -> list[str]:
+    """Where the heads start, where that is not from the probe; by `start_key`, where it differs."""
+    lines = {key: head_line(s.init, s.reason, 0) for key, s in starts.items() if s.reason or s.brings_head}
     if len(lines) == len(starts) and len(set(lines.values())) == 1:
         return list(lines.values())[:1]
-    return [f"{line}  (seed {seed})" for seed, line in lines.items()]
+    return [f"{line}  ({key_in_words(key)})" for key, line in lines.items()]
 
 
 def _bases(job: Job, space: dict[str, Domain]) -> dict[str, BaseFolder]:

@@ -197,6 +197,12 @@ def start_key(job: Job) -> str:
     return json.dumps([job.seed, job.train.class_weights], sort_keys=True)
 
 
+def key_in_words(key: str) -> str:
+    """A `start_key`, for a terminal."""
+    seed, weights = json.loads(key)
+    return f"seed {seed}" + (f", class_weights {json.dumps(weights, ensure_ascii=False)}" if weights else "")
+
+
 def starts_of(
     resolved: ResolvedJob, splits: "Splits", trials: Sequence[Job], weights: Mapping[str, Tensor] | None, device: str
 ) -> dict[str, Start]:
