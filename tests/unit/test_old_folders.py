@@ -67,7 +67,7 @@ def test_a_config_that_is_named_is_read_and_its_old_key_told(
 ) -> None:
     assert main([*words, "--dry-run"]) == 0
     shown, warned = capsys.readouterr()
-    assert "  frozen_states_cache_bytes: 1000000\n" in shown and "prefix" not in shown
+    assert "  frozen_states_cache_bytes: 1000000\n" in shown and "prefix_cache" not in shown
     assert warned.startswith(f"warning: {SAYS}") and warned.count("\n") == 1
     assert main(["runs", words[1]]) == 0
     assert capsys.readouterr().err == warned

@@ -101,8 +101,9 @@ def test_python_gets_python_values_and_none_is_parsed_again() -> None:
     labels = ["[a, b]", "null", " c"]
     assert Job().replace({"data.labels": labels, "data.train": "[a, b]"}).data.train == "[a, b]"
     assert Job().replace({"data.labels": labels}).data.labels == labels
-    with pytest.raises(ConfigError, match="must be a valid string, found 1"):
-        Job().replace({"data.labels": ["0", 1]})
+    assert Job().replace({"data.labels": ["0", 1]}).data.labels == ["0", "1"]
+    with pytest.raises(ConfigError, match="must be a text or a whole number"):
+        Job().replace({"data.labels": ["0", 1.5]})
 
 
 @pytest.mark.parametrize("text", [t for t in AWKWARD if t not in ("", "null")])

@@ -31,8 +31,9 @@ def splits_there(where: str | Sequence[str], chosen: str = "auto") -> Divided:
     """Of the folders among these addresses that tell splits apart."""
     found = [by_split(locate(pattern), chosen) for pattern in filter(_is_folder, _patterns(where))]
     files: dict[Split, list[Found]] = {}
-    for split, there in ((split, there) for each in found for split, there in each.splits.items()):
-        files.setdefault(split, []).extend(there)
+    for each in found:
+        for split, there in each.splits.items():
+            files.setdefault(split, []).extend(there)
     return Divided(files, [path for each in found for path in each.aside])
 
 
