@@ -85,7 +85,7 @@ def evaluation() -> dict[str, Any]:
         "metrics": {"accuracy": estimate, "roc_auc": {"value": None, "low": None, "high": None}},
         "row_metric": "accuracy",
         "movement": "share that flips",
-        "groups": [{"label": label, "rows": 20, "precision": 0.5, "recall": None} for label in LABELS],
+        "groups": [{"name": label, "rows": 20, "values": {"precision": 0.5, "recall": None}} for label in LABELS],
         "confusion": {"labels": LABELS, "counts": [[15, 3, 2], [0, 0, 20], [1, 1, 18]]},
         "calibration": {
             "ece": 0.05,
@@ -116,7 +116,10 @@ def run_folder(folder: Path, *, finished: bool = True, evaluated: bool = False, 
     if finished:
         (folder / "metrics.json").write_text(json.dumps(metrics(**difference)))
     if evaluated:
-        (folder / "evaluation.json").write_text(json.dumps({"adapters": [evaluation()], "comparisons": []}))
+        (folder / "evaluation").mkdir()
+        (folder / "evaluation" / "evaluation.json").write_text(
+            json.dumps({"adapters": [evaluation()], "comparisons": []})
+        )
     return folder
 
 

@@ -50,7 +50,9 @@ def add_arguments(evaluate: argparse.ArgumentParser) -> None:
     evaluate.add_argument(
         "--fail-over", action="append", default=[], metavar="METRIC=NUMBER", help="the same, of what is better lower"
     )
-    evaluate.add_argument("--output", metavar="FOLDER", help="write evaluation.json, predictions.parquet and tables")
+    evaluate.add_argument(
+        "--output", metavar="FOLDER", help="write report.html, evaluation.json, predictions.parquet and tables"
+    )
     evaluate.add_argument("--json", action="store_true", help="one JSON object; progress goes to stderr")
     evaluate.add_argument(
         "--base-model", metavar="ID", help="hub id or folder in place of the one that the adapters name"

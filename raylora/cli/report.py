@@ -14,6 +14,9 @@ finished run and sweep has one; this writes it anew, of one that goes on too.
   raylora report runs/mine
   raylora report s3://bucket/runs/mine
 
+What `raylora evaluate RUN --output RUN/evaluation` found is shown, too: intervals, confusion, calibration, coverage,
+slices.
+
 Each number stands in a file beside it: metrics.json, history.jsonl, trials.csv, data_report.json.
 """
 

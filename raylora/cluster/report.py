@@ -10,6 +10,7 @@ from raylora.cluster.storage.run_folder import (
     CONFIG,
     DATA_REPORT,
     EVALUATION,
+    EVALUATION_RECORD,
     FINISHED,
     HISTORY,
     REPORT,
@@ -67,7 +68,7 @@ def page_of(folder: Location) -> str:
         table = folder.inside(TRIALS_TABLE)
         rows = list(csv.DictReader(io.StringIO(table.read_text()))) if table.exists() else []
         return sweep_page(SweepFiles(trials=rows, **shared))
-    evaluation = _json(folder, EVALUATION)
+    evaluation = _json(folder.inside(EVALUATION), EVALUATION_RECORD)
     return run_page(RunFiles(evaluation=evaluation["adapters"][0] if evaluation else None, **shared))
 
 

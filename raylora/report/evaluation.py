@@ -31,6 +31,11 @@ def confusion(found: Found) -> dict[str, Any] | None:
     return {"labels": labels, "rows": whole, "pairs": pairs[:12]}
 
 
+def groups(found: Found) -> list[dict[str, Any]]:
+    """A row a label, or a quarter of numbers."""
+    return [{"": each["name"], "rows": each["rows"], **each["values"]} for each in found.get("groups") or ()]
+
+
 def calibration_chart(found: Found) -> str:
     calibration = found.get("calibration")
     if not calibration:

@@ -66,6 +66,7 @@ def evaluation_page(found: Mapping[str, Any]) -> str:
 def _evaluation(found: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **found,
+        "group_rows": evaluation.groups(found),
         "drawn_confusion": evaluation.confusion(found),
         "calibration_chart": evaluation.calibration_chart(found),
         "coverage_chart": evaluation.coverage_chart(found),

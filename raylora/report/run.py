@@ -19,7 +19,7 @@ class RunFiles:
         metrics: of metrics.json.
         history: the records of history.jsonl, in order.
         data_report: of data_report.json.
-        evaluation: of evaluation.json, the first adapter's.
+        evaluation: of evaluation/evaluation.json, the first adapter's.
     """
 
     name: str

@@ -12,13 +12,16 @@ import pyarrow.parquet
 
 from raylora.cluster.evaluate.job import Evaluated
 from raylora.cluster.storage.filesystem import Location, locate
+from raylora.cluster.storage.run_folder import EVALUATION_RECORD as RECORD
+from raylora.cluster.storage.run_folder import REPORT
 from raylora.errors import ConfigError
 from raylora.evaluation.answered import Answered
 from raylora.evaluation.record import Evaluation
+from raylora.report import evaluation_page
 
-RECORD, ROWS = "evaluation.json", "predictions.parquet"
+ROWS = "predictions.parquet"
 TABLES = ("metrics.csv", "per_class.csv", "confusion.csv", "slices.csv", "coverage.csv", "robustness.csv")
-OURS = {RECORD, ROWS, "comparisons.csv", *TABLES}
+OURS = {RECORD, ROWS, REPORT, "comparisons.csv", *TABLES}
 
 
 def open_output(address: str) -> Location:
@@ -58,6 +61,7 @@ def write(found: Evaluated, folder: Location) -> None:
 def _write_here(found: Evaluated, folder: Path) -> None:
     record = json.dumps(found.record.as_dict(), indent=2, ensure_ascii=False, allow_nan=False)
     (folder / RECORD).write_text(record + "\n", encoding="utf-8")
+    (folder / REPORT).write_text(evaluation_page(json.loads(record)), encoding="utf-8")
     pyarrow.parquet.write_table(predictions(found), folder / ROWS)
     rows_of = (_metrics, _groups, _confusion, _slices, _coverage, _robustness)
     for name, rows in zip(TABLES, rows_of, strict=True):

@@ -11,7 +11,7 @@
     adapter/            the best epoch's: all that serving needs
     metrics.json        final figures; its presence says that the job has finished
     report.html         the page of all that (`cluster.report`)
-    evaluation.json     where `raylora evaluate` was told to write here
+    evaluation/         of `raylora evaluate RUN --output RUN/evaluation`, which report.html then shows
     review.csv          rows whose labels may be wrong, where `raylora inspect` was asked for them
     tensorboard/        event files, with `train.report_to: [tensorboard]`
     wandb/              files of Weights & Biases, with `train.report_to: [wandb]`
@@ -52,7 +52,7 @@ BAD_ROWS = "bad_rows.jsonl"
 CHECKPOINT = "checkpoint_"  # and a number
 ADAPTER = "adapter"
 REPORT = "report.html"
-EVALUATION = "evaluation.json"
+EVALUATION, EVALUATION_RECORD = "evaluation", "evaluation.json"
 REVIEW = "review.csv"
 FINISHED = "metrics.json"  # a folder that has it is finished
 TENSORBOARD = "tensorboard"  # a folder
