@@ -72,7 +72,7 @@ def evaluation() -> dict[str, Any]:
     estimate = {"value": 0.7, "low": 0.6, "high": 0.8}
     coverage = [
         {"coverage": share, "rows": int(60 * share), "score": 1 - share / 2, "accuracy": 1 - 0.3 * share}
-        for share in (0.25, 0.5, 0.75, 1.0)
+        for share in (1.0, 0.75, 0.5, 0.25)
     ]
     piece = {"by": "length", "value": EVIL, "rows": 20, "metric": estimate, "merit": 0.6, "rest": 0.8}
     return {

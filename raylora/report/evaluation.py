@@ -62,7 +62,7 @@ def coverage_steps(found: Found) -> list[dict[str, Any]]:
             "answered": each["rows"],
             "left": whole - each["rows"],
         }
-        for each in found.get("coverage") or ()
+        for each in sorted(found.get("coverage") or (), key=lambda each: each["coverage"])
     ]
 
 
