@@ -39,7 +39,7 @@ def write_report(folder: Location) -> Location:
 def report_finished(folder: Location, say: Say) -> None:
     """Write the page of what has just finished; that it could not be is no failure of the run."""
     try:
-        write_report(folder)
+        say(f"report     {write_report(folder).address}")
     except (OSError, RayLoraError) as error:
         say(f"warning    {REPORT} could not be written: {error} `raylora report {folder.address}` writes it anew.")
 
