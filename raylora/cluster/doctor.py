@@ -29,6 +29,7 @@ State = Literal["ok", "warning", "fault"]
 SHOWN = ("ray", "torch", "transformers", "peft")
 SHM = "/dev/shm"
 SMALL_SHM = 2 * 2**30  # bytes; docker gives 64 MB
+MEND_STORAGE = "Set `storage_path` to a folder that all nodes share and may write to, or to s3:// or gs://"
 MARK = ".raylora-doctor-"
 
 
@@ -139,7 +140,10 @@ def _workers(job: Job, cluster: Cluster) -> list[Finding]:
 def _nodes(job: Job) -> list[Finding]:
     """Storage and shared memory, from a task on every node."""
     storage = open_storage(job)
-    is_new = not storage.exists()
+    stat = storage.stat()
+    if stat and not stat.is_folder:
+        return [Finding("storage", "fault", f"{storage.address} is a file", MEND_STORAGE)]
+    is_new = stat is None
     nodes, mark = alive_nodes(), f"{MARK}{uuid.uuid4().hex}-"
     answers = ask_nodes(_look, nodes, storage.address, mark)
     try:
@@ -157,11 +161,10 @@ def _nodes(job: Job) -> list[Finding]:
 
 
 def _storage_fault(address: str, node: Any, facts: NodeFacts, seen: set[str]) -> list[Finding]:
-    mend = "Set `storage_path` to a folder that all nodes share and may write to, or to s3:// or gs://"
     if facts.fault:
-        return [Finding("storage", "fault", f"{address} on {_name(node)}: {facts.fault}", mend)]
+        return [Finding("storage", "fault", f"{address} on {_name(node)}: {facts.fault}", MEND_STORAGE)]
     if facts.mark not in seen:
-        return [Finding("storage", "fault", f"{address} on {_name(node)} is not the same folder as here", mend)]
+        return [Finding("storage", "fault", f"{address} on {_name(node)} is not the same folder as here", MEND_STORAGE)]
     return []
 
 
